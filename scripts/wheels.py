@@ -1,0 +1,165 @@
+"""Downloads one pinned wheel with pip, the index's own client.
+
+pip decides where the index is, which proxy, certificate and credentials to use (its configuration files, `PIP_*`
+and the usual proxy variables), so nothing of that is written here. We decide what is asked for, check it by sha256,
+try again, and say how far it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pins
+
+ATTEMPTS = 4
+POLL_SECONDS = 0.5
+UNKNOWN_SIZE_STEP = 100_000_000
+
+
+class FetchError(Exception):
+    """What went wrong, and what to do about it, for a person to read."""
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def megabytes(count: float) -> str:
+    return f"{count / 1e6:.1f} MB" if count < 99.95e6 else f"{count / 1e6:.0f} MB"
+
+
+def download(wheel: pins.Wheel, cache: Path) -> Path:
+    """The wheel's path in `cache`, downloaded unless a whole copy is there already.
+
+    A copy put there by hand (a machine without network, a link that needs another tool) serves as well.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / wheel.filename
+    if path.exists():
+        if sha256(path) == wheel.sha256:
+            return path
+        print(f"  {wheel.filename} is damaged: fetching it again", flush=True)
+        path.unlink()
+    pip = _pip(cache) if wheel is not pins.PIP else [sys.executable, "-m", "pip"]
+    for attempt in range(1, ATTEMPTS + 1):
+        problem = _attempt(pip, wheel, cache)
+        if problem is None:
+            break
+        if "HASH" in problem or attempt == ATTEMPTS:
+            raise FetchError(
+                f"{wheel.package} {wheel.version}: pip could not fetch it ({attempt} of {ATTEMPTS} attempts)\n{problem}\n"
+                f"  The network, the proxy or the package index is the place to look (`{sys.executable} -m pip config list`).\n"
+                f"  What is complete is kept: the next run goes on from here. A {wheel.filename}\n"
+                f"  put into {cache} by hand is taken as well."
+            )
+        pause = 2**attempt
+        print(f"  attempt {attempt} of {ATTEMPTS} failed, next in {pause} s: {problem.splitlines()[-1]}", flush=True)
+        time.sleep(pause)
+    if not path.exists():
+        raise FetchError(f"pip reported success but left no {wheel.filename} in {cache}")
+    if (found := sha256(path)) != wheel.sha256:
+        path.unlink()
+        raise FetchError(f"{wheel.filename}: sha256 {found}, expected {wheel.sha256}: removed")
+    return path
+
+
+def _pip(cache: Path) -> list[str]:
+    """The pip to run: the installed one where it is new enough, else a pinned newer one run from its wheel."""
+    probe = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, text=True)
+    if probe.returncode != 0:
+        raise FetchError(f"{sys.executable} has no pip: install python3-pip (apt), or run {sys.executable} -m ensurepip --user")
+    numbers = re.match(r"pip (\d+)\.(\d+)", probe.stdout)
+    if numbers and tuple(map(int, numbers.groups())) >= pins.PIP_WANTED:
+        return [sys.executable, "-m", "pip"]
+    # Python runs a package straight out of a zip archive, which a wheel is.
+    return [sys.executable, str(download(pins.PIP, cache.parent / "bin") / "pip")]
+
+
+def _attempt(pip: list[str], wheel: pins.Wheel, cache: Path) -> str | None:
+    """One run of `pip download`: nothing when it worked, else the end of what pip said."""
+    # A system tag has to be spelt out to fetch a wheel made for another Python than the one running this.
+    python, abi, platforms = wheel.filename[: -len(".whl")].rsplit("-", 3)[1:]
+    major = python.split(".")[-1]
+    tags = ["--implementation", major[:2], "--abi", abi, "--python-version", major[2:] if len(major) > 3 else "3"]
+    for platform in platforms.split("."):
+        tags += ["--platform", platform]
+    with tempfile.TemporaryDirectory(dir=cache, prefix="pip-") as scratch:
+        requirement = Path(scratch) / "requirement.txt"
+        requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
+        terminal = sys.stdout.isatty()
+        command = [*pip, "download", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"]
+        command += [*tags, "--dest", str(cache), "--requirement", str(requirement)]
+        command += ["--progress-bar", "on" if terminal else "off"]
+        # pip's own default here is /tmp, which may be a small memory disk; the wheel has 530 MB.
+        environment = {**os.environ, "TMPDIR": scratch, "PIP_NO_INPUT": "1"}
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=None if terminal else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        done = threading.Event()
+        watcher = threading.Thread(target=_report_progress, args=(Path(scratch), wheel, done), daemon=True)
+        if not terminal:
+            watcher.start()
+        try:
+            errors = process.communicate()[1]
+        except BaseException:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            raise
+        finally:
+            done.set()
+            if not terminal:
+                watcher.join()
+    if process.returncode == 0:
+        return None
+    lines = [line for line in errors.splitlines() if line.strip()][-6:]
+    return "\n".join(f"    {line}" for line in lines) or f"    pip ended with status {process.returncode}"
+
+
+def _report_progress(scratch: Path, wheel: pins.Wheel, done: threading.Event) -> None:
+    """Where there is no terminal for pip's bar: a line for every tenth of the file, with the rate and the time left."""
+    started = time.monotonic()
+    step = wheel.size / 10 if wheel.size else UNKNOWN_SIZE_STEP
+    reported = 0
+    while not done.wait(POLL_SECONDS):
+        have = _largest_file(scratch)
+        if have < step or int(have / step) <= reported:
+            continue
+        reported = int(have / step)
+        rate = have / (time.monotonic() - started)
+        if wheel.size:
+            left = max(0.0, wheel.size - have) / rate
+            share = f"{100 * have / wheel.size:3.0f} %  {megabytes(have)} of {megabytes(wheel.size)}"
+            print(f"    {share}  {megabytes(rate)}/s  {left:.0f} s left", flush=True)
+        else:
+            print(f"    {megabytes(have)}  {megabytes(rate)}/s", flush=True)
+
+
+def _largest_file(folder: Path) -> int:
+    largest = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                largest = max(largest, os.stat(os.path.join(parent, name)).st_size)
+            except FileNotFoundError:
+                continue  # pip moved it away between the listing and the question
+    return largest

@@ -1,0 +1,13 @@
+//! sonomask: real-time ultrasound segmentation. See `ARCHITECTURE.md` for the rooms and the threads.
+
+pub mod cine;
+pub mod frame;
+pub mod mask;
+pub mod media;
+pub mod overlay;
+pub mod phantom;
+pub mod pipeline;
+pub mod segment;
+pub mod stage;
+pub mod state;
+pub mod telemetry;

@@ -1,0 +1,202 @@
+//! The sink pipeline: one appsrc, and whatever shows, sends or records the frames.
+
+use std::path::{Path, PathBuf};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+
+use super::MediaError;
+use super::format::StreamFormat;
+
+/// Frames that may wait for the sink before the compositor has to.
+const APPSRC_DEPTH: u64 = 2;
+/// The element in a recording's description whose caps are fixed to the first frame's size.
+const FIXED: &str = "sonomask_fixed";
+
+/// A file being written: under a temporary name until it is whole.
+#[derive(Debug)]
+pub struct Recording {
+    target: PathBuf,
+    part: PathBuf,
+}
+
+/// What is left of a recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The whole file, under its own name.
+    Whole(PathBuf),
+    /// A playable beginning, under a name that says so.
+    Incomplete(PathBuf),
+    /// Nothing worth keeping.
+    Nothing,
+}
+
+impl Recording {
+    /// Reserves `target`: checks that its folder can be written to.
+    ///
+    /// # Errors
+    /// If the folder is missing or not writable, or `target` is a folder.
+    pub fn begin(target: &Path) -> Result<Self, MediaError> {
+        let refuse = |reason: String| MediaError::Output { path: target.to_owned(), reason };
+        if target.is_dir() {
+            return Err(refuse("it is a folder".into()));
+        }
+        let name = target.file_name().ok_or_else(|| refuse("it names no file".into()))?.to_string_lossy();
+        let part = target.with_file_name(format!(".{name}.part"));
+        std::fs::File::create(&part).map_err(|e| refuse(e.to_string()))?;
+        Ok(Self { target: target.to_owned(), part })
+    }
+
+    /// Where the sink writes for now.
+    pub fn part(&self) -> &Path {
+        &self.part
+    }
+
+    /// Removes what was written: nothing of it is worth keeping.
+    ///
+    /// # Errors
+    /// Never; the result has the shape of [`Recording::end`]'s.
+    pub fn discard(self) -> Result<Left, MediaError> {
+        std::fs::remove_file(&self.part).ok();
+        Ok(Left::Nothing)
+    }
+
+    /// Gives the file its name: its own if `whole`, one with `.incomplete` before the extension if not.
+    ///
+    /// # Errors
+    /// If renaming fails; the file then stays under its temporary name, which the message gives.
+    pub fn end(self, whole: bool) -> Result<Left, MediaError> {
+        let size = std::fs::metadata(&self.part).map_or(0, |m| m.len());
+        if size == 0 {
+            // Reserved but never written to.
+            std::fs::remove_file(&self.part).ok();
+            return Ok(Left::Nothing);
+        }
+        let name = if whole { self.target.clone() } else { incomplete(&self.target) };
+        std::fs::rename(&self.part, &name).map_err(|e| MediaError::Output {
+            path: name.clone(),
+            reason: format!("{e}; the recording stays at {}", self.part.display()),
+        })?;
+        Ok(if whole { Left::Whole(name) } else { Left::Incomplete(name) })
+    }
+}
+
+/// `out/demo.mp4` becomes `out/demo.incomplete.mp4`.
+fn incomplete(target: &Path) -> PathBuf {
+    let stem = target.file_stem().unwrap_or_default().to_string_lossy();
+    let name = match target.extension() {
+        Some(ext) => format!("{stem}.incomplete.{}", ext.to_string_lossy()),
+        None => format!("{stem}.incomplete"),
+    };
+    target.with_file_name(name)
+}
+
+/// A pipeline that begins with the product's appsrc.
+#[derive(Debug)]
+pub struct SinkPipeline {
+    pipeline: gst::Pipeline,
+    appsrc: gst_app::AppSrc,
+    fixed: Option<gst::Element>,
+}
+
+impl SinkPipeline {
+    /// Puts the appsrc before `bin`, which has one unlinked sink pad.
+    ///
+    /// # Errors
+    /// If the bin cannot be linked.
+    pub fn new(bin: gst::Bin, live: bool) -> Result<Self, MediaError> {
+        let pipeline = gst::Pipeline::builder().name("sink").build();
+        let appsrc = gst_app::AppSrc::builder()
+            .name("composited")
+            .format(gst::Format::Time)
+            .is_live(live)
+            .do_timestamp(false)
+            .max_buffers(APPSRC_DEPTH)
+            .max_bytes(0)
+            .block(true)
+            .build();
+        pipeline
+            .add_many([appsrc.upcast_ref(), bin.upcast_ref::<gst::Element>()])
+            .and_then(|()| appsrc.link(&bin))
+            .map_err(|e| MediaError::Link { what: "the sink", reason: e.to_string() })?;
+        let fixed = bin.by_name(FIXED);
+        Ok(Self { pipeline, appsrc, fixed })
+    }
+
+    /// The pipeline, for state, clock and bus.
+    pub fn pipeline(&self) -> &gst::Pipeline {
+        &self.pipeline
+    }
+
+    /// The writing end.
+    pub fn feed(&self) -> Feed {
+        Feed { appsrc: self.appsrc.clone(), fixed: self.fixed.clone(), format: None }
+    }
+
+    /// Declares how late frames leave the appsrc, and lets the sinks adapt.
+    pub fn declare_latency(&self, latency: gst::ClockTime) {
+        self.appsrc.set_latency(latency, gst::ClockTime::NONE);
+        if let Err(e) = self.pipeline.recalculate_latency() {
+            tracing::debug!("latency was not redistributed: {e}");
+        }
+    }
+
+    /// Stops the pipeline; whatever waits for room in the appsrc wakes.
+    pub fn shut_down(&self) {
+        if self.pipeline.set_state(gst::State::Null).is_err() {
+            tracing::debug!("the sink pipeline did not reach NULL");
+        }
+    }
+}
+
+impl Drop for SinkPipeline {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// Pushes composed frames; owned by the compositor.
+#[derive(Debug)]
+pub struct Feed {
+    appsrc: gst_app::AppSrc,
+    fixed: Option<gst::Element>,
+    format: Option<gst::Caps>,
+}
+
+impl Feed {
+    /// Hands `buffer` on, after its caps where they changed. Waits while the sink has no room.
+    ///
+    /// # Errors
+    /// If the sink pipeline is stopping or broken.
+    pub fn push(&mut self, buffer: gst::Buffer, format: &StreamFormat) -> Result<(), gst::FlowError> {
+        if self.format.as_ref() != Some(&format.caps) {
+            if self.format.is_none() {
+                self.fix_size(format);
+            }
+            self.appsrc.set_caps(Some(&format.caps));
+            self.format = Some(format.caps.clone());
+        }
+        self.appsrc.push_buffer(buffer).map(|_| ())
+    }
+
+    /// No more frames.
+    pub fn end(&self) {
+        // An error means the pipeline is already stopping.
+        self.appsrc.end_of_stream().ok();
+    }
+
+    /// Encoders with 4:2:0 want even sides, and a file keeps the size it began with.
+    fn fix_size(&self, format: &StreamFormat) {
+        let Some(fixed) = &self.fixed else { return };
+        let even = |v: u32| i32::try_from(v.next_multiple_of(2)).unwrap_or(i32::MAX);
+        let caps = gst_video::VideoCapsBuilder::new()
+            .format(gst_video::VideoFormat::I420)
+            .width(even(format.info.width()))
+            .height(even(format.info.height()))
+            .pixel_aspect_ratio(gst::Fraction::new(1, 1))
+            .build();
+        fixed.set_property("caps", &caps);
+    }
+}

@@ -1,0 +1,240 @@
+//! The hand-off between the streaming thread, the worker and the compositor.
+//!
+//! * Both queues are bounded and lock-free; the streaming thread never waits on a lock that another thread holds
+//!   for longer than a pointer swap.
+//! * Every frame that enters either leaves or is counted as dropped.
+//! * A mask reaches a frame only through [`Ticket`] (its own) or `newest` (aged by [`crate::mask::Aged`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use crossbeam::queue::ArrayQueue;
+use crossbeam::sync::{Parker, Unparker};
+
+use super::ai::{Ai, Phase};
+use super::ticket::{DisplayItem, Job, Outcome, SourceFrame, Ticket, Why};
+use crate::mask::Segmentation;
+use crate::telemetry::Recorder;
+
+/// Which mask a frame shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisplayMode {
+    /// Its own; it waits for it.
+    Paired,
+    /// The newest there is, marked as aged; it never waits.
+    Latest,
+}
+
+/// What happens when the model is slower than the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueMode {
+    /// The oldest waiting frame gives way and is counted.
+    Latest,
+    /// The source waits.
+    Lossless,
+}
+
+/// Places for tickets while a live source runs ahead of the model. A ticket is a few bytes; its frame's pixels
+/// are gone as soon as it is evicted from the model's queue.
+const LIVE_TICKETS: usize = 1024;
+
+/// Sizes and modes of the hand-off.
+#[derive(Clone, Copy, Debug)]
+pub struct ExchangeConfig {
+    /// Which mask a frame shows.
+    pub display: DisplayMode,
+    /// What gives way.
+    pub queue: QueueMode,
+    /// Frames that may wait for the compositor.
+    pub display_depth: usize,
+    /// Frames that may wait for the model in [`QueueMode::Latest`].
+    pub model_depth: usize,
+}
+
+/// Queues, the newest mask, and the wake-ups between the threads.
+#[derive(Debug)]
+pub struct Exchange {
+    config: ExchangeConfig,
+    display: ArrayQueue<DisplayItem>,
+    inference: ArrayQueue<Job>,
+    newest: ArcSwapOption<Segmentation>,
+    compositor: Unparker,
+    worker: ArcSwap<Unparker>,
+    ended: AtomicBool,
+    discard: AtomicBool,
+    ai: Arc<Ai>,
+    recorder: Arc<Recorder>,
+}
+
+impl Exchange {
+    /// An empty exchange, and the parker that the compositor waits on.
+    pub fn new(config: ExchangeConfig, ai: Arc<Ai>, recorder: Arc<Recorder>) -> (Arc<Self>, Parker) {
+        let parker = Parker::new();
+        let (display, inference) = match (config.display, config.queue) {
+            (DisplayMode::Paired, QueueMode::Latest) => (LIVE_TICKETS, config.model_depth),
+            // Every frame in the model's queue is also in the display queue, or held by the compositor or the worker.
+            (_, QueueMode::Lossless) => (config.display_depth, config.display_depth + 2),
+            (DisplayMode::Latest, QueueMode::Latest) => (config.display_depth, config.model_depth),
+        };
+        let exchange = Self {
+            config,
+            display: ArrayQueue::new(display.max(1)),
+            inference: ArrayQueue::new(inference.max(1)),
+            newest: ArcSwapOption::empty(),
+            compositor: parker.unparker().clone(),
+            worker: ArcSwap::from_pointee(Parker::new().unparker().clone()),
+            ended: AtomicBool::new(false),
+            discard: AtomicBool::new(false),
+            ai,
+            recorder,
+        };
+        (Arc::new(exchange), parker)
+    }
+
+
+    /// The model's condition.
+    pub fn ai(&self) -> &Ai {
+        &self.ai
+    }
+
+    /// The counters.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    // --- streaming thread ---
+
+    /// Whether another frame can be taken without losing one.
+    pub fn has_room(&self) -> bool {
+        self.config.queue == QueueMode::Latest || !self.display.is_full()
+    }
+
+    /// Takes a frame from the source.
+    pub fn offer(&self, frame: SourceFrame) {
+        self.recorder.frame_in();
+        let frame = Arc::new(frame);
+        let (item, job) = match self.config.display {
+            DisplayMode::Latest => (DisplayItem::Now(frame.clone()), Job { frame, ticket: None }),
+            DisplayMode::Paired => {
+                let ticket = Arc::new(Ticket::default());
+                (DisplayItem::When(ticket.clone()), Job { frame, ticket: Some(ticket) })
+            }
+        };
+        // The place in the display order comes first: an answer must find it taken.
+        if self.display.force_push(item).is_some() {
+            self.recorder.drop_display();
+        }
+        self.queue_for_model(job);
+        self.compositor.unpark();
+    }
+
+    fn queue_for_model(&self, job: Job) {
+        if !self.ai.accepting() {
+            self.pass(job);
+            return;
+        }
+        if let Some(evicted) = self.inference.force_push(job) {
+            match evicted.ticket {
+                Some(ticket) => {
+                    ticket.resolve(Outcome::Evicted);
+                }
+                None => self.recorder.skip_model(),
+            }
+        }
+        self.worker.load().unpark();
+        // The model may have gone off between the question and the push; whoever comes second empties the queue.
+        if !self.ai.accepting() {
+            self.release_waiting();
+        }
+    }
+
+    /// The source has ended: what is queued still leaves, then the sink is told.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.compositor.unpark();
+    }
+
+    /// The run was stopped: what is queued is dropped and counted.
+    pub fn stop(&self) {
+        self.discard.store(true, Ordering::SeqCst);
+        self.end();
+        self.worker.load().unpark();
+    }
+
+    /// Whether [`Exchange::stop`] was called.
+    pub fn stopping(&self) -> bool {
+        self.discard.load(Ordering::SeqCst)
+    }
+
+    /// Whether the source has ended or the run was stopped.
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    // --- worker ---
+
+    /// The thread that waits for jobs from now on.
+    pub fn set_worker(&self, unparker: Unparker) {
+        self.worker.store(Arc::new(unparker));
+    }
+
+    /// Wakes the worker, whatever it waits for.
+    pub fn wake_worker(&self) {
+        self.worker.load().unpark();
+    }
+
+    /// The next frame to segment.
+    pub fn next_job(&self) -> Option<Job> {
+        self.inference.pop()
+    }
+
+    /// Publishes the masks of `job`'s frame.
+    pub fn publish(&self, job: Job, segmentation: Arc<Segmentation>) {
+        self.recorder.frame_segmented();
+        match job.ticket {
+            Some(ticket) => {
+                ticket.resolve(Outcome::Segmented(job.frame, segmentation));
+            }
+            None => self.newest.store(Some(segmentation)),
+        }
+        self.compositor.unpark();
+    }
+
+    /// Lets `job`'s frame pass without a mask, for the reason that the model's condition gives.
+    pub fn pass(&self, job: Job) {
+        if let Some(ticket) = job.ticket {
+            let why = match self.ai.phase() {
+                Phase::Off { reason, .. } => Why::Off(reason),
+                Phase::Starting | Phase::Live => Why::Starting,
+            };
+            ticket.resolve(Outcome::Bare(job.frame, why));
+            self.compositor.unpark();
+        }
+    }
+
+    /// Lets every frame that waits for the model pass without a mask.
+    pub fn release_waiting(&self) {
+        while let Some(job) = self.inference.pop() {
+            self.pass(job);
+        }
+    }
+
+    /// Forgets the newest mask: it must not outlive the model that made it.
+    pub fn forget_newest(&self) {
+        self.newest.store(None);
+        self.compositor.unpark();
+    }
+
+    // --- compositor ---
+
+    /// The next item in source order.
+    pub fn next_item(&self) -> Option<DisplayItem> {
+        self.display.pop()
+    }
+
+    /// The newest masks, in [`DisplayMode::Latest`].
+    pub fn newest(&self) -> Option<Arc<Segmentation>> {
+        self.newest.load_full()
+    }
+}

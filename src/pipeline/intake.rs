@@ -1,0 +1,106 @@
+//! The appsink callback: stamp, number, hand on.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use parking_lot::Mutex;
+
+use super::exchange::Exchange;
+use super::ticket::SourceFrame;
+use crate::frame::{CaptureTime, FrameId, FrameMeta, Pts};
+use crate::media::{self, StreamFormat};
+
+/// Turns samples into [`SourceFrame`]s.
+///
+/// Under back-pressure (`lossless`) a full exchange leaves the sample in the appsink, which makes upstream wait by
+/// GStreamer's own means; the compositor calls [`SampleIntake::pump`] when it has made room.
+#[derive(Debug)]
+pub struct SampleIntake {
+    exchange: Arc<Exchange>,
+    state: Mutex<State>,
+    on_error: Mutex<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    format: Option<Arc<StreamFormat>>,
+    next: FrameId,
+}
+
+impl SampleIntake {
+    /// Feeds `exchange`.
+    pub fn new(exchange: Arc<Exchange>) -> Arc<Self> {
+        Arc::new(Self { exchange, state: Mutex::default(), on_error: Mutex::default() })
+    }
+
+    /// Moves every waiting sample for which there is room. Never waits for a sample or for room.
+    pub fn pump(&self, appsink: &gst_app::AppSink) {
+        // One at a time, so that samples keep their order. Held for the time of a few pointer moves.
+        let mut state = self.state.lock();
+        while self.exchange.has_room() {
+            let entered = Instant::now();
+            let Some(sample) = appsink.try_pull_sample(gst::ClockTime::ZERO) else { return };
+            if let Err(reason) = self.accept(&mut state, &sample, entered) {
+                self.on_error.lock().get_or_insert(reason);
+            }
+        }
+    }
+
+    /// The stream is a new one (a reconnect): masks of the old one must not be drawn on it.
+    pub fn new_epoch(&self) {
+        let mut state = self.state.lock();
+        state.next.epoch += 1;
+        state.format = None;
+        self.exchange.forget_newest();
+    }
+
+    /// How many times the stream has become a new one.
+    pub fn resets(&self) -> u32 {
+        self.state.lock().next.epoch
+    }
+
+    /// Why frames cannot be used, if that has happened.
+    pub fn error(&self) -> Option<String> {
+        self.on_error.lock().clone()
+    }
+
+    fn accept(&self, state: &mut State, sample: &gst::Sample, entered: Instant) -> Result<(), String> {
+        let caps = sample.caps().ok_or("a sample without caps")?;
+        let buffer = sample.buffer_owned().ok_or("a sample without a buffer")?;
+        let format = match &state.format {
+            Some(format) if format.caps.as_ref() == caps => format.clone(),
+            previous => {
+                let format = Arc::new(StreamFormat::from_caps(caps).map_err(|e| e.to_string())?);
+                if previous.is_some() {
+                    state.next.epoch += 1;
+                    tracing::info!(epoch = state.next.epoch, "the stream changed to {}", format.caps);
+                }
+                state.format = Some(format.clone());
+                format
+            }
+        };
+        let meta = FrameMeta {
+            id: state.next,
+            pts: buffer.pts().map(|t| Pts(t.nseconds())),
+            duration: buffer.duration().map(Into::into),
+            capture: CaptureTime { mono: entered, ..CaptureTime::now() },
+        };
+        state.next.seq += 1;
+        let queued = Instant::now();
+        let capture_ns = (queued - entered).as_nanos() as u64;
+        self.exchange.offer(SourceFrame { meta, buffer, format, capture_ns, queued });
+        Ok(())
+    }
+}
+
+impl media::Intake for SampleIntake {
+    fn on_sample(&self, appsink: &gst_app::AppSink) {
+        self.pump(appsink);
+    }
+
+    fn on_eos(&self) {
+        self.exchange.end();
+    }
+}

@@ -1,0 +1,21 @@
+//! The running system: source, hand-off, worker, compositor, sink, supervision, report.
+//!
+//! Threads and lock order are in `ARCHITECTURE.md`. This layer sees a model only as a
+//! [`crate::segment::Segmenter`].
+
+mod ai;
+mod compositor;
+mod exchange;
+mod intake;
+mod report;
+mod run;
+mod sidecar;
+mod ticket;
+mod worker;
+
+pub use ai::{OffEvent, Phase};
+pub use exchange::{DisplayMode, ExchangeConfig, QueueMode};
+pub use report::{Ended, Report};
+pub use run::{Finished, Plan, RunError, Snapshot, run};
+pub use sidecar::{MaskFormat, SidecarConfig};
+pub use worker::{ModelFactory, WorkerConfig};

@@ -1,0 +1,302 @@
+//! The one thread that owns the model, and the watchdog over it.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::sync::Parker;
+use parking_lot::Mutex;
+
+use super::exchange::Exchange;
+use super::sidecar::SidecarHandle;
+use super::ticket::Job;
+use crate::mask::Segmentation;
+use crate::segment::{ModelInfo, Prompt, Segmenter};
+use crate::stage::{Stage, StageTimes};
+
+/// Longest pause between two attempts to start the model.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Loading reads hundreds of megabytes and may compile kernels; it gets this many times the watchdog's patience.
+const LOADING_PATIENCE: u32 = 6;
+
+/// Makes the model, again after every failure.
+pub trait ModelFactory: Send + Sync {
+    /// A model ready for frames.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being made, in words for the banner.
+    fn make(&self) -> Result<Box<dyn Segmenter>, String>;
+
+    /// Takes back a model that still works when a run ends, so that the next run need not load it.
+    fn give_back(&self, _model: Box<dyn Segmenter>) {}
+}
+
+/// How the worker treats frames and failures.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// What to look for; the same in every frame.
+    pub prompts: Vec<Prompt>,
+    /// Time after which a frame is given up and the worker replaced.
+    pub watchdog: Duration,
+    /// First pause after a failure; doubles with every further one.
+    pub backoff: Duration,
+    /// Failures in a row after which the model stays off.
+    pub max_restarts: u32,
+}
+
+#[derive(Debug)]
+enum Activity {
+    Idle,
+    Loading(Instant),
+    Busy(Instant, Job),
+}
+
+#[derive(Debug)]
+struct Current {
+    /// Rises when a stuck thread is given up; that thread may then change nothing any more.
+    generation: u64,
+    activity: Activity,
+}
+
+/// The worker as the rest of the run sees it.
+pub struct Worker {
+    config: WorkerConfig,
+    exchange: Arc<Exchange>,
+    factory: Arc<dyn ModelFactory>,
+    sidecar: Option<SidecarHandle>,
+    current: Mutex<Current>,
+    failures: AtomicU32,
+    stop: AtomicBool,
+    info: Mutex<Option<ModelInfo>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Worker {
+    /// Starts the thread; it loads the model first.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn start(
+        config: WorkerConfig,
+        exchange: Arc<Exchange>,
+        factory: Arc<dyn ModelFactory>,
+        sidecar: Option<SidecarHandle>,
+    ) -> std::io::Result<Arc<Self>> {
+        let worker = Arc::new(Self {
+            config,
+            exchange,
+            factory,
+            sidecar,
+            current: Mutex::new(Current { generation: 0, activity: Activity::Idle }),
+            failures: AtomicU32::new(0),
+            stop: AtomicBool::new(false),
+            info: Mutex::default(),
+            thread: Mutex::default(),
+        });
+        worker.spawn(0, Duration::ZERO)?;
+        Ok(worker)
+    }
+
+    /// What the report says of the model, once it was loaded.
+    pub fn info(&self) -> Option<ModelInfo> {
+        self.info.lock().clone()
+    }
+
+    /// Gives up a thread that has been busy for too long. Called many times a second.
+    pub fn watch(self: &Arc<Self>) {
+        let mut current = self.current.lock();
+        let (since, limit, doing) = match &current.activity {
+            Activity::Idle => return,
+            Activity::Loading(since) => (*since, self.config.watchdog * LOADING_PATIENCE, "loading the model"),
+            Activity::Busy(since, _) => (*since, self.config.watchdog, "one frame"),
+        };
+        if since.elapsed() < limit {
+            return;
+        }
+        current.generation += 1;
+        let generation = current.generation;
+        let stuck = std::mem::replace(&mut current.activity, Activity::Idle);
+        drop(current);
+        let pause = self.failed(&format!("stuck in {doing} for {:.1} s", limit.as_secs_f64()));
+        if let Activity::Busy(_, job) = stuck {
+            self.exchange.pass(job);
+        }
+        if let Some(pause) = pause
+            && let Err(e) = self.spawn(generation, pause)
+        {
+            self.exchange.ai().off(&format!("cannot start a thread: {e}"), true);
+            self.exchange.release_waiting();
+        }
+    }
+
+    /// Asks the thread to end, and waits for it up to `patience`. A stuck thread is left behind.
+    pub fn stop(&self, patience: Duration) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.exchange.wake_worker();
+        let Some(thread) = self.thread.lock().take() else { return };
+        let deadline = Instant::now() + patience;
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if !thread.is_finished() {
+            tracing::warn!("the worker is stuck and is left behind");
+        } else if thread.join().is_err() {
+            tracing::error!("the worker thread panicked outside the model");
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, generation: u64, pause: Duration) -> std::io::Result<()> {
+        let worker = self.clone();
+        let thread = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run(generation, pause))?;
+        *self.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    fn run(&self, generation: u64, pause: Duration) {
+        let parker = Parker::new();
+        self.exchange.set_worker(parker.unparker().clone());
+        let mut model: Option<Box<dyn Segmenter>> = None;
+        let mut pause = Some(pause);
+        while let Some(wait) = pause.take() {
+            if !self.sleep(&parker, wait, generation) {
+                return;
+            }
+            let failure = match self.load(generation) {
+                Some(Ok(loaded)) => self.serve(model.insert(loaded).as_mut(), &parker, generation),
+                Some(Err(reason)) => Some(reason),
+                None => return,
+            };
+            match failure {
+                Some(reason) => {
+                    // A model that failed once may hold a broken state or memory it should give back.
+                    model = None;
+                    pause = self.failed(&reason);
+                }
+                None if self.is_mine(generation) => {
+                    if let Some(model) = model.take() {
+                        self.factory.give_back(model);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Loads the model; `None` if this thread was given up meanwhile.
+    fn load(&self, generation: u64) -> Option<Result<Box<dyn Segmenter>, String>> {
+        self.exchange.ai().starting();
+        self.begin(generation, Activity::Loading(Instant::now()))?;
+        let made = catch_unwind(AssertUnwindSafe(|| self.factory.make()))
+            .unwrap_or_else(|panic| Err(format!("panic while loading: {}", panic_text(&*panic))));
+        self.finish(generation)?;
+        if let Ok(model) = &made {
+            *self.info.lock() = Some(model.info().clone());
+            self.exchange.ai().live();
+        }
+        Some(made)
+    }
+
+    /// Segments frames until told to stop (`None`) or until the model fails (the reason).
+    fn serve(&self, model: &mut dyn Segmenter, parker: &Parker, generation: u64) -> Option<String> {
+        loop {
+            if self.stop.load(Ordering::SeqCst) || !self.is_mine(generation) {
+                return None;
+            }
+            let Some(job) = self.exchange.next_job() else {
+                parker.park();
+                continue;
+            };
+            let mut times = StageTimes::default();
+            times.add(Stage::QueueWait, job.frame.queued.elapsed().as_nanos() as u64);
+            self.begin(generation, Activity::Busy(Instant::now(), job.clone()))?;
+            let found = self.segment(model, &job, &mut times);
+            self.finish(generation)?;
+            match found {
+                Ok(masks) => {
+                    self.failures.store(0, Ordering::SeqCst);
+                    let segmentation = Arc::new(Segmentation { frame: job.frame.meta, masks, times });
+                    if let Some(sidecar) = &self.sidecar {
+                        sidecar.masks(segmentation.clone());
+                    }
+                    self.exchange.recorder().record(|d| d.record_stages(&times));
+                    self.exchange.publish(job, segmentation);
+                }
+                Err(reason) => {
+                    // Named before the frame is let go, so that its banner can say why.
+                    self.exchange.ai().off(&reason, false);
+                    self.exchange.pass(job);
+                    return Some(reason);
+                }
+            }
+        }
+    }
+
+    fn segment(
+        &self,
+        model: &mut dyn Segmenter,
+        job: &Job,
+        times: &mut StageTimes,
+    ) -> Result<Vec<crate::mask::ClassMask>, String> {
+        let frame = &job.frame;
+        catch_unwind(AssertUnwindSafe(|| {
+            frame
+                .format
+                .with_view(&frame.buffer, |view| model.segment(view, &self.config.prompts, false, times))
+                .map_err(|e| e.to_string())?
+                .map_err(|e| e.to_string())
+        }))
+        .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
+    }
+
+    /// Notes a failure; the pause before the next attempt, or `None` if there is none.
+    fn failed(&self, reason: &str) -> Option<Duration> {
+        let failures = self.failures.fetch_add(1, Ordering::SeqCst) + 1;
+        let for_good = failures > self.config.max_restarts;
+        self.exchange.ai().off(reason, for_good);
+        self.exchange.forget_newest();
+        if !self.exchange.ai().accepting() {
+            self.exchange.release_waiting();
+        }
+        let pause = self.config.backoff.saturating_mul(1 << (failures - 1).min(16)).min(MAX_BACKOFF);
+        (!for_good).then_some(pause)
+    }
+
+    fn is_mine(&self, generation: u64) -> bool {
+        self.current.lock().generation == generation
+    }
+
+    fn begin(&self, generation: u64, activity: Activity) -> Option<()> {
+        let mut current = self.current.lock();
+        (current.generation == generation).then(|| current.activity = activity)
+    }
+
+    fn finish(&self, generation: u64) -> Option<()> {
+        self.begin(generation, Activity::Idle)
+    }
+
+    /// Waits out a pause; `false` if there is no need to go on.
+    fn sleep(&self, parker: &Parker, pause: Duration, generation: u64) -> bool {
+        let deadline = Instant::now() + pause;
+        loop {
+            if self.stop.load(Ordering::SeqCst) || !self.is_mine(generation) {
+                return false;
+            }
+            if Instant::now() >= deadline {
+                return true;
+            }
+            // New frames unpark too; the loop then waits on.
+            parker.park_deadline(deadline);
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,71 @@
+//! Frame in, masks out.
+//!
+//! [`Segmenter`] is all that `pipeline` knows of a model. A family brings its own preprocessing,
+//! encoder, prompts, decoder and postprocessing; see `lite_medsam`.
+
+mod prompt;
+
+use crate::frame::ImageView;
+use crate::mask::ClassMask;
+use crate::stage::StageTimes;
+
+pub use prompt::{Point, Prompt, PromptError, Units};
+
+/// What a report says of a model.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ModelInfo {
+    /// Family name, `lite-medsam` and so on.
+    pub family: String,
+    /// SHA-256 of the weights file, lower-case hex.
+    pub weights_sha256: String,
+    /// Side of the square network input in pixels.
+    pub input_size: usize,
+    /// Arithmetic, `fp32`.
+    pub precision: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Device the network runs on, `cpu` or `cuda:N`.
+    #[serde(skip)]
+    pub device: String,
+}
+
+/// Why a frame has no masks.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// The prompts do not fit the frame.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// The network gave NaN or infinity.
+    #[error("non-finite {what} for class {class}")]
+    NonFinite {
+        /// Which output.
+        what: &'static str,
+        /// Index of the class.
+        class: usize,
+    },
+    /// libtorch refused: out of memory, a wrong shape, a lost device.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// Anything else a model may fail of.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A model that turns one frame and its prompts into masks. Owned by one thread.
+pub trait Segmenter: Send {
+    /// What the report says of it.
+    fn info(&self) -> &ModelInfo;
+
+    /// Segments `image`; one [`ClassMask`] per prompt, in the prompts' order, at the image's resolution.
+    /// Time is charged to the stages from upload to postprocess. With `keep_logits` every class carries its logits.
+    ///
+    /// # Errors
+    /// A prompt that does not fit, a non-finite output, a failure of libtorch. The segmenter can be used again.
+    fn segment(
+        &mut self,
+        image: &ImageView<'_>,
+        prompts: &[Prompt],
+        keep_logits: bool,
+        times: &mut StageTimes,
+    ) -> Result<Vec<ClassMask>, SegmentError>;
+}

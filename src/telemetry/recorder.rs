@@ -1,0 +1,153 @@
+//! Where the threads of a run leave their counts and times.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Latency;
+use crate::stage::{Stage, StageTimes};
+
+/// Counts of a run. `in = out + dropped` once the run has ended; until then the rest is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct FrameCounts {
+    /// Frames the source delivered.
+    #[serde(rename = "in")]
+    pub entered: u64,
+    /// Frames handed to the sink.
+    pub out: u64,
+    /// Frames that entered and never left: the sum of the four reasons below.
+    pub dropped: u64,
+    /// Frames the model finished.
+    pub segmented: u64,
+    /// Frames that left without a mask of their own or an aged one.
+    pub passed_through: u64,
+    /// Dropped because the sink was slower than the source.
+    pub dropped_display: u64,
+    /// Dropped because the model was slower than the source and each frame had to carry its own mask.
+    pub dropped_model: u64,
+    /// Dropped because the run was stopped while they were under way.
+    pub dropped_stop: u64,
+    /// Dropped because the sink refused them or they could not be mapped.
+    pub dropped_sink: u64,
+    /// Frames shown that the model never saw, because a newer one took their place in its queue.
+    pub not_segmented: u64,
+}
+
+/// Distributions of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Distributions {
+    stages: [Latency; Stage::ALL.len()],
+    /// From the appsink callback to the hand-over to the sink.
+    pub capture_to_push: Latency,
+    /// Age of the masks that were drawn, 0 for a frame's own mask.
+    pub mask_age: Latency,
+}
+
+impl Distributions {
+    /// The distribution of one stage.
+    pub fn stage(&self, stage: Stage) -> &Latency {
+        &self.stages[stage as usize]
+    }
+
+    /// Adds the stage times of one frame.
+    pub fn record_stages(&mut self, times: &StageTimes) {
+        for (stage, nanos) in times.iter() {
+            self.stages[stage as usize].record_nanos(nanos);
+        }
+    }
+
+    /// Adds every sample of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.stages.iter_mut().zip(&other.stages) {
+            mine.merge(theirs);
+        }
+        self.capture_to_push.merge(&other.capture_to_push);
+        self.mask_age.merge(&other.mask_age);
+    }
+}
+
+/// Shared by the threads of one run. Counting is lock-free; the distributions are written by the worker and the
+/// compositor only, never by a streaming thread.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    entered: AtomicU64,
+    out: AtomicU64,
+    segmented: AtomicU64,
+    passed_through: AtomicU64,
+    dropped_display: AtomicU64,
+    dropped_model: AtomicU64,
+    dropped_stop: AtomicU64,
+    dropped_sink: AtomicU64,
+    not_segmented: AtomicU64,
+    distributions: Mutex<Distributions>,
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident => $field:ident;)*) => {
+        $($(#[$doc])* pub fn $name(&self) {
+            self.$field.fetch_add(1, Ordering::Relaxed);
+        })*
+    };
+}
+
+impl Recorder {
+    counters! {
+        /// A frame came in.
+        frame_in => entered;
+        /// The model finished a frame.
+        frame_segmented => segmented;
+        /// A frame was evicted before it could be shown.
+        drop_display => dropped_display;
+        /// A frame that needs its own mask was overtaken in the model's queue.
+        drop_model => dropped_model;
+        /// A frame was under way when the run was stopped.
+        drop_stop => dropped_stop;
+        /// The sink refused a frame.
+        drop_sink => dropped_sink;
+        /// A frame that is shown all the same was overtaken in the model's queue.
+        skip_model => not_segmented;
+    }
+
+    /// A frame left, with or without a mask.
+    pub fn frame_out(&self, with_mask: bool) {
+        self.out.fetch_add(1, Ordering::Relaxed);
+        if !with_mask {
+            self.passed_through.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds to the distributions.
+    pub fn record(&self, add: impl FnOnce(&mut Distributions)) {
+        add(&mut self.distributions.lock());
+    }
+
+    /// The longest capture-to-push so far, or rather the one that 99.9 % of the frames do not exceed.
+    pub fn slow_push(&self) -> Duration {
+        self.distributions.lock().capture_to_push.quantile(0.999)
+    }
+
+    /// A copy of the distributions.
+    pub fn distributions(&self) -> Distributions {
+        self.distributions.lock().clone()
+    }
+
+    /// A copy of the counts.
+    pub fn counts(&self) -> FrameCounts {
+        let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        let mut c = FrameCounts {
+            out: get(&self.out),
+            segmented: get(&self.segmented),
+            passed_through: get(&self.passed_through),
+            dropped_display: get(&self.dropped_display),
+            dropped_model: get(&self.dropped_model),
+            dropped_stop: get(&self.dropped_stop),
+            dropped_sink: get(&self.dropped_sink),
+            not_segmented: get(&self.not_segmented),
+            entered: get(&self.entered),
+            dropped: 0,
+        };
+        c.dropped = c.dropped_display + c.dropped_model + c.dropped_stop + c.dropped_sink;
+        c
+    }
+}

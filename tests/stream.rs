@@ -1,0 +1,259 @@
+//! The running system, end to end through real GStreamer, on the phantom.
+
+mod support;
+
+use std::time::Duration;
+
+use sonomask::media::Pace;
+use sonomask::overlay::Style;
+use sonomask::phantom::{Phantom, PhantomConfig, PhantomReader};
+use sonomask::cine::CineReader;
+use sonomask::pipeline::{DisplayMode, Ended, QueueMode};
+use sonomask::segment::SegmentError;
+use support::*;
+
+fn pts_of(config: &PhantomConfig, index: u64) -> u64 {
+    Phantom::new(config.clone()).expect("a phantom").pts(index).0
+}
+
+#[test]
+fn paired_recording_gives_every_frame_its_own_mask() {
+    let config = phantom_config(40);
+    let (finished, out) = Setup::default().phantom(&config, OracleFactory::new(&config, |_| Ok(())));
+    assert_conserved(&finished, &out);
+    assert_eq!(finished.report.ended, Ended::EndOfStream);
+    let f = finished.report.frames;
+    assert_eq!((f.entered, f.out, f.segmented, f.passed_through), (40, 40, 40, 0));
+    for (i, o) in out.iter().enumerate() {
+        let i = i as u64;
+        assert_eq!(o.pts, Some(pts_of(&config, i)), "PTS out equals PTS in");
+        assert_eq!(o.duration, Some(pts_of(&config, i + 1) - pts_of(&config, i)));
+        assert_eq!(o.stamp, Some(i), "the picture is the frame its PTS says");
+        assert!(!o.regions.is_empty());
+        assert!(o.regions.iter().all(|(_, frame, age, _)| *frame == i && *age == 0), "frame {i}: {:?}", o.pts);
+    }
+    assert_masks_true(&out, &config);
+}
+
+#[test]
+fn drawn_pixels_are_those_of_the_frames_own_truth() {
+    let config = PhantomConfig { stamp: true, ..phantom_config(12) };
+    let style = Style { fill: true, fill_alpha: 1.0, ..Style::off() };
+    let (_, drawn) = Setup { style, ..Setup::default() }.phantom(&config, OracleFactory::new(&config, |_| Ok(())));
+    let (_, plain) = Setup::default().phantom(&config, OracleFactory::new(&config, |_| Ok(())));
+    assert_eq!(drawn.len(), 12);
+    for (d, p) in drawn.iter().zip(&plain) {
+        let mut changed = 0;
+        for y in 0..d.rgb.height {
+            for x in 0..d.rgb.width {
+                let masked = d.regions.iter().any(|(.., m)| m.get(x, y));
+                // Chroma of a 2x2 block is shared with its neighbours, luma is not: green carries most of it.
+                let near = d.regions.iter().any(|(.., m)| {
+                    (x.saturating_sub(1)..=x + 1).any(|x| (y.saturating_sub(1)..=y + 1).any(|y| m.get(x, y)))
+                });
+                if !near {
+                    assert_eq!(d.rgb.pixel(x, y), p.rgb.pixel(x, y), "({x},{y}) lies outside every mask");
+                }
+                changed += usize::from(masked && d.rgb.pixel(x, y) != p.rgb.pixel(x, y));
+            }
+        }
+        let area: usize = d.regions.iter().map(|(.., m)| m.area()).sum();
+        assert!(area > 100 && changed * 100 >= area * 98, "{changed} of {area} masked pixels were drawn");
+    }
+}
+
+#[test]
+fn latest_mode_keeps_the_source_rate_and_ages_its_masks() {
+    let config = phantom_config(60);
+    let factory = OracleFactory::new(&config, |_| {
+        std::thread::sleep(Duration::from_millis(70));
+        Ok(())
+    });
+    let setup = Setup {
+        display: DisplayMode::Latest,
+        queue: QueueMode::Latest,
+        pace: Pace::Realtime,
+        max_mask_age: Duration::from_millis(150),
+        ..Setup::default()
+    };
+    let (finished, out) = setup.phantom(&config, factory);
+    assert_conserved(&finished, &out);
+    let f = finished.report.frames;
+    assert_eq!((f.entered, f.out), (60, 60), "no frame waits for the model: {f:?}");
+    assert!(f.segmented < 45 && f.not_segmented > 10, "{f:?}");
+    assert_masks_true(&out, &config);
+    let mut aged = 0;
+    for o in &out {
+        let shown = o.stamp.expect("a readable stamp");
+        for (_, frame, age, _) in &o.regions {
+            assert!(*frame <= shown);
+            assert!(*age <= 150_000_000, "age {age}");
+            assert_eq!(*age == 0, *frame == shown);
+            aged += u32::from(*age > 0);
+        }
+    }
+    assert!(aged > 20, "{aged} aged masks");
+}
+
+#[test]
+fn an_old_mask_is_withdrawn() {
+    let config = phantom_config(45);
+    // Answers for the first frame, then is busy for longer than the mask may live.
+    let factory = OracleFactory::new(&config, |call| {
+        std::thread::sleep(Duration::from_millis(if call == 0 { 0 } else { 900 }));
+        Ok(())
+    });
+    let setup = Setup {
+        display: DisplayMode::Latest,
+        queue: QueueMode::Latest,
+        pace: Pace::Realtime,
+        max_mask_age: Duration::from_millis(200),
+        ..Setup::default()
+    };
+    let (finished, out) = setup.phantom(&config, factory);
+    assert_conserved(&finished, &out);
+    let with_first: Vec<u64> =
+        out.iter().filter(|o| o.regions.iter().any(|r| r.1 < 3)).filter_map(|o| o.stamp).collect();
+    assert!(!with_first.is_empty());
+    assert!(with_first.iter().all(|&i| i <= 12), "a mask of the first frames is still on frame {with_first:?}");
+    assert!(finished.report.frames.passed_through > 10, "{:?}", finished.report.frames);
+}
+
+#[test]
+fn paired_live_drops_what_the_model_cannot_take_and_counts_it() {
+    let config = phantom_config(45);
+    let factory = OracleFactory::new(&config, |_| {
+        std::thread::sleep(Duration::from_millis(90));
+        Ok(())
+    });
+    let setup = Setup { queue: QueueMode::Latest, pace: Pace::Realtime, ..Setup::default() };
+    let (finished, out) = setup.phantom(&config, factory);
+    assert_conserved(&finished, &out);
+    let f = finished.report.frames;
+    assert_eq!(f.entered, 45);
+    assert!(f.dropped_model >= 15, "{f:?}");
+    assert!(out.iter().all(|o| o.regions.iter().all(|r| Some(r.1) == o.stamp && r.2 == 0)));
+    assert!(out.windows(2).all(|w| w[0].pts < w[1].pts), "order is kept");
+}
+
+/// A recording in which the model fails on its sixth frame loses that frame's masks, and nothing else.
+#[track_caller]
+fn one_bad_frame(mischief: impl Fn(u32) -> Result<(), SegmentError> + Send + Sync + 'static, reason: &str) {
+    let config = phantom_config(20);
+    let setup = Setup { watchdog: Duration::from_millis(400), ..Setup::default() };
+    let (finished, out) = setup.phantom(&config, OracleFactory::new(&config, mischief));
+    assert_conserved(&finished, &out);
+    let f = finished.report.frames;
+    assert_eq!((f.entered, f.out, f.passed_through), (20, 20, 1), "{f:?}");
+    let bare: Vec<_> = out.iter().filter(|o| o.regions.is_empty()).filter_map(|o| o.stamp).collect();
+    assert_eq!(bare, [5]);
+    assert_masks_true(&out, &config);
+    let events = &finished.report.ai_off;
+    assert_eq!(events.len(), 1, "the reason is noted once: {events:?}");
+    assert!(events[0].reason.contains(reason), "{events:?}");
+}
+
+#[test]
+fn a_panic_passes_one_frame_through() {
+    one_bad_frame(|call| if call == 5 { panic!("deliberate panic of the test") } else { Ok(()) }, "deliberate panic");
+}
+
+#[test]
+fn an_error_passes_one_frame_through() {
+    one_bad_frame(|call| if call == 5 { Err(SegmentError::Other("out of memory".into())) } else { Ok(()) }, "out of memory");
+}
+
+#[test]
+fn non_finite_logits_pass_one_frame_through() {
+    one_bad_frame(
+        |call| if call == 5 { Err(SegmentError::NonFinite { what: "logits", class: 0 }) } else { Ok(()) },
+        "non-finite logits",
+    );
+}
+
+#[test]
+fn a_stuck_worker_is_replaced() {
+    one_bad_frame(
+        |call| {
+            if call == 5 {
+                std::thread::sleep(Duration::from_secs(4));
+            }
+            Ok(())
+        },
+        "stuck",
+    );
+}
+
+#[test]
+fn a_model_that_never_works_leaves_the_whole_video() {
+    let config = phantom_config(30);
+    let setup = Setup { max_restarts: 2, ..Setup::default() };
+    let factory = OracleFactory::new(&config, |_| Err(SegmentError::Other("broken".into())));
+    let (finished, out) = setup.phantom(&config, factory.clone());
+    assert_conserved(&finished, &out);
+    assert_eq!(finished.report.frames.out, 30);
+    assert_eq!(finished.report.frames.passed_through, 30);
+    assert_eq!(factory.makes.load(std::sync::atomic::Ordering::SeqCst), 3, "one start and two restarts");
+}
+
+#[test]
+fn a_live_picture_does_not_wait_for_a_model_that_hangs() {
+    let config = phantom_config(45);
+    let factory = OracleFactory::new(&config, |call| {
+        if call == 3 {
+            std::thread::sleep(Duration::from_secs(4));
+        }
+        Ok(())
+    });
+    let setup = Setup {
+        display: DisplayMode::Latest,
+        queue: QueueMode::Latest,
+        pace: Pace::Realtime,
+        watchdog: Duration::from_millis(300),
+        ..Setup::default()
+    };
+    let (finished, out) = setup.phantom(&config, factory);
+    assert_conserved(&finished, &out);
+    assert_eq!(finished.report.frames.out, 45);
+    // 45 frames at 30 frames/s: the run takes 1.5 s however long the model hangs.
+    assert!(finished.report.ai_off.iter().any(|e| e.reason.contains("stuck")), "{:?}", finished.report.ai_off);
+    assert!(out.iter().rev().take(5).any(|o| !o.regions.is_empty()), "masks come back after the restart");
+}
+
+#[test]
+fn a_change_of_size_begins_a_new_epoch() {
+    let small = phantom_config(8);
+    let large = PhantomConfig { width: 200, height: 140, ..phantom_config(8) };
+    let mut frames = std::collections::VecDeque::new();
+    for config in [&small, &large] {
+        let offset = if config.width == 200 { pts_of(&small, 8) } else { 0 };
+        let mut reader = PhantomReader::new(config.clone()).expect("a phantom");
+        while let Ok(Some(mut frame)) = reader.next_frame() {
+            frame.pts.0 += offset;
+            frames.push_back(frame);
+        }
+    }
+    // The stand-in answers with the truth of the smaller phantom, which does not fit the larger frames.
+    let (finished, out) = Setup::default()
+        .reader(Box::new(Playback { frames, then: None }), OracleFactory::new(&small, |_| Ok(())));
+    assert_conserved(&finished, &out);
+    assert_eq!(finished.report.resets, 1);
+    assert_eq!(out.len(), 16);
+    assert!(out[..8].iter().all(|o| o.caps.contains("160") && !o.regions.is_empty()));
+    assert!(out[8..].iter().all(|o| o.caps.contains("200") && o.rgb.width == 200));
+    assert!(out[8..].iter().all(|o| o.regions.is_empty()), "a mask of another size is never drawn or attached");
+}
+
+#[test]
+fn a_source_that_breaks_keeps_the_frames_before() {
+    let config = phantom_config(6);
+    let mut reader = PhantomReader::new(config.clone()).expect("a phantom");
+    let mut frames = std::collections::VecDeque::new();
+    while let Ok(Some(frame)) = reader.next_frame() {
+        frames.push_back(frame);
+    }
+    let playback = Playback { frames, then: Some("the disk is gone".into()) };
+    let (finished, out) = Setup::default().reader(Box::new(playback), OracleFactory::new(&config, |_| Ok(())));
+    assert_conserved(&finished, &out);
+    assert!(matches!(&finished.report.ended, Ended::Failed(r) if r.contains("the disk is gone")), "{:?}", finished.report.ended);
+}
