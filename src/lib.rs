@@ -1,9 +1,12 @@
 //! sonomask: real-time ultrasound segmentation. See `ARCHITECTURE.md` for the rooms and the threads.
 
 pub mod cine;
+pub mod cli;
+pub mod config;
 pub mod frame;
 pub mod mask;
 pub mod media;
+pub mod nn;
 pub mod overlay;
 pub mod phantom;
 pub mod pipeline;
@@ -11,3 +14,4 @@ pub mod segment;
 pub mod stage;
 pub mod state;
 pub mod telemetry;
+pub mod weights;

@@ -240,7 +240,11 @@ impl Aged {
     /// Ages `segmentation` against `frame`. `None` if it comes from another epoch, from a later frame, or is older than `limit`.
     ///
     /// Age is the time between the two captures, so a slow compositor cannot make a mask look younger than it is.
-    pub fn new(frame: &FrameMeta, segmentation: Arc<Segmentation>, limit: std::time::Duration) -> Option<Self> {
+    pub fn new(
+        frame: &FrameMeta,
+        segmentation: Arc<Segmentation>,
+        limit: std::time::Duration,
+    ) -> Option<Self> {
         let of = &segmentation.frame;
         if of.id.epoch != frame.id.epoch || of.id.seq > frame.id.seq {
             return None;

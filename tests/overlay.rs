@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sonomask::frame::{
-    CaptureTime, FrameId, FrameMeta, ImageView, ImageViewMut, PixelFormat, Plane, PlaneMut, Pts, Rgb, YuvColor, YuvMatrix,
+    CaptureTime, FrameId, FrameMeta, ImageView, ImageViewMut, PixelFormat, Plane, PlaneMut, Pts, Rgb,
+    YuvColor, YuvMatrix,
 };
 use sonomask::mask::{Aged, ClassMask, Mask, Paired, Segmentation};
-use sonomask::overlay::{ClassStyle, Drawable, Overlay, OverlayError, SheetError, Style, Tile, contact_sheet};
+use sonomask::overlay::{
+    ClassStyle, Drawable, Overlay, OverlayError, SheetError, Style, Tile, contact_sheet,
+};
 use sonomask::stage::StageTimes;
 use sonomask::state::AiState;
 
@@ -92,19 +95,25 @@ impl Picture {
     }
 
     fn view_mut(&mut self) -> ImageViewMut<'_> {
-        let planes = self.planes.iter_mut().map(|(d, stride)| PlaneMut { data: d, stride: *stride }).collect();
-        ImageViewMut::new(self.format, self.width, self.height, self.color, planes).unwrap()
+        let planes =
+            self.planes.iter_mut().map(|(d, stride)| PlaneMut { data: d, stride: *stride }).collect();
+        ImageViewMut::new(self.format, self.width, self.height, self.color, planes).expect("planes that fit")
     }
 
     fn rgb(&self) -> Rgb {
         let planes = self.planes.iter().map(|(data, stride)| Plane { data, stride: *stride }).collect();
-        Rgb::from(&ImageView::new(self.format, self.width, self.height, self.color, planes).unwrap())
+        Rgb::from(
+            &ImageView::new(self.format, self.width, self.height, self.color, planes)
+                .expect("planes that fit"),
+        )
     }
 
     fn padding_intact(&self) -> bool {
-        self.format.planes(self.width, self.height).iter().zip(&self.planes).all(|(&(row, _), (data, stride))| {
-            data.chunks(*stride).all(|line| line[row.min(line.len())..].iter().all(|&b| b == PADDING))
-        })
+        self.format.planes(self.width, self.height).iter().zip(&self.planes).all(
+            |(&(row, _), (data, stride))| {
+                data.chunks(*stride).all(|line| line[row.min(line.len())..].iter().all(|&b| b == PADDING))
+            },
+        )
     }
 }
 
@@ -123,14 +132,14 @@ fn segmentation(masks: Vec<Mask>) -> Arc<Segmentation> {
 
 fn paired(masks: Vec<Mask>) -> Paired {
     let s = segmentation(masks);
-    Paired::new(&s.frame.clone(), s).unwrap()
+    Paired::new(&s.frame.clone(), s).expect("its own frame")
 }
 
 fn aged(masks: Vec<Mask>, age: Duration) -> Aged {
     let s = segmentation(masks);
     let then = s.frame.capture;
     let now = CaptureTime { mono: then.mono + age, wall: then.wall + age };
-    Aged::new(&meta(4, now), s, age).unwrap()
+    Aged::new(&meta(4, now), s, age).expect("a later frame")
 }
 
 fn disc(width: usize, height: usize, (cx, cy): (f32, f32), r: f32) -> Mask {
@@ -149,7 +158,7 @@ fn classes() -> Vec<ClassStyle> {
 
 fn draw(style: Style, picture: &Picture, what: Drawable<'_>, state: &AiState) -> Picture {
     let mut out = picture.clone();
-    Overlay::new(style, classes()).draw(&mut out.view_mut(), what, state).unwrap();
+    Overlay::new(style, classes()).draw(&mut out.view_mut(), what, state).expect("masks of the frame's size");
     out
 }
 
@@ -172,7 +181,8 @@ const COLORS: [YuvColor; 3] = [
 fn fill_changes_exactly_the_pixels_of_the_mask() {
     for format in PixelFormat::ALL {
         let base = Picture::from_rgb(format, (61, 47), COLORS[0], 5, |_, _| [30, 30, 30]);
-        let mask = disc(61, 47, (33.0, 20.0), 13.0);
+        // The region reaches the last row and column, where chroma blocks are smaller.
+        let mask = disc(61, 47, (52.0, 38.0), 13.0);
         let p = paired(vec![mask.clone()]);
         let out = draw(only(true, false), &base, Drawable::Paired(&p), &AiState::Live);
         let step = if format.packed_rgb().is_some() { 4 } else { 1 };
@@ -259,6 +269,33 @@ fn formats_agree_after_conversion_to_rgb() {
 }
 
 #[test]
+fn chroma_is_blended_by_the_covered_part_of_its_block() {
+    // One pixel of a block of four, of two at the edge, of one in the corner.
+    let base = Picture::from_rgb(PixelFormat::I420, (33, 33), COLORS[0], 0, |_, _| [0; 3]);
+    let ink = i32::from(draw_pixel(&base, (32, 32)).0);
+    assert!((ink - 128).abs() > 60, "{ink}");
+    for (at, parts) in [((10, 10), 4), ((11, 10), 4), ((11, 11), 4), ((32, 4), 2), ((7, 32), 2)] {
+        let (u, others) = draw_pixel(&base, at);
+        let wanted = 128.0 + f64::from(ink - 128) / f64::from(parts);
+        assert!((f64::from(u) - wanted).abs() <= 1.0, "{at:?}: {u} for {wanted}");
+        assert!(others, "{at:?}: another block changed");
+    }
+}
+
+/// U of the block of `at` after this pixel alone was filled, and whether all other blocks kept theirs.
+fn draw_pixel(base: &Picture, at: (usize, usize)) -> (u8, bool) {
+    let mut mask = Mask::empty(base.width, base.height);
+    mask.set(at.0, at.1, true);
+    let style = Style { fill_alpha: 1.0, ..only(true, false) };
+    let out = draw(style, base, Drawable::Paired(&paired(vec![mask])), &AiState::Live);
+    let block = at.1 / 2 * base.planes[1].1 + at.0 / 2;
+    let u = out.planes[1].0[block];
+    let same =
+        out.planes[1].0.iter().zip(&base.planes[1].0).enumerate().all(|(i, (a, b))| i == block || a == b);
+    (u, same)
+}
+
+#[test]
 fn planar_and_semi_planar_are_the_same_drawing() {
     for (w, h) in [(160, 120), (161, 121)] {
         for color in COLORS {
@@ -275,7 +312,9 @@ fn planar_and_semi_planar_are_the_same_drawing() {
 
 #[test]
 fn limited_range_luma_stays_in_range() {
-    let base = Picture::from_rgb(PixelFormat::I420, (320, 240), COLORS[0], 0, |x, _| if x < 160 { [0; 3] } else { [255; 3] });
+    let base = Picture::from_rgb(PixelFormat::I420, (320, 240), COLORS[0], 0, |x, _| {
+        if x < 160 { [0; 3] } else { [255; 3] }
+    });
     let p = paired(vec![disc(320, 240, (160.0, 120.0), 60.0)]);
     let out = draw(Style::default(), &base, Drawable::Paired(&p), &AiState::Off("no device".into()));
     assert_ne!(base, out);
@@ -427,7 +466,11 @@ fn a_mask_of_another_size_is_refused() {
     let base = Picture::from_rgb(PixelFormat::I420, (64, 48), COLORS[0], 0, speckle);
     let p = paired(vec![disc(64, 48, (30.0, 20.0), 9.0), disc(64, 47, (30.0, 20.0), 9.0)]);
     let mut out = base.clone();
-    let result = Overlay::new(only(true, true), classes()).draw(&mut out.view_mut(), Drawable::Paired(&p), &AiState::Live);
+    let result = Overlay::new(only(true, true), classes()).draw(
+        &mut out.view_mut(),
+        Drawable::Paired(&p),
+        &AiState::Live,
+    );
     let wanted = OverlayError::MaskSize { class: 1, mask: (64, 47), frame: (64, 48) };
     assert_eq!(result, Err(wanted));
     assert!(wanted.to_string().contains("64x47"), "{wanted}");
@@ -479,7 +522,7 @@ fn labels_do_not_cover_each_other() {
     let alone: Vec<_> = masks.iter().map(|m| changed(vec![m.clone()])).collect();
     let three = changed(masks);
     // "class 2" is wider than "nerve", so the sum is a lower bound for three separate boxes.
-    assert!(three >= alone.iter().sum(), "{three} pixels for {alone:?}");
+    assert!(three >= alone.iter().sum::<usize>(), "{three} pixels for {alone:?}");
 }
 
 #[test]
@@ -491,7 +534,8 @@ fn odd_names_and_tiny_frames_do_no_harm() {
             let mut p = Picture::from_rgb(format, (w, h), COLORS[0], 1, speckle);
             let masks = (0..8).map(|i| disc(w, h, (i as f32 * 3.0, 4.0), 3.0)).collect();
             let s = paired(masks);
-            let mut overlay = Overlay::new(Style { text_scale: f32::NAN, ..Style::default() }, classes.clone());
+            let mut overlay =
+                Overlay::new(Style { text_scale: f32::NAN, ..Style::default() }, classes.clone());
             for state in [AiState::Starting, AiState::Off("ü".repeat(9000))] {
                 overlay.draw(&mut p.view_mut(), Drawable::Paired(&s), &state).unwrap();
             }
@@ -565,17 +609,19 @@ fn contact_sheets_show_every_tile_unchanged() {
 }
 
 fn any_style() -> impl Strategy<Value = Style> {
-    (any::<[bool; 6]>(), 0.0f32..=1.0, 0.5f32..16.0, 0.5f32..4.0).prop_map(|(s, fill_alpha, contour_width, text_scale)| Style {
-        fill: s[0],
-        contour: s[1],
-        labels: s[2],
-        legend: s[3],
-        status: s[4],
-        mark: s[5],
-        fill_alpha,
-        contour_width,
-        text_scale,
-    })
+    (any::<[bool; 6]>(), 0.0f32..=1.0, 0.5f32..16.0, 0.5f32..4.0).prop_map(
+        |(s, fill_alpha, contour_width, text_scale)| Style {
+            fill: s[0],
+            contour: s[1],
+            labels: s[2],
+            legend: s[3],
+            status: s[4],
+            mark: s[5],
+            fill_alpha,
+            contour_width,
+            text_scale,
+        },
+    )
 }
 
 proptest! {

@@ -4,10 +4,10 @@ mod support;
 
 use std::time::Duration;
 
+use sonomask::cine::CineReader;
 use sonomask::media::Pace;
 use sonomask::overlay::Style;
 use sonomask::phantom::{Phantom, PhantomConfig, PhantomReader};
-use sonomask::cine::CineReader;
 use sonomask::pipeline::{DisplayMode, Ended, QueueMode};
 use sonomask::segment::SegmentError;
 use support::*;
@@ -30,7 +30,11 @@ fn paired_recording_gives_every_frame_its_own_mask() {
         assert_eq!(o.duration, Some(pts_of(&config, i + 1) - pts_of(&config, i)));
         assert_eq!(o.stamp, Some(i), "the picture is the frame its PTS says");
         assert!(!o.regions.is_empty());
-        assert!(o.regions.iter().all(|(_, frame, age, _)| *frame == i && *age == 0), "frame {i}: {:?}", o.pts);
+        assert!(
+            o.regions.iter().all(|(_, frame, age, _)| *frame == i && *age == 0),
+            "frame {i}: {:?}",
+            o.pts
+        );
     }
     assert_masks_true(&out, &config);
 }
@@ -39,7 +43,8 @@ fn paired_recording_gives_every_frame_its_own_mask() {
 fn drawn_pixels_are_those_of_the_frames_own_truth() {
     let config = PhantomConfig { stamp: true, ..phantom_config(12) };
     let style = Style { fill: true, fill_alpha: 1.0, ..Style::off() };
-    let (_, drawn) = Setup { style, ..Setup::default() }.phantom(&config, OracleFactory::new(&config, |_| Ok(())));
+    let (_, drawn) =
+        Setup { style, ..Setup::default() }.phantom(&config, OracleFactory::new(&config, |_| Ok(())));
     let (_, plain) = Setup::default().phantom(&config, OracleFactory::new(&config, |_| Ok(())));
     assert_eq!(drawn.len(), 12);
     for (d, p) in drawn.iter().zip(&plain) {
@@ -115,7 +120,10 @@ fn an_old_mask_is_withdrawn() {
     let with_first: Vec<u64> =
         out.iter().filter(|o| o.regions.iter().any(|r| r.1 < 3)).filter_map(|o| o.stamp).collect();
     assert!(!with_first.is_empty());
-    assert!(with_first.iter().all(|&i| i <= 12), "a mask of the first frames is still on frame {with_first:?}");
+    assert!(
+        with_first.iter().all(|&i| i <= 12),
+        "a mask of the first frames is still on frame {with_first:?}"
+    );
     assert!(finished.report.frames.passed_through > 10, "{:?}", finished.report.frames);
 }
 
@@ -155,12 +163,18 @@ fn one_bad_frame(mischief: impl Fn(u32) -> Result<(), SegmentError> + Send + Syn
 
 #[test]
 fn a_panic_passes_one_frame_through() {
-    one_bad_frame(|call| if call == 5 { panic!("deliberate panic of the test") } else { Ok(()) }, "deliberate panic");
+    one_bad_frame(
+        |call| if call == 5 { panic!("deliberate panic of the test") } else { Ok(()) },
+        "deliberate panic",
+    );
 }
 
 #[test]
 fn an_error_passes_one_frame_through() {
-    one_bad_frame(|call| if call == 5 { Err(SegmentError::Other("out of memory".into())) } else { Ok(()) }, "out of memory");
+    one_bad_frame(
+        |call| if call == 5 { Err(SegmentError::Other("out of memory".into())) } else { Ok(()) },
+        "out of memory",
+    );
 }
 
 #[test]
@@ -216,7 +230,11 @@ fn a_live_picture_does_not_wait_for_a_model_that_hangs() {
     assert_conserved(&finished, &out);
     assert_eq!(finished.report.frames.out, 45);
     // 45 frames at 30 frames/s: the run takes 1.5 s however long the model hangs.
-    assert!(finished.report.ai_off.iter().any(|e| e.reason.contains("stuck")), "{:?}", finished.report.ai_off);
+    assert!(
+        finished.report.ai_off.iter().any(|e| e.reason.contains("stuck")),
+        "{:?}",
+        finished.report.ai_off
+    );
     assert!(out.iter().rev().take(5).any(|o| !o.regions.is_empty()), "masks come back after the restart");
 }
 
@@ -241,7 +259,10 @@ fn a_change_of_size_begins_a_new_epoch() {
     assert_eq!(out.len(), 16);
     assert!(out[..8].iter().all(|o| o.caps.contains("160") && !o.regions.is_empty()));
     assert!(out[8..].iter().all(|o| o.caps.contains("200") && o.rgb.width == 200));
-    assert!(out[8..].iter().all(|o| o.regions.is_empty()), "a mask of another size is never drawn or attached");
+    assert!(
+        out[8..].iter().all(|o| o.regions.is_empty()),
+        "a mask of another size is never drawn or attached"
+    );
 }
 
 #[test]
@@ -253,7 +274,12 @@ fn a_source_that_breaks_keeps_the_frames_before() {
         frames.push_back(frame);
     }
     let playback = Playback { frames, then: Some("the disk is gone".into()) };
-    let (finished, out) = Setup::default().reader(Box::new(playback), OracleFactory::new(&config, |_| Ok(())));
+    let (finished, out) =
+        Setup::default().reader(Box::new(playback), OracleFactory::new(&config, |_| Ok(())));
     assert_conserved(&finished, &out);
-    assert!(matches!(&finished.report.ended, Ended::Failed(r) if r.contains("the disk is gone")), "{:?}", finished.report.ended);
+    assert!(
+        matches!(&finished.report.ended, Ended::Failed(r) if r.contains("the disk is gone")),
+        "{:?}",
+        finished.report.ended
+    );
 }

@@ -35,7 +35,8 @@ pub enum CineError {
     /// A picture without pixels, or so large that it cannot be ultrasound.
     #[error(
         "pictures of {width}x{height} pixels are refused: expected 1 to {} a side and at most {} in all",
-        super::MAX_SIDE, super::MAX_PIXELS
+        super::MAX_SIDE,
+        super::MAX_PIXELS
     )]
     Size {
         /// Pixels per row.
@@ -81,9 +82,17 @@ pub enum CineError {
 impl CineError {
     /// Adds the file, once: a cause that names a file already keeps it.
     pub(super) fn at(self, path: &Path) -> Self {
+        if self.names_a_file() {
+            return self;
+        }
+        Self::File { path: path.to_owned(), cause: Box::new(self) }
+    }
+
+    fn names_a_file(&self) -> bool {
         match self {
-            Self::File { .. } => self,
-            cause => Self::File { path: path.to_owned(), cause: Box::new(cause) },
+            Self::File { .. } => true,
+            Self::Frame { cause, .. } => cause.names_a_file(),
+            _ => false,
         }
     }
 
@@ -107,6 +116,9 @@ pub(super) fn guarded<T>(
     decode: impl FnOnce() -> Result<T, CineError>,
 ) -> Result<T, CineError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).unwrap_or_else(|_| {
-        Err(CineError::Decode { codec, problem: "the decoder failed an internal check; the data is damaged".into() })
+        Err(CineError::Decode {
+            codec,
+            problem: "the decoder failed an internal check; the data is damaged".into(),
+        })
     })
 }

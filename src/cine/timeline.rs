@@ -33,7 +33,8 @@ impl Timeline {
         for (i, &t) in times.iter().enumerate() {
             let ns = ((t - first) * 1e9).round();
             // 1e18 ns are 31 years; beyond, the conversion below would saturate.
-            if !ns.is_finite() || ns > 1e18 || (i > 0 && starts.last().is_some_and(|&last| ns <= last as f64)) {
+            if !ns.is_finite() || ns > 1e18 || (i > 0 && starts.last().is_some_and(|&last| ns <= last as f64))
+            {
                 return Err(format!("they do not rise at frame {i}"));
             }
             starts.push(ns as u64);

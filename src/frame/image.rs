@@ -138,7 +138,12 @@ pub enum ImageError {
 /// Largest side accepted: far above any scanner, low enough that areas never overflow.
 const MAX_SIDE: usize = 32_768;
 
-fn check(format: PixelFormat, width: usize, height: usize, planes: &[(usize, usize)]) -> Result<(), ImageError> {
+fn check(
+    format: PixelFormat,
+    width: usize,
+    height: usize,
+    planes: &[(usize, usize)],
+) -> Result<(), ImageError> {
     if width == 0 || height == 0 || width > MAX_SIDE || height > MAX_SIDE {
         return Err(ImageError::Size { width, height });
     }

@@ -59,7 +59,6 @@ impl Rgb {
     }
 }
 
-
 /// YUV to RGB in 16.16 fixed point.
 struct Yuv {
     y_off: i32,
@@ -74,7 +73,8 @@ impl Yuv {
     fn new(color: YuvColor) -> Self {
         let (kr, kb) = color.matrix.weights();
         let kg = 1.0 - kr - kb;
-        let (y_off, ys, cs) = if color.full_range { (0, 1.0, 1.0) } else { (16, 255.0 / 219.0, 255.0 / 224.0) };
+        let (y_off, ys, cs) =
+            if color.full_range { (0, 1.0, 1.0) } else { (16, 255.0 / 219.0, 255.0 / 224.0) };
         let fix = |v: f32| (v * 65536.0).round() as i32;
         Self {
             y_off,

@@ -1,11 +1,11 @@
 //! What only GStreamer needs: templates, caps, the appsink and the appsrc, metas.
 
 mod format;
-//pub mod launch;
+pub mod launch;
 mod roi;
 mod sink;
 mod source;
-//pub mod template;
+pub mod template;
 
 use std::path::PathBuf;
 

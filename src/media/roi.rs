@@ -11,11 +11,19 @@ use crate::mask::Segmentation;
 /// Name of the parameter structure on every region this product adds.
 pub const ROI_PARAMS: &str = "sonomask/mask";
 
+/// One region: the class's name, its box as x, y, width, height, and its parameters.
+#[derive(Debug)]
+struct Region {
+    name: String,
+    rect: (u32, u32, u32, u32),
+    params: gst::Structure,
+}
+
 /// The regions of one segmentation, prepared once however many frames they are attached to.
 #[derive(Debug)]
 pub struct Regions {
     of: FrameId,
-    regions: Vec<(String, (u32, u32, u32, u32), gst::Structure)>,
+    regions: Vec<Region>,
 }
 
 impl Regions {
@@ -40,7 +48,8 @@ impl Regions {
                 .field("frame", id.seq)
                 .field("rle", rle)
                 .build();
-            Some((name.to_owned(), (px(b.x0), px(b.y0), px(b.x1 - b.x0), px(b.y1 - b.y0)), params))
+            let rect = (px(b.x0), px(b.y0), px(b.x1 - b.x0), px(b.y1 - b.y0));
+            Some(Region { name: name.to_owned(), rect, params })
         });
         Self { of: id, regions: regions.collect() }
     }
@@ -52,7 +61,7 @@ impl Regions {
 
     /// Adds the regions to `buffer`, with the mask's age in nanoseconds as `age-ns` (u64; 0 for the buffer's own mask).
     pub fn attach(&self, buffer: &mut gst::BufferRef, age_ns: u64) {
-        for (name, rect, params) in &self.regions {
+        for Region { name, rect, params } in &self.regions {
             let mut params = params.clone();
             params.set("age-ns", age_ns);
             gst_video::VideoRegionOfInterestMeta::add(buffer, name, *rect).add_param(params);

@@ -87,7 +87,8 @@ impl SourcePipeline {
         let pad = convert.static_pad("src").ok_or(MediaError::Missing { element: "videoconvert".into() })?;
         let ghost = gst::GhostPad::with_target(&pad)
             .map_err(|e| MediaError::Link { what: "the cine reader", reason: e.to_string() })?;
-        bin.add_pad(&ghost).map_err(|e| MediaError::Link { what: "the cine reader", reason: e.to_string() })?;
+        bin.add_pad(&ghost)
+            .map_err(|e| MediaError::Link { what: "the cine reader", reason: e.to_string() })?;
         let mut source = Self::from_bin(bin, false, pace, gray)?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new()
@@ -196,7 +197,11 @@ fn feed(mut reader: Box<dyn CineReader>, appsrc: &gst_app::AppSrc, stop: &Atomic
         let now = (frame.format, frame.width, frame.height);
         if shape != Some(now) {
             let Some(caps) = caps_of(&frame) else {
-                gst::element_error!(appsrc, gst::StreamError::Format, ("a frame of {}x{}", frame.width, frame.height));
+                gst::element_error!(
+                    appsrc,
+                    gst::StreamError::Format,
+                    ("a frame of {}x{}", frame.width, frame.height)
+                );
                 return;
             };
             appsrc.set_caps(Some(&caps));
@@ -216,7 +221,8 @@ fn feed(mut reader: Box<dyn CineReader>, appsrc: &gst_app::AppSrc, stop: &Atomic
 
 fn caps_of(frame: &CineFrame) -> Option<gst::Caps> {
     let (w, h) = (u32::try_from(frame.width).ok()?, u32::try_from(frame.height).ok()?);
-    let info = gst_video::VideoInfo::builder(video_format(frame.format), w, h).fps(gst::Fraction::new(0, 1)).build();
+    let info =
+        gst_video::VideoInfo::builder(video_format(frame.format), w, h).fps(gst::Fraction::new(0, 1)).build();
     info.ok()?.to_caps().ok()
 }
 

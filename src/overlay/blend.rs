@@ -40,7 +40,11 @@ impl Target {
             if color.full_range { (0.0, 1.0, 1.0) } else { (16.0, 219.0 / 255.0, 224.0 / 255.0) };
         // Float to integer casts saturate, which is the clamp wanted here.
         let luma = (offset + y * luma).round() as u8;
-        if gray { [luma; 3] } else { [luma, (128.0 + u * chroma).round() as u8, (128.0 + v * chroma).round() as u8] }
+        if gray {
+            [luma; 3]
+        } else {
+            [luma, (128.0 + u * chroma).round() as u8, (128.0 + v * chroma).round() as u8]
+        }
     }
 }
 
@@ -98,16 +102,26 @@ fn pairs(px: &mut [u8], alpha: &[u8], ink: [u8; 2]) {
     }
 }
 
-/// Bytes 0..3 of each pixel; the fourth stays as it is. Two components share one multiplication: each needs 16 bits.
+/// Bytes 0..3 of each pixel; the fourth stays as it is, because its alpha is zero.
 fn quads(px: &mut [u8], alpha: &[u8], ink: [u8; 3]) {
-    const EVEN: u32 = 0x00ff_00ff;
-    let div = |t: u32| ((t + ((t >> 8) & EVEN)) >> 8) & EVEN;
-    let ink_even = u32::from(ink[0]) | u32::from(ink[2]) << 16;
-    let ink_odd = u32::from(ink[1]);
-    for (p, &a) in px.as_chunks_mut::<4>().0.iter_mut().zip(alpha) {
-        let (v, a) = (u32::from_le_bytes(*p), u32::from(a));
-        let even = div((v & EVEN) * (255 - a) + ink_even * a + 0x0080_0080);
-        let odd = div(((v >> 8) & 0xff) * (255 - a) + ink_odd * a + 0x80);
-        *p = (even | odd << 8 | v & 0xff00_0000).to_le_bytes();
+    const N: usize = 8;
+    let spread = |a: u8| (u32::from(a) * 0x0001_0101).to_le_bytes();
+    let ink: [u8; 4 * N] = std::array::from_fn(|i| ink.get(i % 4).copied().unwrap_or(0));
+    // Whole blocks of fixed size, alphas spread first, are what the compiler turns into vector code.
+    let (blocks, rest) = alpha.as_chunks::<N>();
+    let (px_blocks, px_rest) = px.split_at_mut(4 * N * blocks.len());
+    for (p, a) in px_blocks.as_chunks_mut::<{ 4 * N }>().0.iter_mut().zip(blocks) {
+        let mut spread_out = [0; 4 * N];
+        for (out, &a) in spread_out.as_chunks_mut::<4>().0.iter_mut().zip(a) {
+            *out = spread(a);
+        }
+        for ((p, &ink), &a) in p.iter_mut().zip(&ink).zip(&spread_out) {
+            *p = mix(*p, ink, a);
+        }
+    }
+    for (p, &a) in px_rest.as_chunks_mut::<4>().0.iter_mut().zip(rest) {
+        for ((p, &ink), a) in p.iter_mut().zip(&ink).zip(spread(a)) {
+            *p = mix(*p, ink, a);
+        }
     }
 }

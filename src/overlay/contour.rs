@@ -17,7 +17,12 @@ pub(super) struct Outlines {
     points: Vec<[f32; 2]>,
     loops: Vec<Loop>,
     seen: Vec<bool>,
+    starts: Vec<usize>,
+    blank: Vec<u8>,
 }
+
+/// Pixels looked at together while searching for outlines.
+const BLOCK: usize = 32;
 
 /// Points kept per mask. A real organ has some thousands; a mask of noise has millions, and stroking those would stall
 /// the video, so the shortest outlines go first.
@@ -41,13 +46,25 @@ impl Outlines {
         self.seen.clear();
         let width = bounds.x1 - bounds.x0;
         self.seen.resize(width * (bounds.y1 - bounds.y0), false);
+        self.blank.resize(width, 0);
         let mut shortest = 0;
         for y in bounds.y0..bounds.y1 {
-            let row = &mask.row(y)[bounds.x0..bounds.x1];
-            let above = (y > 0).then(|| &mask.row(y - 1)[bounds.x0..bounds.x1]);
+            let within = |y: usize| &mask.row(y)[bounds.x0..bounds.x1];
+            // Nothing is inside above the bounds.
+            let above = if y > bounds.y0 { within(y - 1) } else { &self.blank[..width] };
+            self.starts.clear();
+            for (block, (row, above)) in within(y).chunks(BLOCK).zip(above.chunks(BLOCK)).enumerate() {
+                let first = block * BLOCK;
+                // Most blocks have no start; the sum over all is quicker than a look at each.
+                if row.iter().zip(above).fold(0, |any, (&v, &a)| any | (v & (a ^ 1))) != 0 {
+                    let starts = row.iter().zip(above).enumerate().filter(|(_, (v, a))| **v > **a);
+                    self.starts.extend(starts.map(|(i, _)| first + i));
+                }
+            }
             let seen_row = (y - bounds.y0) * width;
-            for (i, &inside) in row.iter().enumerate() {
-                if inside != 0 && above.is_none_or(|a| a[i] == 0) && !self.seen[seen_row + i] {
+            for k in 0..self.starts.len() {
+                let i = self.starts[k];
+                if !self.seen[seen_row + i] {
                     let start = self.points.len();
                     self.walk(mask, bounds, (bounds.x0 + i) as i32, y as i32);
                     self.finish(start, shortest);
@@ -124,7 +141,11 @@ impl Outlines {
             self.points.truncate(start + count / 2);
         }
         let ring = &self.points[start..];
-        let area = ring.iter().zip(ring.iter().cycle().skip(1)).map(|(a, b)| 0.5 * (a[0] * b[1] - b[0] * a[1])).sum();
+        let area = ring
+            .iter()
+            .zip(ring.iter().cycle().skip(1))
+            .map(|(a, b)| 0.5 * (a[0] * b[1] - b[0] * a[1]))
+            .sum();
         self.loops.push(Loop { start, end: self.points.len(), area });
     }
 
@@ -169,8 +190,8 @@ impl Outlines {
             for (a, b) in sides() {
                 let step = length((a, b));
                 // The ends of a dash are round and reach half the width into the gaps; so much is held back.
-                let drawn =
-                    period.is_none_or(|p| (along + 0.5 * step).rem_euclid(p) < (0.5 * p - width).max(0.1 * p));
+                let drawn = period
+                    .is_none_or(|p| (along + 0.5 * step).rem_euclid(p) < (0.5 * p - width).max(0.1 * p));
                 along += step;
                 if drawn {
                     segment(raster, *a, *b, reach);

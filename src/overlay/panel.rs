@@ -14,7 +14,7 @@ const MARK: &str = "RESEARCH USE ONLY";
 /// Longest name in legend and labels, in characters.
 const NAME_CHARS: usize = 24;
 /// Characters the status line may grow to in normal work; labels keep clear of them.
-const STATUS_CHARS: usize = 28;
+const STATUS_CHARS: usize = "AI DELAYED mask 999 ms old".len();
 
 /// Look of the status box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +65,9 @@ impl Layout {
         Rect { x: (self.width - w - self.margin).max(0), y: (self.height - h - self.margin).max(0), w, h }
     }
 
-    /// What the status line takes in normal work.
+    /// What the status takes at its largest in normal work.
     pub fn status(&self) -> Rect {
-        let (w, h) = self.line_box(self.font, self.font.width(STATUS_CHARS));
+        let (w, h) = self.line_box(self.banner, self.banner.width(STATUS_CHARS));
         Rect { x: self.margin, y: self.margin, w, h }
     }
 
@@ -155,7 +155,8 @@ impl Pen<'_> {
         let names = rows.iter().map(|r| chars(r.name, name_room)).max().unwrap_or(0);
         let fitting = ((height / 2 - pad) / font.line()).max(1) as usize;
         let shown = if rows.len() <= fitting { rows.len() } else { fitting - 1 };
-        let overflow = if shown < rows.len() { format!("+{} more", rows.len() - shown) } else { String::new() };
+        let overflow =
+            if shown < rows.len() { format!("+{} more", rows.len() - shown) } else { String::new() };
         let lines = rows.len().min(fitting) as i32;
         let text_chars = (names + 1 + value_chars).max(overflow.len());
         let (w, h) = (3 * pad + swatch + font.width(text_chars), lines * font.line() + pad);
@@ -182,7 +183,13 @@ impl Pen<'_> {
 
     /// A label for the region whose outline has its topmost point at `top` and ends at row `bottom`: above the region
     /// if there is room, else below, else at the nearest free height. Adds its box to `taken`.
-    pub fn label(&mut self, text: &str, color: [u8; 3], (top, bottom): ([f32; 2], f32), taken: &mut Vec<Rect>) {
+    pub fn label(
+        &mut self,
+        text: &str,
+        color: [u8; 3],
+        (top, bottom): ([f32; 2], f32),
+        taken: &mut Vec<Rect>,
+    ) {
         let Layout { font, pad, width, height, .. } = *self.layout;
         let bar = (pad / 2).max(2);
         let count = chars(text, NAME_CHARS + 8).min(font.fit(width - 3 * pad - bar));
@@ -197,7 +204,8 @@ impl Pen<'_> {
         let rect = free(above)
             .or_else(|| free(below))
             .or_else(|| {
-                (1..=height / step + 1).find_map(|k| free(above - k * step).or_else(|| free(above + k * step)))
+                (1..=height / step + 1)
+                    .find_map(|k| free(above - k * step).or_else(|| free(above + k * step)))
             })
             .unwrap_or(Rect { x, y: above.clamp(0, (height - h).max(0)), w, h });
         taken.push(rect);

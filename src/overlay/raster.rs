@@ -39,9 +39,9 @@ impl Raster {
     /// Starts over with nothing covered, on the part of `rect` inside the frame.
     pub fn begin(&mut self, target: &Target, rect: Rect) {
         let clip = |low: i32, len: i32, side: usize| {
-            let end = usize::try_from(low.saturating_add(len)).unwrap_or(0).min(side);
-            // Even origins keep the 2x2 blocks of 4:2:0 chroma whole.
+            // Even ends keep the 2x2 blocks of 4:2:0 chroma whole, except at the frame's own edge.
             let start = usize::try_from(low).unwrap_or(0) & !1;
+            let end = usize::try_from(low.saturating_add(len)).unwrap_or(0).next_multiple_of(2).min(side);
             (start, end.saturating_sub(start))
         };
         (self.x0, self.w) = clip(rect.x, rect.w, target.width);
@@ -63,7 +63,8 @@ impl Raster {
 
     /// The values of row `y` from column `x` on, at most `len`, clipped to the raster, and how many columns were cut off on the left.
     pub fn span_mut(&mut self, x: i32, y: i32, len: usize) -> (usize, &mut [u8]) {
-        let Some(row) = usize::try_from(y).ok().and_then(|y| y.checked_sub(self.y0)).filter(|&r| r < self.h) else {
+        let Some(row) = usize::try_from(y).ok().and_then(|y| y.checked_sub(self.y0)).filter(|&r| r < self.h)
+        else {
             return (0, &mut []);
         };
         let from = i64::from(x) - self.x0 as i64;
@@ -124,8 +125,7 @@ impl Runs {
 
     fn push_row(&mut self, y: usize, x0: usize, row: &[u8]) {
         let mut at = 0;
-        while let Some(first) = row.get(at..).and_then(|rest| rest.iter().position(|&a| a != 0)) {
-            let start = at + first;
+        while let Some(start) = row.get(at..).and_then(first_covered).map(|first| at + first) {
             let mut end = start + 1;
             while let Some(last) = row[end..row.len().min(end + GAP)].iter().rposition(|&a| a != 0) {
                 end += last + 1;
@@ -140,6 +140,13 @@ impl Runs {
     pub fn iter(&self) -> impl Iterator<Item = (Run, &[u8])> {
         self.runs.iter().map(|run| (*run, &self.alpha[run.start..run.start + run.len]))
     }
+}
+
+/// Index of the first value that is not zero. Looks at a block at a time, which the compiler does in a few instructions.
+fn first_covered(row: &[u8]) -> Option<usize> {
+    let (blocks, _) = row.as_chunks::<GAP>();
+    let skipped = GAP * blocks.iter().take_while(|b| b.iter().fold(0, |any, &v| any | v) == 0).count();
+    row[skipped..].iter().position(|&v| v != 0).map(|i| skipped + i)
 }
 
 /// One colour, already in the frame's own components, and where it covers the frame.
@@ -189,17 +196,16 @@ impl Layers {
         if target.subsampled() {
             for (i, pair) in raster.data.chunks(2 * raster.w).enumerate() {
                 let (top, bottom) = pair.split_at(raster.w);
-                // A raster ends on an odd row or column either at the frame's edge, where the block really is smaller,
-                // or inside the frame, where the missing pixels are not covered.
-                let whole_y = !bottom.is_empty() || raster.y0 + 2 * i + 1 < target.height;
+                // Only at the frame's edge is a block smaller than 2x2; its missing half repeats the one it has, which
+                // gives the mean of what there is.
+                let bottom = if bottom.is_empty() { top } else { bottom };
+                let mean = |[a, b]: [u8; 2], [c, d]: [u8; 2]| {
+                    ((u16::from(a) + u16::from(b) + u16::from(c) + u16::from(d) + 2) >> 2) as u8
+                };
+                let ((top, t), (bottom, b)) = (top.as_chunks::<2>(), bottom.as_chunks::<2>());
                 self.blocks.clear();
-                self.blocks.extend(top.chunks(2).enumerate().map(|(j, t)| {
-                    let b = bottom.get(2 * j..bottom.len().min(2 * j + 2)).unwrap_or(&[]);
-                    let whole_x = t.len() == 2 || raster.x0 + 2 * j + 1 < target.width;
-                    let shift = u32::from(whole_x) + u32::from(whole_y);
-                    let sum: u32 = t.iter().chain(b).map(|&a| u32::from(a)).sum();
-                    ((sum + ((1 << shift) >> 1)) >> shift) as u8
-                }));
+                self.blocks.extend(top.iter().zip(bottom).map(|(&t, &b)| mean(t, b)));
+                self.blocks.extend(t.iter().zip(b).map(|(&t, &b)| mean([t; 2], [b; 2])));
                 layer.chroma.push_row(raster.y0 / 2 + i, raster.x0 / 2, &self.blocks);
             }
         }

@@ -35,7 +35,9 @@ pub enum SheetError {
         found: usize,
     },
     /// The sheet would be too large.
-    #[error("a contact sheet of {width}x{height} pixels is too large; at most {MAX_PIXELS} pixels are written")]
+    #[error(
+        "a contact sheet of {width}x{height} pixels is too large; at most {MAX_PIXELS} pixels are written"
+    )]
     TooLarge {
         /// Width it would have.
         width: usize,

@@ -81,7 +81,12 @@ const FILL_ALPHA: (f32, f32) = (0.0, 1.0);
 const CONTOUR_WIDTH: (f32, f32) = (0.5, 16.0);
 const TEXT_SCALE: (f32, f32) = (0.5, 4.0);
 
-fn ranged<'de, D: Deserializer<'de>>(de: D, name: &str, unit: &str, (low, high): (f32, f32)) -> Result<f32, D::Error> {
+fn ranged<'de, D: Deserializer<'de>>(
+    de: D,
+    name: &str,
+    unit: &str,
+    (low, high): (f32, f32),
+) -> Result<f32, D::Error> {
     let value = f32::deserialize(de)?;
     if (low..=high).contains(&value) {
         Ok(value)

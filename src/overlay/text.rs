@@ -27,7 +27,8 @@ impl Font {
     pub fn new(height: usize, scale: f32, weight: FontWeight) -> Self {
         let wanted = scale * (height as f32 / LINES_PER_FRAME).max(16.0);
         let distance = |size: &RasterHeight| (size.val() as f32 - wanted).abs();
-        let native = NATIVE.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(NATIVE[0]);
+        let native =
+            NATIVE.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(NATIVE[0]);
         let line = if wanted > 36.0 { wanted.round() as i32 } else { native.val() as i32 };
         Self { line, native, weight }
     }
@@ -87,7 +88,8 @@ impl Font {
             let (cut, row) = raster.span_mut(x, y + dy, to.max(0) as usize);
             for (i, v) in row.iter_mut().enumerate() {
                 let sx = ((i + cut) as f32 + 0.5) * step - 0.5;
-                let (ix, iy, fx, fy) = (sx.floor() as i32, sy.floor() as i32, sx - sx.floor(), sy - sy.floor());
+                let (ix, iy, fx, fy) =
+                    (sx.floor() as i32, sy.floor() as i32, sx - sx.floor(), sy - sy.floor());
                 let upper = at(ix, iy) * (1.0 - fx) + at(ix + 1, iy) * fx;
                 let lower = at(ix, iy + 1) * (1.0 - fx) + at(ix + 1, iy + 1) * fx;
                 // Magnified edges are as wide as the magnification; steepened, they are one pixel wide again.

@@ -65,7 +65,7 @@ impl Bone {
     /// How far below the surface the point lies; negative above it, `None` beside the bone.
     fn below(&self, x: f32, z: f32) -> Option<f32> {
         let u = (x - self.x) / self.half;
-        (u.abs() <= 1.0).then(|| z - self.z - self.fall * u * u)
+        (u.abs() <= 1.0).then_some(z - self.z - self.fall * u * u)
     }
 }
 
@@ -134,13 +134,13 @@ impl Anatomy {
         let phases = std::array::from_fn(|_| about(0.0, TAU / 2.0));
         // A jittered hexagonal packing inside the epineurium.
         let mut fascicles = Vec::new();
-        let pitch = 0.041;
+        let pitch = 0.044;
         for row in -2_i8..=2 {
             for column in -3_i8..=3 {
                 let shift = 0.5 * f32::from(row.rem_euclid(2));
                 let x = nerve.x + pitch * (f32::from(column) + shift) + about(0.0, 0.003);
                 let z = nerve.z + pitch * 0.85 * f32::from(row) + about(0.0, 0.003);
-                let radius = about(0.0145, 0.0025);
+                let radius = about(0.0165, 0.002);
                 if nerve.radius(x, z) < EPINEURIUM - radius / nerve.half_z {
                     fascicles.push((x, z, radius));
                 }
@@ -237,9 +237,9 @@ impl Anatomy {
         if nerve < 1.0 {
             let fascicle = self.fascicles.iter().any(|&(fx, fz, r)| (x - fx).hypot(z - fz) < r);
             return match () {
-                () if nerve > EPINEURIUM => echo(4.0, Diffuse),
-                () if fascicle => echo(0.4, Diffuse),
-                () => echo(3.0, Diffuse),
+                () if nerve > EPINEURIUM => echo(5.0, Diffuse),
+                () if fascicle => echo(0.3, Diffuse),
+                () => echo(3.8, Diffuse),
             };
         }
         self.layer(x, z)
@@ -260,7 +260,7 @@ impl Anatomy {
         }
         let near = |depth: f32, thickness: f32| (d - depth).abs() < thickness / 2.0;
         if near(self.fascia[0], 0.008) || near(self.fascia[1], 0.007) {
-            return echo(3.0, Specular);
+            return echo(1.6 + 0.9 * (23.0 * x + p[4]).sin(), Specular);
         }
         // Slow unevenness of every tissue.
         let uneven = 1.0 + 0.22 * (11.0 * x + 5.0 * z + p[2]).sin() * (8.0 * z - 6.0 * x + p[3]).sin();
@@ -273,7 +273,7 @@ impl Anatomy {
         };
         if d < self.fascia[0] {
             return if fibre(0.12, 0.038, 0.16, 13.0) {
-                echo(2.2, Diffuse)
+                echo(2.8, Diffuse)
             } else {
                 echo(0.62 * uneven, Diffuse)
             };
@@ -281,7 +281,7 @@ impl Anatomy {
         let deep = d > self.fascia[1];
         let streak = if deep { fibre(-0.22, 0.047, 0.15, 12.0) } else { fibre(0.28, 0.034, 0.17, 15.0) };
         let base = if deep { 0.8 } else { 1.0 };
-        if streak { echo(2.3 * base, Diffuse) } else { echo(base * uneven, Diffuse) }
+        if streak { echo(3.2 * base, Diffuse) } else { echo(base * uneven, Diffuse) }
     }
 
     /// Distances along a ray at which it runs through the lumen, from entry to exit.

@@ -225,3 +225,75 @@ impl PhantomConfig {
         (num, den)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Phantom;
+    use super::*;
+
+    #[test]
+    fn settings_out_of_range_are_refused_with_the_range() {
+        let refuse = |config: PhantomConfig| Phantom::new(config).map(|_| ()).unwrap_err().to_string();
+        let d = PhantomConfig::default;
+        assert_eq!(d().validate(), Ok(()));
+        assert_eq!(refuse(PhantomConfig { width: 63, ..d() }), "phantom.width = 63: expected 64 to 4096 px");
+        assert_eq!(
+            refuse(PhantomConfig { fps: 0.0, ..d() }),
+            "phantom.fps = 0: expected 0.1 to 1000 frames/s"
+        );
+        assert_eq!(
+            refuse(PhantomConfig { fps: f64::NAN, ..d() }),
+            "phantom.fps = NaN: expected 0.1 to 1000 frames/s"
+        );
+        assert_eq!(
+            refuse(PhantomConfig { motion_mm: 11.0, ..d() }),
+            "phantom.motion_mm = 11: expected 0 to 10 mm at this depth"
+        );
+        assert_eq!(
+            refuse(PhantomConfig { gain_db: -41.0, ..d() }),
+            "phantom.gain_db = -41: expected -40 to 40 dB"
+        );
+        assert_eq!(
+            refuse(PhantomConfig { freeze: Some(FrameRange { start: 5, end: 5 }), ..d() }),
+            "phantom.freeze = 5..5: expected an end after the start"
+        );
+        let backwards = Some(Occlusion { start: 9, end: 2, class: PhantomClass::Bone });
+        assert_eq!(
+            refuse(PhantomConfig { occlusion: backwards, ..d() }),
+            "phantom.occlusion = 9..2: expected an end after the start"
+        );
+        assert_eq!(
+            Phantom::new(PhantomConfig { frames: Some(0), ..d() }).err(),
+            Some(PhantomError::NoFrames)
+        );
+        // What the geometry does not use is not checked.
+        let unused = PhantomConfig { sector_angle_deg: 0.0, ..d() };
+        assert_eq!(unused.validate(), Ok(()));
+        assert!(PhantomConfig { geometry: Geometry::Sector, ..unused }.validate().is_err());
+    }
+
+    #[test]
+    fn a_config_file_names_every_setting_and_no_other() {
+        let text = r#"
+            seed = 9
+            geometry = "sector"
+            frames = 12
+            freeze = { start = 2, end = 4 }
+            occlusion = { start = 5, end = 6, class = "vessel" }
+        "#;
+        let config: PhantomConfig = toml::from_str(text).unwrap();
+        let expected = PhantomConfig {
+            seed: 9,
+            geometry: Geometry::Sector,
+            frames: Some(12),
+            freeze: Some(FrameRange { start: 2, end: 4 }),
+            occlusion: Some(Occlusion { start: 5, end: 6, class: PhantomClass::Vessel }),
+            ..PhantomConfig::default()
+        };
+        assert_eq!(config, expected);
+        let wrong = toml::from_str::<PhantomConfig>("puls_bpm = 70").unwrap_err().to_string();
+        assert!(wrong.contains("unknown field `puls_bpm`") && wrong.contains("pulse_bpm"), "{wrong}");
+        let wrong = toml::from_str::<PhantomConfig>("geometry = \"round\"").unwrap_err().to_string();
+        assert!(wrong.contains("`linear`") && wrong.contains("`sector`"), "{wrong}");
+    }
+}

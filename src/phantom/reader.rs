@@ -63,3 +63,38 @@ impl CineReader for PhantomReader {
         Ok(Some(CineFrame { pts, duration, format: PixelFormat::Gray8, width, height, data }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A quick phantom.
+    fn small() -> PhantomConfig {
+        PhantomConfig { width: 320, height: 240, ..PhantomConfig::default() }
+    }
+
+    #[test]
+    fn the_reader_gives_every_frame_with_its_time() {
+        // 23.976 frames a second: durations are not whole nanoseconds, so errors would add up.
+        let config = PhantomConfig { frames: Some(5), fps: 23.976, stamp: true, ..small() };
+        let mut phantom = Phantom::new(config.clone()).unwrap();
+        let mut reader = PhantomReader::new(config.clone()).unwrap();
+        assert_eq!(reader.frames(), 5);
+        assert_eq!(reader.describe(), "simulated B-mode, linear, seed 1, 5 frames of 320x240");
+        assert_eq!(reader.timing(), Timing::File("phantom.fps, 2997/125 frames/s".to_owned()));
+        let mut next = 0;
+        for index in 0..5_u64 {
+            let f = reader.next_frame().unwrap().unwrap();
+            assert_eq!(f.pts.0, index * 125 * 1_000_000_000 / 2997);
+            assert_eq!(f.pts.0, next, "a frame begins where the one before ends");
+            next = f.pts.0 + f.duration.as_nanos() as u64;
+            assert_eq!((f.format, f.width, f.height), (PixelFormat::Gray8, 320, 240));
+            assert_eq!(f.data, phantom.image(index));
+        }
+        assert!(reader.next_frame().unwrap().is_none() && reader.next_frame().unwrap().is_none());
+
+        let mut endless = PhantomReader::new(PhantomConfig { frames: None, ..config }).unwrap();
+        assert_eq!(endless.frames(), usize::MAX);
+        assert!(endless.next_frame().unwrap().is_some());
+    }
+}

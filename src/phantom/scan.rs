@@ -115,11 +115,6 @@ impl View {
         }
     }
 
-    /// Depths per pixel, the same in both directions.
-    pub(super) fn scale(&self) -> f32 {
-        self.scale
-    }
-
     /// Where the centre of pixel `(x, y)` lies before the probe.
     pub(super) fn pixel(&self, x: usize, y: usize) -> (f32, f32) {
         let px = (x as f32 + 0.5 - self.width as f32 / 2.0) * self.scale;

@@ -8,8 +8,8 @@ const COLUMNS: usize = 8;
 const ROWS: usize = 3;
 const WHITE: u8 = 235;
 const BLACK: u8 = 16;
-/// Guards further apart than this, or there is no stamp: half of what was drawn.
-const MIN_CONTRAST: u32 = 110;
+/// Guards at least this far apart, or there is no stamp: more than half of what was drawn, so that neither is gray.
+const MIN_CONTRAST: u32 = 128;
 
 /// Side of a cell in a picture of this width: 4 px, and more in larger pictures.
 fn cell(width: usize) -> usize {
@@ -78,4 +78,92 @@ pub fn read_stamp(luma: &[u8], stride: usize, width: usize, height: usize) -> Op
     }
     let index = u64::from(bits >> 6 & 0xffff);
     (code(index) == bits).then_some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Phantom, PhantomConfig};
+    use super::*;
+
+    /// A quick phantom.
+    fn small() -> PhantomConfig {
+        PhantomConfig { width: 320, height: 240, ..PhantomConfig::default() }
+    }
+
+    fn phantom(config: &PhantomConfig) -> Phantom {
+        Phantom::new(config.clone()).unwrap()
+    }
+
+    #[test]
+    fn the_stamp_survives_blur_and_quantisation() {
+        for (width, height) in [(64, 64), (320, 240), (640, 480), (1280, 720), (1000, 700)] {
+            let config =
+                PhantomConfig { width, height, stamp: true, motion_mm: 0.0, ..PhantomConfig::default() };
+            let mut p = phantom(&config);
+            for index in [0, 1, 2, 0x5555, 0xaaaa, 0xffff] {
+                let image = p.image(index);
+                assert_eq!(read_stamp(&image, width, width, height), Some(index), "{width}x{height}");
+                // Limited range, a stride, then quantised to steps of 24, then a 3x3 box blur.
+                let stride = width + 13;
+                let mut coarse = vec![0_u8; stride * height];
+                for (to, from) in coarse.chunks_exact_mut(stride).zip(image.chunks_exact(width)) {
+                    for (t, f) in to.iter_mut().zip(from) {
+                        let limited = 16.0 + f64::from(*f) * 219.0 / 255.0;
+                        *t = ((limited / 24.0).round() * 24.0) as u8;
+                    }
+                }
+                let mut soft = coarse.clone();
+                for y in 1..height - 1 {
+                    for x in 1..width - 1 {
+                        let sum: u32 =
+                            (0..9).map(|k| u32::from(coarse[(y + k / 3 - 1) * stride + x + k % 3 - 1])).sum();
+                        soft[y * stride + x] = (sum / 9) as u8;
+                    }
+                }
+                assert_eq!(read_stamp(&soft, stride, width, height), Some(index), "{width}x{height} blurred");
+            }
+            assert_eq!(read_stamp(&p.image(65_536 + 77), width, width, height), Some(77), "the index wraps");
+        }
+    }
+
+    #[test]
+    fn a_damaged_or_missing_stamp_is_not_read() {
+        let config = PhantomConfig { stamp: true, ..small() };
+        let (w, h) = (config.width, config.height);
+        let image = phantom(&config).image(1234);
+        // Each of the 24 cells inverted, alone and with every other.
+        let invert = |image: &mut [u8], cell: usize| {
+            for y in cell / 8 * 4..cell / 8 * 4 + 4 {
+                for v in &mut image[y * w + cell % 8 * 4..][..4] {
+                    *v = 251 - *v;
+                }
+            }
+        };
+        for first in 0..24 {
+            for second in first..24 {
+                let mut bad = image.clone();
+                invert(&mut bad, first);
+                if second > first {
+                    invert(&mut bad, second);
+                }
+                assert_eq!(read_stamp(&bad, w, w, h), None, "cells {first} and {second} inverted");
+            }
+        }
+        for mixed in 0..24 {
+            let mut bad = image.clone();
+            for y in mixed / 8 * 4..mixed / 8 * 4 + 4 {
+                bad[y * w + mixed % 8 * 4..][..4].fill(125);
+            }
+            assert_eq!(read_stamp(&bad, w, w, h), None, "cell {mixed} gray");
+        }
+        for level in [0, 128, 255] {
+            assert_eq!(read_stamp(&vec![level; w * h], w, w, h), None);
+        }
+        let plain = phantom(&PhantomConfig { stamp: false, ..config }).image(1234);
+        assert_eq!(read_stamp(&plain, w, w, h), None);
+        assert_eq!(read_stamp(&image[..w * 9], w, w, h), None, "too few bytes for the rows claimed");
+        assert_eq!(read_stamp(&image, w - 1, w, h), None, "a stride below the width");
+        assert_eq!(read_stamp(&image, usize::MAX, w, h), None);
+        assert_eq!(read_stamp(&[], 0, 0, 0), None);
+    }
 }

@@ -90,6 +90,11 @@ impl Ai {
         }
     }
 
+    /// There is no model in this run, because nobody wants one: shown, but no failure.
+    pub fn disabled(&self) {
+        self.change(Phase::Off { reason: "switched off in the configuration".into(), for_good: true });
+    }
+
     /// Failures so far.
     pub fn events(&self) -> Vec<OffEvent> {
         self.events.lock().clone()

@@ -96,7 +96,8 @@ impl Compositor {
             DisplayItem::When(ticket) => match self.wait(&ticket) {
                 None => return self.exchange.recorder().drop_stop(),
                 Some(Outcome::Evicted) => return self.exchange.recorder().drop_model(),
-                Some(Outcome::Segmented(frame, segmentation)) => match Paired::new(&frame.meta, segmentation) {
+                Some(Outcome::Segmented(frame, segmentation)) => match Paired::new(&frame.meta, segmentation)
+                {
                     Ok(paired) => (frame, Shown::Own(paired), AiState::Live),
                     Err(e) => {
                         // A ticket binds the two, so this is a defect; the frame must not carry a foreign mask.
@@ -105,7 +106,9 @@ impl Compositor {
                     }
                 },
                 Some(Outcome::Bare(frame, Why::Starting)) => (frame, Shown::Nothing, AiState::Starting),
-                Some(Outcome::Bare(frame, Why::Off(why))) => (frame, Shown::Nothing, AiState::Off(why.to_string())),
+                Some(Outcome::Bare(frame, Why::Off(why))) => {
+                    (frame, Shown::Nothing, AiState::Off(why.to_string()))
+                }
             },
         };
         self.compose(frame, &shown, &state, regions);
@@ -141,7 +144,13 @@ impl Compositor {
         }
     }
 
-    fn compose(&mut self, frame: Arc<SourceFrame>, shown: &Shown, state: &AiState, regions: &mut Option<Regions>) {
+    fn compose(
+        &mut self,
+        frame: Arc<SourceFrame>,
+        shown: &Shown,
+        state: &AiState,
+        regions: &mut Option<Regions>,
+    ) {
         let (meta, format, capture_ns) = (frame.meta, frame.format.clone(), frame.capture_ns);
         // The last holder draws in place; while the model still reads the frame, GStreamer copies it on write.
         let mut buffer = match Arc::try_unwrap(frame) {

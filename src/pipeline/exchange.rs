@@ -92,7 +92,6 @@ impl Exchange {
         (Arc::new(exchange), parker)
     }
 
-
     /// The model's condition.
     pub fn ai(&self) -> &Ai {
         &self.ai

@@ -141,7 +141,7 @@ pub async fn run(
                 .map_err(|e| RunError::Start(format!("cannot start a thread: {e}")))?,
         ),
         None => {
-            ai.off("switched off in the configuration", true);
+            ai.disabled();
             None
         }
     };
@@ -218,7 +218,9 @@ pub async fn run(
     let SidecarEnd { dropped, error: sidecar_error } = sidecar.unwrap_or_default();
     control.sink.shut_down();
     let whole = sink_ok && !matches!(ended, Ended::Failed(_));
-    let left = plan.recording.map_or(Ok(Left::Nothing), |r| if frames.out == 0 { r.discard() } else { r.end(whole) })?;
+    let left = plan
+        .recording
+        .map_or(Ok(Left::Nothing), |r| if frames.out == 0 { r.discard() } else { r.end(whole) })?;
     let report = Report::from(ReportInput {
         input: plan.input,
         output: plan.output,
@@ -264,13 +266,16 @@ impl Control {
         report.reset();
         let mut begun = match block_in_place(|| self.preroll()) {
             Ok(ready) => ready,
-            Err(_) => return Event::SourceLost(first_error(&mut source_bus, "the source does not start").await),
+            Err(_) => {
+                return Event::SourceLost(first_error(&mut source_bus, "the source does not start").await);
+            }
         };
         if begun && self.play().is_err() {
             return Event::SinkLost(first_error(&mut sink_bus, "the sink does not start").await);
         }
         let deadline = Instant::now() + PREROLL;
         let mut again: Option<Instant> = None;
+        let mut missing: Vec<String> = Vec::new();
         loop {
             tokio::select! {
                 () = &mut stop => return Event::Stop,
@@ -284,7 +289,10 @@ impl Control {
                         }
                         gst::MessageView::Latency(_) => self.share_latency(),
                         gst::MessageView::Error(e) => {
-                            let reason = error_text(e);
+                            let mut reason = error_text(e);
+                            if !missing.is_empty() {
+                                reason = format!("{reason}; missing: {}; `sonomask doctor` says what to install", missing.join(", "));
+                            }
                             let Some(pause) = self.reconnect.filter(|_| begun) else {
                                 return Event::SourceLost(reason);
                             };
@@ -294,6 +302,7 @@ impl Control {
                             }
                         }
                         gst::MessageView::Warning(w) => tracing::warn!("{}", w.error()),
+                        gst::MessageView::Element(e) => missing.extend(missing_plugin(e)),
                         _ => {}
                     }
                 }
@@ -336,7 +345,12 @@ impl Control {
     }
 
     /// Lets what is under way leave, and the sink finish.
-    async fn finish(&mut self, exchange: &Exchange, event: &Event, done: oneshot::Receiver<()>) -> Result<(), String> {
+    async fn finish(
+        &mut self,
+        exchange: &Exchange,
+        event: &Event,
+        done: oneshot::Receiver<()>,
+    ) -> Result<(), String> {
         block_in_place(|| self.source.shut_down());
         match event {
             Event::End => return Ok(()),
@@ -459,7 +473,10 @@ fn bus_of(pipeline: &gst::Pipeline) -> impl futures::Stream<Item = gst::Message>
 }
 
 /// The error behind a state change that failed at once; `otherwise` if the bus has none.
-async fn first_error(bus: &mut (impl futures::Stream<Item = gst::Message> + Unpin), otherwise: &str) -> String {
+async fn first_error(
+    bus: &mut (impl futures::Stream<Item = gst::Message> + Unpin),
+    otherwise: &str,
+) -> String {
     let search = async {
         while let Some(message) = bus.next().await {
             if let gst::MessageView::Error(e) = message.view() {
@@ -469,6 +486,12 @@ async fn first_error(bus: &mut (impl futures::Stream<Item = gst::Message> + Unpi
         otherwise.to_owned()
     };
     tokio::time::timeout(ERROR_FOLLOWS, search).await.unwrap_or_else(|_| otherwise.to_owned())
+}
+
+/// What a `missing-plugin` message of GStreamer's plugin helpers asks for, in words.
+fn missing_plugin(message: &gst::message::Element) -> Option<String> {
+    let s = message.structure().filter(|s| s.name() == "missing-plugin")?;
+    s.get::<String>("name").ok()
 }
 
 fn error_text(e: &gst::message::Error) -> String {

@@ -214,7 +214,8 @@ impl Writer {
                     "size": [h, w],
                     "counts": found.mask.rle(),
                 });
-                writeln!(lines, "{line}").map_err(|e| format!("cannot write the masks: {e}: {}", dir.display()))?;
+                writeln!(lines, "{line}")
+                    .map_err(|e| format!("cannot write the masks: {e}: {}", dir.display()))?;
             } else {
                 let path = dir.join(format!("{:06}_{}.png", segmentation.frame.id.seq, file_safe(class)));
                 let pixels: Vec<u8> = found.mask.data().iter().map(|&v| v * 255).collect();
@@ -224,7 +225,12 @@ impl Writer {
         Ok(())
     }
 
-    fn keep(&mut self, meta: &FrameMeta, buffer: &gst::BufferRef, format: &StreamFormat) -> Result<(), String> {
+    fn keep(
+        &mut self,
+        meta: &FrameMeta,
+        buffer: &gst::BufferRef,
+        format: &StreamFormat,
+    ) -> Result<(), String> {
         // The stride may have doubled while this picture waited.
         if !meta.id.seq.is_multiple_of(self.shared.stride.load(Ordering::Relaxed)) {
             return Ok(());
@@ -234,7 +240,8 @@ impl Writer {
         let caption = format!("frame {}{pts}", meta.id.seq);
         self.tiles.push((meta.id.seq, shrink(rgb), caption));
         if self.tiles.len() as u64 >= 2 * TILES {
-            let stride = self.shared.stride.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |s| s.checked_mul(2));
+            let stride =
+                self.shared.stride.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |s| s.checked_mul(2));
             let stride = stride.map_or(u64::MAX, |before| before * 2);
             self.tiles.retain(|(seq, ..)| seq.is_multiple_of(stride));
         }
@@ -249,7 +256,8 @@ impl Writer {
         if self.tiles.is_empty() {
             return Ok(());
         }
-        let tiles: Vec<Tile<'_>> = self.tiles.iter().map(|(_, image, caption)| Tile { image, caption }).collect();
+        let tiles: Vec<Tile<'_>> =
+            self.tiles.iter().map(|(_, image, caption)| Tile { image, caption }).collect();
         let sheet = contact_sheet(&tiles, COLUMNS).map_err(|e| e.to_string())?;
         save(path, &sheet.data, sheet.width, sheet.height, image::ExtendedColorType::Rgb8)
     }

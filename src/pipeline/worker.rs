@@ -110,7 +110,9 @@ impl Worker {
         let mut current = self.current.lock();
         let (since, limit, doing) = match &current.activity {
             Activity::Idle => return,
-            Activity::Loading(since) => (*since, self.config.watchdog * LOADING_PATIENCE, "loading the model"),
+            Activity::Loading(since) => {
+                (*since, self.config.watchdog * LOADING_PATIENCE, "loading the model")
+            }
             Activity::Busy(since, _) => (*since, self.config.watchdog, "one frame"),
         };
         if since.elapsed() < limit {
@@ -150,7 +152,8 @@ impl Worker {
 
     fn spawn(self: &Arc<Self>, generation: u64, pause: Duration) -> std::io::Result<()> {
         let worker = self.clone();
-        let thread = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run(generation, pause))?;
+        let thread =
+            std::thread::Builder::new().name("worker".into()).spawn(move || worker.run(generation, pause))?;
         *self.thread.lock() = Some(thread);
         Ok(())
     }

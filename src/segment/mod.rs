@@ -3,12 +3,21 @@
 //! [`Segmenter`] is all that `pipeline` knows of a model. A family brings its own preprocessing,
 //! encoder, prompts, decoder and postprocessing; see `lite_medsam`.
 
+pub mod device;
+mod lite_medsam;
+mod load;
+mod postprocess;
+pub mod preprocess;
 mod prompt;
+pub mod resize;
 
 use crate::frame::ImageView;
 use crate::mask::ClassMask;
 use crate::stage::StageTimes;
 
+pub use device::{DeviceChoice, DeviceError, Resolved, load_cuda};
+pub use lite_medsam::LiteMedSam;
+pub use load::{LoadError, load};
 pub use prompt::{Point, Prompt, PromptError, Units};
 
 /// What a report says of a model.

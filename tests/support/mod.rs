@@ -25,7 +25,14 @@ use sonomask::stage::{Stage, StageTimes};
 pub const CLASSES: [&str; 3] = ["nerve", "vessel", "bone"];
 
 pub fn phantom_config(frames: u64) -> PhantomConfig {
-    PhantomConfig { width: 160, height: 120, frames: Some(frames), motion_hz: 2.0, stamp: true, ..Default::default() }
+    PhantomConfig {
+        width: 160,
+        height: 120,
+        frames: Some(frames),
+        motion_hz: 2.0,
+        stamp: true,
+        ..Default::default()
+    }
 }
 
 /// What a stand-in does with the n-th frame it is given (over all restarts), before it answers.
@@ -75,8 +82,16 @@ pub struct OracleFactory {
 }
 
 impl OracleFactory {
-    pub fn new(phantom: &PhantomConfig, mischief: impl Fn(u32) -> Result<(), SegmentError> + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { phantom: phantom.clone(), calls: Arc::default(), mischief: Arc::new(mischief), makes: AtomicU32::new(0) })
+    pub fn new(
+        phantom: &PhantomConfig,
+        mischief: impl Fn(u32) -> Result<(), SegmentError> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            phantom: phantom.clone(),
+            calls: Arc::default(),
+            mischief: Arc::new(mischief),
+            makes: AtomicU32::new(0),
+        })
     }
 }
 
@@ -141,8 +156,14 @@ fn read(sample: &gst::Sample) -> Out {
         .iter_meta::<gst_video::VideoRegionOfInterestMeta>()
         .map(|roi| {
             let p = roi.params().find(|s| s.name() == ROI_PARAMS).expect("our parameters");
-            let rle: Vec<u32> = p.get::<String>("rle").expect("rle").split(',').map(|v| v.parse().expect("a number")).collect();
-            let mask = Mask::from_rle(format.width(), format.height(), &rle).expect("runs that fill the mask");
+            let rle: Vec<u32> = p
+                .get::<String>("rle")
+                .expect("rle")
+                .split(',')
+                .map(|v| v.parse().expect("a number"))
+                .collect();
+            let mask =
+                Mask::from_rle(format.width(), format.height(), &rle).expect("runs that fill the mask");
             (roi.roi_type().to_owned(), p.get("frame").expect("frame"), p.get("age-ns").expect("age"), mask)
         })
         .collect();
@@ -194,7 +215,12 @@ impl Setup {
             source,
             sink: SinkPipeline::new(sink, live).expect("a sink"),
             recording: None,
-            exchange: ExchangeConfig { display: self.display, queue: self.queue, display_depth: 4, model_depth: 1 },
+            exchange: ExchangeConfig {
+                display: self.display,
+                queue: self.queue,
+                display_depth: 4,
+                model_depth: 1,
+            },
             model: Some((
                 WorkerConfig {
                     prompts: Vec::new(),

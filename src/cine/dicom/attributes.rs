@@ -10,6 +10,37 @@ use crate::cine::gray::Window;
 use crate::cine::timeline::Timeline;
 use crate::cine::{CineError, OpenOptions, Timing, checked_area};
 
+/// The elements that are read. None is a sequence, so that parsing them cannot recurse.
+pub(super) const WANTED: [Tag; 27] = [
+    tags::RECOMMENDED_DISPLAY_FRAME_RATE,
+    tags::CINE_RATE,
+    tags::FRAME_TIME,
+    tags::FRAME_TIME_VECTOR,
+    tags::SAMPLES_PER_PIXEL,
+    tags::PHOTOMETRIC_INTERPRETATION,
+    tags::PLANAR_CONFIGURATION,
+    tags::NUMBER_OF_FRAMES,
+    tags::FRAME_INCREMENT_POINTER,
+    tags::ROWS,
+    tags::COLUMNS,
+    tags::BITS_ALLOCATED,
+    tags::BITS_STORED,
+    tags::HIGH_BIT,
+    tags::PIXEL_REPRESENTATION,
+    tags::WINDOW_CENTER,
+    tags::WINDOW_WIDTH,
+    tags::RESCALE_INTERCEPT,
+    tags::RESCALE_SLOPE,
+    tags::VOILUT_FUNCTION,
+    tags::RED_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR,
+    tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR,
+    tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DESCRIPTOR,
+    tags::RED_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+    tags::GREEN_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+    tags::BLUE_PALETTE_COLOR_LOOKUP_TABLE_DATA,
+    tags::SPECIFIC_CHARACTER_SET,
+];
+
 /// What a stored sample means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Photometric {
@@ -112,7 +143,9 @@ impl Attributes {
         let Some(text) = self.text(tags::NUMBER_OF_FRAMES).filter(|t| !t.is_empty()) else { return Ok(1) };
         match text.parse::<u32>() {
             Ok(n) if n > 0 => Ok(n as usize),
-            _ => Err(malformed(format!("Number of Frames (0028,0008) is '{text}', expected a positive number"))),
+            _ => Err(malformed(format!(
+                "Number of Frames (0028,0008) is '{text}', expected a positive number"
+            ))),
         }
     }
 
@@ -128,7 +161,9 @@ impl Attributes {
         let samples = self.small(tags::SAMPLES_PER_PIXEL, "Samples per Pixel")?;
         let bits_allocated = self.small(tags::BITS_ALLOCATED, "Bits Allocated")?;
         if !matches!(bits_allocated, 8 | 16) {
-            return Err(unsupported(format!("{bits_allocated} bits a sample are not read, expected 8 or 16")));
+            return Err(unsupported(format!(
+                "{bits_allocated} bits a sample are not read, expected 8 or 16"
+            )));
         }
         let or_else = |tag, default| match self.int(tag) {
             None => Ok(default),
@@ -207,7 +242,9 @@ impl Attributes {
             let numbers = self.0.element_opt(descriptor).ok().flatten();
             let numbers = numbers.and_then(|e| e.to_multi_int::<i64>().ok()).unwrap_or_default();
             let &[entries, start, bits] = numbers.as_slice() else {
-                return Err(malformed(format!("the colour table descriptor {descriptor} is missing or wrong")));
+                return Err(malformed(format!(
+                    "the colour table descriptor {descriptor} is missing or wrong"
+                )));
             };
             // 65536 entries do not fit the field and are written as 0; as signed, large numbers look negative.
             let entries = if entries & 0xffff == 0 { 65_536 } else { (entries & 0xffff) as usize };

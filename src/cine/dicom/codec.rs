@@ -13,8 +13,8 @@ use jpeg_decoder::{ColorTransform, Decoder};
 use super::attributes::{Format, Photometric};
 use super::rle;
 use super::syntax::Codec;
-use crate::cine::error::guarded;
 use crate::cine::CineError;
+use crate::cine::error::guarded;
 
 /// Samples of one frame: 8 or 16 bits, least significant byte first.
 pub(super) struct Samples<'a> {
@@ -39,11 +39,9 @@ pub(super) fn decode<'a>(
     let area = usize::from(format.rows) * usize::from(format.columns);
     let (samples, bytes) = (usize::from(format.samples), usize::from(format.bits_allocated / 8));
     match codec {
-        Codec::Native => Ok(Samples {
-            bytes: Cow::Borrowed(data),
-            planar: format.planar,
-            photometric: format.photometric,
-        }),
+        Codec::Native => {
+            Ok(Samples { bytes: Cow::Borrowed(data), planar: format.planar, photometric: format.photometric })
+        }
         Codec::Rle => Ok(Samples {
             bytes: Cow::Owned(rle::decode(data, area, samples, bytes)?),
             planar: false,

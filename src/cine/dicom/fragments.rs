@@ -12,6 +12,9 @@ const MAX_FRAME_BYTES: u64 = 1 << 29;
 /// Most fragments: a million frames of sixteen each.
 const MAX_FRAGMENTS: usize = 1 << 24;
 
+/// Place in the file and length of a fragment's value.
+type Fragment = (u64, u32);
+
 /// A table of frames over the pixel data.
 #[derive(Debug)]
 pub(super) enum Frames {
@@ -25,7 +28,7 @@ pub(super) enum Frames {
     /// Frames made of one or more fragments.
     Encapsulated {
         /// Place and length of each fragment.
-        fragments: Vec<(u64, u32)>,
+        fragments: Vec<Fragment>,
         /// The fragments of each frame.
         frames: Vec<Range<usize>>,
     },
@@ -93,11 +96,11 @@ impl Frames {
 }
 
 /// The basic offset table, and place and length of every fragment after it.
-fn items(layout: &mut Layout) -> Result<(Vec<u32>, Vec<(u64, u32)>), CineError> {
+fn items(layout: &mut Layout) -> Result<(Vec<u32>, Vec<Fragment>), CineError> {
     let (mut at, total) = (layout.pixels_at, layout.total);
     let source = layout.source.as_mut();
     let mut offsets = None;
-    let mut fragments: Vec<(u64, u32)> = Vec::new();
+    let mut fragments: Vec<Fragment> = Vec::new();
     // Some writers leave the closing delimiter out; the end of the file does as well.
     while at < total {
         source.seek(SeekFrom::Start(at)).map_err(CineError::io("read the file"))?;
@@ -141,7 +144,7 @@ fn items(layout: &mut Layout) -> Result<(Vec<u32>, Vec<(u64, u32)>), CineError> 
 fn group(
     source: &mut dyn Source,
     offsets: &[u32],
-    fragments: &[(u64, u32)],
+    fragments: &[Fragment],
     count: usize,
 ) -> Result<Vec<Range<usize>>, CineError> {
     if fragments.len() < count {
@@ -161,7 +164,8 @@ fn group(
             let place = first + u64::from(offset) + 8;
             let index = fragments.binary_search_by_key(&place, |f| f.0);
             let index = index.ok().filter(|i| starts.last().is_none_or(|last| i > last));
-            let index = index.ok_or_else(|| malformed("the basic offset table does not fit the fragments"))?;
+            let index =
+                index.ok_or_else(|| malformed("the basic offset table does not fit the fragments"))?;
             starts.push(index);
         }
     } else {

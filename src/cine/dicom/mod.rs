@@ -53,7 +53,7 @@ impl Dicom {
     /// Reads the attributes and finds the frames.
     pub(super) fn open(path: &Path, options: OpenOptions) -> Result<Self, CineError> {
         let file = File::open(path).map_err(CineError::io("open the file"))?;
-        let mut layout = scan::scan(Box::new(BufReader::new(file)))?;
+        let mut layout = scan::scan(Box::new(BufReader::new(file)), &attributes::WANTED)?;
         let (codec, syntax_name) = syntax::codec(&layout.syntax)?;
         let attributes = Attributes::parse(&layout)?;
         let format = attributes.format()?;
@@ -66,18 +66,19 @@ impl Dicom {
             });
         }
         let odd = format.columns % 2 == 1;
-        if format.photometric == Photometric::Ybr422 && codec == Codec::Native {
-            if odd || format.planar || format.bits_allocated != 8 {
-                return Err(scan::malformed(
-                    "uncompressed YBR_FULL_422 must have an even number of columns, 8 bits and interleaved samples",
-                ));
-            }
+        let packed = format.photometric == Photometric::Ybr422 && codec == Codec::Native;
+        if packed && (odd || format.planar || format.bits_allocated != 8) {
+            return Err(scan::malformed(
+                "uncompressed YBR_FULL_422 must have an even number of columns, 8 bits and interleaved samples",
+            ));
         }
         let per_pixel = match format.photometric {
             Photometric::Ybr422 => 2,
             _ => u64::from(format.samples),
         };
-        let native = u64::from(format.rows) * u64::from(format.columns) * per_pixel
+        let native = u64::from(format.rows)
+            * u64::from(format.columns)
+            * per_pixel
             * u64::from(format.bits_allocated / 8);
         let frames = Frames::locate(&mut layout, codec, count, native)?;
         let (timeline, timing) = attributes.timeline(count, options)?;

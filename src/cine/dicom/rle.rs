@@ -26,10 +26,9 @@ pub(super) fn decode(data: &[u8], area: usize, samples: usize, bytes: usize) -> 
         let start = table.get(plane + 1).copied().unwrap_or(0);
         // The last segment runs to the end of the data.
         let end = if plane + 1 < planes { table.get(plane + 2).copied().unwrap_or(0) } else { data.len() };
-        let segment = data
-            .get(start..end)
-            .filter(|_| start >= TABLE)
-            .ok_or_else(|| bad(format!("segment {plane} lies at {start} to {end} of {} bytes", data.len())))?;
+        let segment = data.get(start..end).filter(|_| start >= TABLE).ok_or_else(|| {
+            bad(format!("segment {plane} lies at {start} to {end} of {} bytes", data.len()))
+        })?;
         let (sample, byte) = (plane / bytes, bytes - 1 - plane % bytes);
         let first = sample * bytes + byte;
         let filled = unpack(segment, out.iter_mut().skip(first).step_by(planes));

@@ -2,11 +2,12 @@
 //!
 //! The object model of dicom-rs takes a whole data set: it recurses into sequences as deep as they go and reserves
 //! what a length field says, so a hostile file could exhaust the stack or the memory. This pass walks the elements
-//! with seeks and a counter, keeps small top-level elements of the groups that matter, and leaves only those to
-//! dicom-rs. It also gives the pixel data's place, so that frames are read from the file one by one.
+//! with seeks and a counter, keeps the top-level elements that are wanted, none of them a sequence, and leaves only
+//! those to dicom-rs. It also gives the pixel data's place, so that frames are read from the file one by one.
 
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
+use dicom_core::Tag;
 use flate2::read::DeflateDecoder;
 
 use super::syntax::{self, Encoding};
@@ -58,11 +59,11 @@ struct Header {
     raw: Vec<u8>,
 }
 
-/// Walks `source` up to the pixel data.
+/// Walks `source` up to the pixel data and keeps the elements named in `wanted`.
 ///
 /// # Errors
 /// A file that ends early, has no pixel data, or nests without end; a transfer syntax that is not supported.
-pub(super) fn scan(mut source: Box<dyn Source>) -> Result<Layout, CineError> {
+pub(super) fn scan(mut source: Box<dyn Source>, wanted: &[Tag]) -> Result<Layout, CineError> {
     let mut total = source.seek(SeekFrom::End(0)).map_err(CineError::io("read the file"))?;
     let mut head = Vec::new();
     source.rewind().map_err(CineError::io("read the file"))?;
@@ -122,7 +123,8 @@ pub(super) fn scan(mut source: Box<dyn Source>) -> Result<Layout, CineError> {
         }
         let length = u64::from(header.length);
         at = end_of(&header, value_at, total)?;
-        if matches!(header.group, 0x0008 | 0x0018 | 0x0028) && !is_sequence(&header) && length <= MAX_ELEMENT {
+        let tag = Tag(header.group, header.element);
+        if wanted.contains(&tag) && header.vr != Some(*b"SQ") && length <= MAX_ELEMENT {
             if elements.len() + header.raw.len() + length as usize > MAX_KEPT {
                 return Err(malformed(format!("its attributes take more than {MAX_KEPT} bytes")));
             }
@@ -136,7 +138,7 @@ pub(super) fn scan(mut source: Box<dyn Source>) -> Result<Layout, CineError> {
 
 /// Whether a file without the DICM mark is a data set nevertheless: it walks through to pixel data.
 pub(super) fn is_data_set(source: Box<dyn Source>) -> bool {
-    scan(source).is_ok()
+    scan(source, &[]).is_ok()
 }
 
 /// Transfer syntax UID and the place behind the file meta group, which is always Explicit VR Little Endian.
@@ -173,10 +175,6 @@ fn guess(source: &mut dyn Source, at: u64) -> Result<&'static str, CineError> {
     Ok(if explicit { syntax::EXPLICIT_LE } else { syntax::IMPLICIT_LE })
 }
 
-fn is_sequence(header: &Header) -> bool {
-    header.vr == Some(*b"SQ")
-}
-
 fn end_of(header: &Header, value_at: u64, total: u64) -> Result<u64, CineError> {
     let end = value_at.saturating_add(u64::from(header.length));
     if end > total {
@@ -210,14 +208,18 @@ fn read_header(
     if group == 0xfffe || !encoding.explicit {
         return Ok(Some(Header { group, element, vr: None, length: encoding.u32([v, w, l, m]), raw }));
     }
-    let vr = [v, w];
-    if !vr.iter().all(u8::is_ascii_uppercase) {
-        return Err(malformed(format!("element ({group:04X},{element:04X}) has no value representation")));
-    }
-    let long = matches!(
-        &vr,
-        b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV"
-    );
+    // An unknown representation could have either form of length: dicom-rs and this walk must not differ on it.
+    let long = match &[v, w] {
+        b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT"
+        | b"UV" => true,
+        b"AE" | b"AS" | b"AT" | b"CS" | b"DA" | b"DS" | b"DT" | b"FD" | b"FL" | b"IS" | b"LO" | b"LT"
+        | b"PN" | b"SH" | b"SL" | b"SS" | b"ST" | b"TM" | b"UI" | b"UL" | b"US" => false,
+        _ => {
+            return Err(malformed(format!(
+                "element ({group:04X},{element:04X}) has no value representation"
+            )));
+        }
+    };
     let length = if long {
         let more = read_bytes(source, 4).map_err(cut)?;
         let [e, f, g, h] = more[..] else { return Err(malformed("it ends inside an element header")) };
@@ -226,7 +228,7 @@ fn read_header(
     } else {
         u32::from(encoding.u16([l, m]))
     };
-    Ok(Some(Header { group, element, vr: Some(vr), length, raw }))
+    Ok(Some(Header { group, element, vr: Some([v, w]), length, raw }))
 }
 
 /// The place behind a value of undefined length: a sequence, or encapsulated data inside one.

@@ -226,7 +226,10 @@ fn build(
     let size: Vec<u64> =
         need("DimSize")?.split_whitespace().map(|t| number("DimSize", t)).collect::<Result<_, _>>()?;
     if !(2..=4).contains(&dims) || size.len() as u64 != dims {
-        return Err(malformed(format!("DimSize has {} numbers and NDims is {dims}, expected 2 to 4", size.len())));
+        return Err(malformed(format!(
+            "DimSize has {} numbers and NDims is {dims}, expected 2 to 4",
+            size.len()
+        )));
     }
     let at = |i: usize| size.get(i).copied().unwrap_or(1);
     checked_area(at(0), at(1))?;
@@ -303,7 +306,9 @@ fn beside(name: &str) -> Result<PathBuf, CineError> {
     let path = Path::new(name);
     let inside = path.components().all(|c| matches!(c, Component::Normal(_)));
     if name.is_empty() || !inside {
-        return Err(malformed(format!("the data file '{name}' is refused: expected a name in the header's folder")));
+        return Err(malformed(format!(
+            "the data file '{name}' is refused: expected a name in the header's folder"
+        )));
     }
     Ok(path.to_owned())
 }

@@ -79,7 +79,9 @@ impl MetaImage {
         match &mut self.data {
             Data::Stream(stream) => read_bytes(stream, len).map_err(CineError::io("read the frame")),
             Data::Files(files) => {
-                let Some(path) = files.get(self.slice) else { return Err(malformed("the LIST is too short")) };
+                let Some(path) = files.get(self.slice) else {
+                    return Err(malformed("the LIST is too short"));
+                };
                 let mut file = open_other(path, &self.header, len)?;
                 let read = if self.header.compressed {
                     read_bytes(&mut ZlibDecoder::new(file), len)

@@ -45,7 +45,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 pub fn format_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let units = [(1_000_000_000u128, "s"), (1_000_000, "ms"), (1_000, "us")];
-    match units.iter().find(|(scale, _)| nanos % scale == 0) {
+    match units.iter().find(|(scale, _)| nanos.is_multiple_of(*scale)) {
         Some((scale, unit)) => format!("{}{unit}", nanos / scale),
         None => format!("{nanos}ns"),
     }
@@ -72,7 +72,20 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "200", "ms", "-1s", "1e3s", "1..5s", "1.s", ".5s", "5 days", "25h", "99999999999999999999s", "1ms2"] {
+        for text in [
+            "",
+            "200",
+            "ms",
+            "-1s",
+            "1e3s",
+            "1..5s",
+            "1.s",
+            ".5s",
+            "5 days",
+            "25h",
+            "99999999999999999999s",
+            "1ms2",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -145,10 +145,7 @@ impl Given {
 impl ParamType {
     /// Whether a value may hold any character, so that it must never reach a launch string.
     pub fn is_free_text(&self) -> bool {
-        matches!(
-            self,
-            Self::Text | Self::Secret | Self::Path | Self::Uri(_) | Self::Host | Self::Device
-        )
+        matches!(self, Self::Text | Self::Secret | Self::Path | Self::Uri(_) | Self::Host | Self::Device)
     }
 
     /// What a value looks like, for messages.
@@ -238,13 +235,19 @@ impl ParamType {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (name, args) = match text.split_once('(') {
             Some((name, rest)) => {
-                let args = rest.strip_suffix(')').ok_or_else(|| format!("the type {text:?} lacks its closing bracket"))?;
+                let args = rest
+                    .strip_suffix(')')
+                    .ok_or_else(|| format!("the type {text:?} lacks its closing bracket"))?;
                 (name.trim(), Some(args))
             }
             None => (text, None),
         };
         let range = || args.and_then(|a| a.split_once("..")).map(|(a, b)| (a.trim(), b.trim()));
-        let bad_range = || format!("{name} needs a range with the smaller end first, {name}(0..10) for example, found {text:?}");
+        let bad_range = || {
+            format!(
+                "{name} needs a range with the smaller end first, {name}(0..10) for example, found {text:?}"
+            )
+        };
         let words = || -> Result<Vec<String>, String> {
             let words: Vec<_> = args.unwrap_or_default().split('|').map(|w| w.trim().to_owned()).collect();
             let plain = |w: &String| {
@@ -283,7 +286,9 @@ impl ParamType {
                     "duration_us" => TimeUnit::Micros,
                     _ => TimeUnit::Millis,
                 };
-                let bad = || format!("{name} needs a range of durations, {name}(0ms..10s) for example, found {text:?}");
+                let bad = || {
+                    format!("{name} needs a range of durations, {name}(0ms..10s) for example, found {text:?}")
+                };
                 let (min, max) = range().ok_or_else(bad)?;
                 match (parse_duration(min), parse_duration(max)) {
                     (Ok(min), Ok(max)) if min <= max => Ok(Self::Duration { unit, min, max }),

@@ -1,0 +1,75 @@
+# `make demo` and `make test` are all that a fresh machine needs; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+export PYTHON
+
+BINARY := $(or $(CARGO_TARGET_DIR),target)/release/sonomask
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+DIST_NAME = sonomask-$(VERSION)-$(shell uname -m)-linux
+DEMO_INPUT := data/examples_ybr_color.dcm
+
+# Idle threads of libgomp would spin against the tests that run beside them.
+export GOMP_SPINCOUNT ?= 0
+# Binaries find libtorch through their rpath, except doctests and a LIBTORCH of one's own.
+export LD_LIBRARY_PATH := $(abspath $(or $(LIBTORCH),.libtorch/torch))/lib$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
+
+.PHONY: help setup build demo test lint bench dist clean distclean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "Options: CUDA=1 (libtorch with CUDA), LIBTORCH=DIR (one of your own), VERIFY=1 (set-up reads every file again)"
+
+setup: ## Install what is missing: system packages, libtorch, weights, demo recording
+	@scripts/setup.sh $(if $(filter 1,$(CUDA)),--cuda) $(if $(filter 1,$(VERIFY)),--verify)
+
+build: setup ## Release build: target/release/sonomask
+	cargo build --locked --release
+
+demo: build ## Segment a real echo cine-loop into out/: video, report, contact sheet
+	@mkdir -p out
+	$(BINARY) process $(DEMO_INPUT) --config configs/demo.toml --output out/demo.mp4 \
+		--report out/demo.json --contact-sheet out/demo.png
+	@echo
+	@echo "The demo is in:"
+	@for file in out/demo.mp4 out/demo.json out/demo.png; do \
+		test -s $$file || { echo "error: the run left no $$file" >&2; exit 1; }; \
+		printf '  %s (%s bytes)\n' "$(CURDIR)/$$file" "$$(stat -c %s $$file)"; \
+	done
+
+test: setup ## Every test
+	@mkdir -p target; status=0; \
+	echo "cargo test --locked --workspace --no-fail-fast"; \
+	cargo test --locked --workspace --no-fail-fast 2>&1 | tee target/test.log || status=$$?; \
+	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8; suites++ } \
+		END { printf "\n%d tests passed, %d failed, %d ignored in %d suites\n", passed, failed, ignored, suites; \
+			exit passed == 0 }' target/test.log || status=1; \
+	exit $$status
+
+lint: setup ## rustfmt, clippy with warnings denied, cargo-deny
+	@cargo fmt --version >/dev/null 2>&1 || { echo "error: rustfmt is missing: rustup component add rustfmt" >&2; exit 1; }
+	@cargo clippy --version >/dev/null 2>&1 || { echo "error: clippy is missing: rustup component add clippy" >&2; exit 1; }
+	cargo fmt --all -- --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	scripts/deny.sh
+
+bench: setup ## What the stream and its stages cost
+	cargo bench --locked
+
+dist: build ## An archive of the binary, its presets and licences: out/sonomask-*.tar.gz
+	@rm -rf out/dist && mkdir -p out/dist/$(DIST_NAME)
+	@cp -r $(BINARY) configs pipelines README.md LICENSE-MIT LICENSE-APACHE out/dist/$(DIST_NAME)/
+	@tar -C out/dist -czf out/$(DIST_NAME).tar.gz --owner=0 --group=0 --sort=name $(DIST_NAME)
+	@rm -rf out/dist
+	@printf '%s (%s bytes)\n' "$(CURDIR)/out/$(DIST_NAME).tar.gz" "$$(stat -c %s out/$(DIST_NAME).tar.gz)"
+	@echo "It holds neither GStreamer nor libtorch: the machine it runs on needs GStreamer 1.20 or later and the"
+	@echo "folder torch/lib of PyTorch 2.11.0 on LD_LIBRARY_PATH."
+
+clean: ## Remove what was built and the results in out/
+	cargo clean
+	rm -rf out
+
+distclean: clean ## Also remove what set-up fetched
+	rm -rf .libtorch .cache weights/*.pth $(DEMO_INPUT)

@@ -1,0 +1,318 @@
+//! From a configuration to a [`Plan`]: builds the source, the sink, the overlay and the model's worker.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::model::SharedModel;
+use super::prompts::{PromptArgs, prompts_of};
+use super::{check_weights, class_styles};
+use crate::cine::{self, CineReader, OpenOptions, Timing};
+use crate::config::{Config, DisplayChoice, LoadArgs, MasksFormat, QueueChoice};
+use crate::media::template::{Bound, Kind, Params, Template};
+use crate::media::{Pace, Recording, SinkPipeline, SourcePipeline};
+use crate::overlay::{Overlay, Style};
+use crate::phantom::{PhantomConfig, PhantomReader};
+use crate::pipeline::{
+    DisplayMode, ExchangeConfig, MaskFormat, Plan, QueueMode, SidecarConfig, WorkerConfig,
+};
+use crate::segment::Prompt;
+
+/// Everything of a configuration that several runs share.
+pub struct Session {
+    /// The configuration.
+    pub config: Config,
+    prompts: Vec<Prompt>,
+    model: Option<Arc<SharedModel>>,
+}
+
+/// A source with what is known of it before it starts.
+pub struct Source {
+    pipeline: SourcePipeline,
+    /// For the report.
+    pub name: String,
+    /// Number of frames, where known.
+    pub frames: Option<u64>,
+}
+
+/// Where frames go.
+pub struct Sink {
+    pipeline: SinkPipeline,
+    recording: Option<Recording>,
+    /// For the report.
+    pub name: String,
+}
+
+impl Session {
+    /// Checks the configuration against what is there: weights, device, prompts. Loads nothing yet.
+    ///
+    /// # Errors
+    /// A request that cannot be met, in words for the person.
+    pub fn new(mut config: Config, args: &PromptArgs) -> Result<Self> {
+        if !args.is_empty() {
+            config.classes = args.classes()?;
+        }
+        let prompts = prompts_of(&config.classes)?;
+        let model = if config.model.enabled {
+            let m = &config.model;
+            let weights = m.weights.clone().ok_or_else(|| anyhow!("model.weights is not set"))?;
+            check_weights(&weights).map_err(|e| anyhow!(e))?;
+            let device = device(m.device).resolve()?;
+            tracing::info!("{}", device.line);
+            Some(Arc::new(SharedModel::new(Some(m.family.clone()), weights, device, m.threads)))
+        } else {
+            None
+        };
+        Ok(Self { config, prompts, model })
+    }
+
+    /// Loads the model now, so that unusable weights are an error before anything is written.
+    ///
+    /// # Errors
+    /// Whatever keeps the model from being loaded.
+    pub fn preload(&self) -> Result<()> {
+        self.model.as_ref().map_or(Ok(()), |m| m.preload().map_err(|e| anyhow!(e)))
+    }
+
+    /// The source that the configuration names.
+    ///
+    /// # Errors
+    /// An unknown template, a wrong parameter, a missing plugin, a wrong phantom.
+    pub fn source(&self) -> Result<Source> {
+        let s = &self.config.source;
+        let Some(bound) = self.config.bind_source()? else {
+            let phantom = phantom_config(&self.config)?;
+            let frames = phantom.frames;
+            let reader = PhantomReader::new(phantom)?;
+            let name = reader.describe();
+            let pipeline = SourcePipeline::from_reader(Box::new(reader), self.pace(true), s.keep_gray)?;
+            return Ok(Source { pipeline, name, frames });
+        };
+        let live = bound.is_live();
+        self.config.check(live)?;
+        let pipeline = SourcePipeline::from_bin(bound.launch()?, live, self.pace(live), s.keep_gray)?;
+        Ok(Source { pipeline, name: s.kind.clone(), frames: None })
+    }
+
+    /// A recording as a source: a cine-loop of our own readers, else whatever GStreamer decodes.
+    ///
+    /// # Errors
+    /// An input that is not there or cannot be read.
+    pub fn recording(&self, path: &Path, fps: Option<f64>) -> Result<Source> {
+        let s = &self.config.source;
+        let name = path.display().to_string();
+        if cine::recognise(path).is_some() {
+            let reader = cine::open_with(path, OpenOptions { fps })?;
+            tracing::info!("{name}: {}", reader.describe());
+            match reader.timing() {
+                Timing::File(from) => tracing::info!("{name}: times from {from}"),
+                Timing::Assumed(rate) => tracing::warn!("{name}: the file gives no times, assumed {rate}"),
+            }
+            let frames = Some(reader.frames() as u64);
+            let pipeline = SourcePipeline::from_reader(reader, self.pace(false), s.keep_gray)?;
+            return Ok(Source { pipeline, name, frames });
+        }
+        // A plain error here rather than GStreamer's.
+        std::fs::File::open(path).with_context(|| format!("cannot open the input: {name}"))?;
+        let mut params = if s.kind == "file" { s.params.clone() } else { Params::default() };
+        params.set("path", path_value(path)?, "the command line");
+        let bound = Template::find(Kind::Source, "file", &self.config.template_dirs)?.bind(&params)?;
+        let pipeline = SourcePipeline::from_bin(bound.launch()?, false, self.pace(false), s.keep_gray)?;
+        Ok(Source { pipeline, name, frames: None })
+    }
+
+    /// The sink that the configuration names.
+    ///
+    /// # Errors
+    /// An unknown template, a wrong parameter, a missing plugin, an output that cannot be written.
+    pub fn sink(&self, live: bool, overwrite: bool) -> Result<Sink> {
+        let c = &self.config;
+        let template = Template::find(Kind::Sink, &c.sink.kind, &c.template_dirs)?;
+        make_sink(&template, c.sink.params.clone(), live, overwrite)
+    }
+
+    /// A recording as a sink, over a file of that name; the kind follows the extension.
+    ///
+    /// # Errors
+    /// As [`Session::sink`], and for an extension that no sink writes.
+    pub fn record_to(&self, path: &Path) -> Result<Sink> {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let configured = &self.config.sink;
+        let kind = match extension.as_str() {
+            "mp4" | "m4v" | "mov" => "record-mp4",
+            "mkv" => "record-mkv",
+            other => {
+                return Err(anyhow!(
+                    "the output ends in `{other}`; expected .mp4 or .mkv: {}",
+                    path.display()
+                ));
+            }
+        };
+        let mut params = if configured.kind == kind { configured.params.clone() } else { Params::default() };
+        params.set("path", path_value(path)?, "the command line");
+        make_sink(&Template::find(Kind::Sink, kind, &self.config.template_dirs)?, params, false, true)
+    }
+
+    /// Puts a run together. `masks` and `sheet` are where its files beside the video go.
+    ///
+    /// # Errors
+    /// A combination of source and modes that cannot work.
+    pub fn plan(
+        &self,
+        source: Source,
+        sink: Sink,
+        masks: Option<PathBuf>,
+        sheet: Option<PathBuf>,
+    ) -> Result<Plan> {
+        let c = &self.config;
+        let live = source.pipeline.is_live();
+        c.check(live)?;
+        let queue = match c.stream.queue {
+            QueueChoice::Latest => QueueMode::Latest,
+            QueueChoice::Lossless => QueueMode::Lossless,
+        };
+        let style = if c.overlay.enabled { c.overlay.style.clone() } else { Style::off() };
+        let format = match c.output.masks_format {
+            MasksFormat::Png => MaskFormat::Png,
+            MasksFormat::Rle => MaskFormat::Rle,
+        };
+        let worker = WorkerConfig {
+            prompts: self.prompts.clone(),
+            watchdog: c.model.watchdog,
+            backoff: c.model.restart_backoff,
+            max_restarts: c.model.max_restarts,
+        };
+        let names: Vec<String> = c.classes.iter().map(|class| class.name.clone()).collect();
+        Ok(Plan {
+            exchange: ExchangeConfig {
+                display: match c.stream.display {
+                    DisplayChoice::Paired => DisplayMode::Paired,
+                    DisplayChoice::Latest => DisplayMode::Latest,
+                },
+                queue,
+                display_depth: c.stream.display_depth,
+                model_depth: c.stream.queue_depth,
+            },
+            model: self.model.clone().map(|m| (worker, m as Arc<dyn crate::pipeline::ModelFactory>)),
+            overlay: Overlay::new(style, class_styles(&c.classes)),
+            classes: names.clone(),
+            max_mask_age: c.stream.max_mask_age,
+            sidecar: SidecarConfig {
+                masks: masks.map(|dir| (dir, format)),
+                contact_sheet: sheet,
+                expected_frames: source.frames,
+                classes: names,
+                lossless: queue == QueueMode::Lossless,
+            },
+            latency: c.sink.latency,
+            reconnect: c.source.reconnect,
+            tick: c.output.report_interval,
+            input: source.name,
+            output: sink.name,
+            source: source.pipeline,
+            sink: sink.pipeline,
+            recording: sink.recording,
+        })
+    }
+
+    /// How frames are paced; a source that stands for a scanner runs in real time unless told otherwise.
+    fn pace(&self, scanner: bool) -> Pace {
+        if self.config.realtime(scanner) { Pace::Realtime } else { Pace::Fast }
+    }
+}
+
+/// The settings of the phantom.
+///
+/// # Errors
+/// An unknown key, a value of the wrong type, a setting out of range.
+pub fn phantom_config(config: &Config) -> Result<PhantomConfig> {
+    let phantom: PhantomConfig =
+        toml::Value::Table(config.phantom.clone()).try_into().context("[phantom]")?;
+    phantom.validate().context("[phantom]")?;
+    Ok(phantom)
+}
+
+fn make_sink(template: &Template, mut params: Params, live: bool, overwrite: bool) -> Result<Sink> {
+    let mut name = template.name().to_owned();
+    let mut recording = None;
+    if template.records() {
+        let bound = template.bind(&params)?;
+        let target =
+            bound.records().with_context(|| format!("the sink {name} records, but has no `path`"))?;
+        name = target.display().to_string();
+        let begun = Recording::begin(target, overwrite)?;
+        params.set("path", path_value(begun.part())?, "the recording");
+        recording = Some(begun);
+    }
+    let built = template
+        .bind(&params)
+        .and_then(|b: Bound| b.launch())
+        .map_err(anyhow::Error::from)
+        .and_then(|bin| Ok(SinkPipeline::new(bin, live)?));
+    match built {
+        Ok(pipeline) => Ok(Sink { pipeline, recording, name }),
+        Err(e) => {
+            if let Some(recording) = recording {
+                recording.discard()?;
+            }
+            Err(e)
+        }
+    }
+}
+
+impl Source {
+    /// Whether frames come whether or not anybody takes them.
+    pub fn is_live(&self) -> bool {
+        self.pipeline.is_live()
+    }
+}
+
+fn device(choice: crate::config::DeviceChoice) -> crate::segment::DeviceChoice {
+    use crate::config::DeviceChoice as C;
+    match choice {
+        C::Auto => crate::segment::DeviceChoice::Auto,
+        C::Cpu => crate::segment::DeviceChoice::Cpu,
+        C::Cuda(n) => crate::segment::DeviceChoice::Cuda(n),
+    }
+}
+
+fn path_value(path: &Path) -> Result<String> {
+    let text =
+        path.to_str().with_context(|| format!("GStreamer needs a path in UTF-8: {}", path.display()))?;
+    Ok(text.to_owned())
+}
+
+/// Options that `run` and `process` share.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfigOptions {
+    /// Configuration file; `sonomask run --print-config` shows every key
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Built-in preset to start from: bedside, cine, benchmark or demo
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// One setting, with the last word: model.device=cpu
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the configuration in force, with the origin of every value, and end
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+impl ConfigOptions {
+    /// Reads the layers: preset < file < environment < `--set` < `flags` of the command itself.
+    ///
+    /// # Errors
+    /// What is wrong, where, and what was expected.
+    pub fn load(&self, default_preset: &str, flags: &[(&str, toml::Value, &str)]) -> Result<Config> {
+        Ok(Config::load(LoadArgs {
+            preset: self.preset.as_deref().or(Some(default_preset)),
+            file: self.config.as_deref(),
+            env: std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+            set: &self.set,
+            flags,
+        })?)
+    }
+}

@@ -1,0 +1,83 @@
+//! What a person sees while a run goes on: a bar on a terminal, a line a second elsewhere. All on stderr.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::pipeline::{Phase, Snapshot};
+
+/// Follows one run.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    name: String,
+    total: Option<u64>,
+    last: (Duration, u64),
+}
+
+impl Progress {
+    /// `total` frames where known. `name` says which input of how many.
+    pub fn new(name: String, total: Option<u64>, quiet: bool) -> Self {
+        let bar = (std::io::stderr().is_terminal() && !quiet).then(|| {
+            let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
+            let template = if total.is_some() {
+                "{prefix} {bar:28} {pos}/{len} {msg} {eta} left"
+            } else {
+                "{prefix} {spinner} {pos} frames {msg}"
+            };
+            // The templates are constants; the default style stands in should indicatif ever refuse them.
+            bar.set_style(
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar.set_prefix(name.clone());
+            bar
+        });
+        Self { bar, name, total, last: (Duration::ZERO, 0) }
+    }
+
+    /// Shows where the run is.
+    pub fn update(&mut self, now: &Snapshot) {
+        let line = self.line(now);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(now.frames.out + now.frames.dropped);
+                bar.set_message(line);
+            }
+            None => {
+                let of = self.total.map_or_else(String::new, |t| format!("/{t}"));
+                tracing::info!("{}: {}{of} frames, {line}", self.name, now.frames.out);
+            }
+        }
+        self.last = (now.elapsed, now.frames.out);
+    }
+
+    /// Removes the bar.
+    pub fn end(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn line(&self, now: &Snapshot) -> String {
+        let f = &now.frames;
+        let seconds = now.elapsed.saturating_sub(self.last.0).as_secs_f64();
+        let fps = if seconds > 0.0 { f.out.saturating_sub(self.last.1) as f64 / seconds } else { 0.0 };
+        let ms = |d: Duration| d.as_secs_f64() * 1e3;
+        let latency = &now.distributions.capture_to_push;
+        let age = &now.distributions.mask_age;
+        let ai = match &now.phase {
+            Phase::Starting => "AI STARTING".to_owned(),
+            Phase::Live => "AI LIVE".to_owned(),
+            Phase::Off { reason, .. } => format!("AI OFF: {reason}"),
+        };
+        let lost = if f.dropped > 0 { format!(", {} dropped", f.dropped) } else { String::new() };
+        format!(
+            "{fps:.1}/s, {} segmented, {} without a mask{lost}; capture to push {:.1} ms (p99 {:.1}), mask age p95 {:.0} ms; {ai}",
+            f.segmented,
+            f.passed_through,
+            ms(latency.quantile(0.5)),
+            ms(latency.quantile(0.99)),
+            ms(age.quantile(0.95)),
+        )
+    }
+}

@@ -1,0 +1,184 @@
+//! Prompts on the command line.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+
+use crate::config::{ClassConfig, Origin, PointConfig, PromptUnits};
+use crate::mask::Mask;
+use crate::overlay::ClassStyle;
+use crate::segment::{Point, Prompt, Units};
+
+/// Class that prompts without a name belong to.
+const UNNAMED: &str = "object";
+
+/// Where to look for what. `NAME=` puts a prompt to a class; without it the class is `object`, and each further box
+/// is a class of its own (`object2`, `object3`, ...).
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct PromptArgs {
+    /// A box around the structure, in pixels: [NAME=]x0,y0,x1,y1
+    #[arg(long = "box", value_name = "[NAME=]X0,Y0,X1,Y1", allow_hyphen_values = true)]
+    pub boxes: Vec<String>,
+    /// A click, in pixels, on the structure (+) or beside it (-): [NAME=]x,y,+ or [NAME=]x,y,-
+    #[arg(long = "point", value_name = "[NAME=]X,Y,+|-", allow_hyphen_values = true)]
+    pub points: Vec<String>,
+    /// A rough mask: a picture of the frame's size, black outside and anything else inside: [NAME=]FILE
+    #[arg(long, value_name = "[NAME=]PNG")]
+    pub mask_prompt: Vec<String>,
+}
+
+impl PromptArgs {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.boxes.is_empty() && self.points.is_empty() && self.mask_prompt.is_empty()
+    }
+
+    /// The classes that the prompts speak of, in order of appearance.
+    ///
+    /// # Errors
+    /// A prompt that cannot be read; the message shows it and what was expected.
+    pub fn classes(&self) -> Result<Vec<ClassConfig>> {
+        let mut found = Vec::new();
+        let mut unnamed_boxes = 0;
+        for text in &self.boxes {
+            let (name, rest) = split_name(text);
+            let bbox =
+                numbers::<4>(rest).with_context(|| format!("--box {text}: expected [NAME=]x0,y0,x1,y1"))?;
+            let name = match name {
+                Some(name) => name.to_owned(),
+                None => {
+                    unnamed_boxes += 1;
+                    if unnamed_boxes == 1 { UNNAMED.to_owned() } else { format!("{UNNAMED}{unnamed_boxes}") }
+                }
+            };
+            if of(&mut found, &name, "--box").bbox.replace(bbox).is_some() {
+                bail!("--box {text}: the class `{name}` has a box already; a class has one box");
+            }
+        }
+        for text in &self.points {
+            let (name, rest) = split_name(text);
+            let expected = || format!("--point {text}: expected [NAME=]x,y,+ or [NAME=]x,y,-");
+            let (xy, sign) = rest.rsplit_once(',').with_context(expected)?;
+            let [x, y] = numbers::<2>(xy).with_context(expected)?;
+            let positive = match sign.trim() {
+                "+" | "1" => true,
+                "-" | "0" => false,
+                _ => bail!(expected()),
+            };
+            of(&mut found, name.unwrap_or(UNNAMED), "--point").points.push(PointConfig { x, y, positive });
+        }
+        for text in &self.mask_prompt {
+            let (name, file) = split_name(text);
+            of(&mut found, name.unwrap_or(UNNAMED), "--mask-prompt").mask_prompt = Some(PathBuf::from(file));
+        }
+        Ok(found)
+    }
+}
+
+fn of<'a>(classes: &'a mut Vec<ClassConfig>, name: &str, flag: &str) -> &'a mut ClassConfig {
+    let index = classes.iter().position(|c| c.name == name).unwrap_or_else(|| {
+        classes.push(ClassConfig {
+            name: name.to_owned(),
+            color: ClassStyle::palette(classes.len()),
+            units: PromptUnits::Px,
+            bbox: None,
+            points: Vec::new(),
+            mask_prompt: None,
+            at: Origin::Flag(flag.to_owned()),
+        });
+        classes.len() - 1
+    });
+    &mut classes[index]
+}
+
+/// The prompts of `classes`, with their mask files read.
+///
+/// # Errors
+/// A mask that cannot be read.
+pub fn prompts_of(classes: &[ClassConfig]) -> Result<Vec<Prompt>> {
+    let prompt = |(class, c): (usize, &ClassConfig)| {
+        Ok(Prompt {
+            class,
+            units: match c.units {
+                PromptUnits::Px => Units::Px,
+                PromptUnits::Fraction => Units::Fraction,
+            },
+            points: c.points.iter().map(|p| Point { x: p.x, y: p.y, positive: p.positive }).collect(),
+            bbox: c.bbox,
+            mask: c.mask_prompt.as_deref().map(read_mask).transpose()?.map(Arc::new),
+        })
+    };
+    classes.iter().enumerate().map(prompt).collect()
+}
+
+fn split_name(text: &str) -> (Option<&str>, &str) {
+    match text.split_once('=') {
+        Some((name, rest)) if !name.is_empty() => (Some(name), rest),
+        _ => (None, text),
+    }
+}
+
+fn numbers<const N: usize>(text: &str) -> Result<[f32; N]> {
+    let mut out = [0.0; N];
+    let mut parts = text.split(',');
+    for v in &mut out {
+        let part = parts.next().context("too few numbers")?;
+        *v = part.trim().parse().with_context(|| format!("`{part}` is not a number"))?;
+    }
+    if parts.next().is_some() {
+        bail!("too many numbers");
+    }
+    Ok(out)
+}
+
+/// Reads a picture as a mask: black is outside, anything else inside.
+fn read_mask(file: &Path) -> Result<Mask> {
+    let shown = || file.display().to_string();
+    let picture = image::ImageReader::open(file)
+        .with_context(|| format!("cannot open the mask prompt: {}", shown()))?
+        .with_guessed_format()?
+        .decode()
+        .with_context(|| format!("cannot read the mask prompt: {}", shown()))?
+        .into_luma8();
+    let (w, h) = (picture.width() as usize, picture.height() as usize);
+    Mask::new(w, h, picture.into_raw()).with_context(|| format!("the mask prompt has no pixels: {}", shown()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(boxes: &[&str], points: &[&str]) -> PromptArgs {
+        let own = |v: &[&str]| v.iter().map(ToString::to_string).collect();
+        PromptArgs { boxes: own(boxes), points: own(points), mask_prompt: Vec::new() }
+    }
+
+    #[test]
+    fn names_and_numbers() {
+        let classes =
+            args(&["1,2,3,4", "lv=5,6,7,8.5", "9,9,10,10"], &["1,1,+", "lv=2,2,-"]).classes().unwrap();
+        assert_eq!(classes.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["object", "lv", "object2"]);
+        let prompts = prompts_of(&classes).unwrap();
+        assert_eq!(prompts[1].bbox, Some([5.0, 6.0, 7.0, 8.5]));
+        assert_eq!(prompts[0].points, [Point { x: 1.0, y: 1.0, positive: true }]);
+        assert_eq!(prompts[1].points, [Point { x: 2.0, y: 2.0, positive: false }]);
+        assert_eq!(prompts.iter().map(|p| p.class).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_shown() {
+        for (boxes, points) in [
+            (vec!["1,2,3"], vec![]),
+            (vec!["1,2,3,4,5"], vec![]),
+            (vec!["a,b,c,d"], vec![]),
+            (vec![], vec!["1,2"]),
+            (vec![], vec!["1,2,x"]),
+        ] {
+            let e = format!("{:#}", args(&boxes, &points).classes().unwrap_err());
+            assert!(e.contains("expected [NAME=]"), "{e}");
+        }
+        let e = args(&["a=1,2,3,4", "a=1,2,3,4"], &[]).classes().unwrap_err().to_string();
+        assert!(e.contains("has a box already"), "{e}");
+    }
+}

@@ -1,0 +1,70 @@
+//! `sonomask run`: a live stream, from a configuration.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::plan::{ConfigOptions, Session};
+use super::progress::Progress;
+use super::prompts::PromptArgs;
+use super::{Exit, print, print_json, process::settle, say, signal};
+use crate::pipeline;
+
+/// Run a live stream: source, model, overlay, sink, as the configuration says. Ends with Ctrl-C or with the source.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigOptions,
+    #[command(flatten)]
+    prompts: PromptArgs,
+    /// Write the report of the run to this file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Write masks to this folder
+    #[arg(long, value_name = "DIR")]
+    masks: Option<PathBuf>,
+    /// Let a recording replace a file of its name
+    #[arg(long)]
+    overwrite: bool,
+    /// Print the report as JSON at the end
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<Exit> {
+    crate::media::init()?;
+    let wrong = |e: anyhow::Error| {
+        say(&format!("{e:#}"));
+        Ok(Exit::Wrong)
+    };
+    let config = match args.config.load("bedside", &[]) {
+        Ok(loaded) => loaded,
+        Err(e) => return wrong(e),
+    };
+    if args.config.print_config {
+        print(&config.to_toml());
+        return Ok(Exit::Fine);
+    }
+    let report = args.report.clone().or_else(|| config.output.report.clone());
+    let masks = args.masks.clone().or_else(|| config.output.masks.clone());
+    let sheet = config.output.contact_sheet.clone();
+    let plan = Session::new(config, &args.prompts).and_then(|session| {
+        let source = session.source()?;
+        let sink = session.sink(source.is_live(), args.overwrite)?;
+        session.plan(source, sink, masks, sheet)
+    });
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(e) => return wrong(e),
+    };
+    let mut progress = Progress::new(plan.input.clone(), None, false);
+    let finished =
+        super::runtime()?.block_on(pipeline::run(plan, |now| progress.update(now), signal::stop()));
+    progress.end();
+    let finished = finished?;
+    let exit = settle(&finished, report.as_deref(), false)?;
+    if args.json {
+        print_json(&finished.report)?;
+    }
+    Ok(exit)
+}

@@ -1,0 +1,222 @@
+//! `sonomask segment`: stills in, masks and pictures out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::prompts::{PromptArgs, prompts_of};
+use super::{Exit, ModelArgs, class_styles, usage};
+use crate::cine::{self, CineFrame};
+use crate::frame::{
+    CaptureTime, FrameId, FrameMeta, ImageView, ImageViewMut, PixelFormat, Plane, PlaneMut, Rgb, YuvColor,
+};
+use crate::mask::{ClassMask, Paired, Segmentation};
+use crate::overlay::{Drawable, Overlay, Style};
+use crate::segment::Segmenter;
+use crate::stage::StageTimes;
+use crate::state::AiState;
+
+/// Segment still pictures (PNG, JPEG, TIFF, BMP, PNM, DICOM, MetaImage); of a loop, every frame.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Pictures, folders or globs
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    prompts: PromptArgs,
+    /// Folder for IMAGE.png (overlay) and IMAGE.CLASS.png (mask, 0 and 255)
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Also write low-resolution logits, scores and presences of all images to this file
+    #[arg(long, value_name = "FILE.safetensors")]
+    logits: Option<PathBuf>,
+    /// Print the results as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(serde::Serialize)]
+struct ClassResult<'a> {
+    image: &'a str,
+    class: &'a str,
+    score: f32,
+    presence: f32,
+    area_px: usize,
+    bounds: Option<[usize; 4]>,
+}
+
+/// Tensors by name: shape and values, all f32.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+pub fn run(args: &Args) -> Result<Exit> {
+    if args.prompts.is_empty() {
+        return usage("this model needs to be told where to look: give --box, --point or --mask-prompt");
+    }
+    let prompts = args.prompts.classes().and_then(|classes| Ok((prompts_of(&classes)?, classes)));
+    let (prompts, classes) = match prompts {
+        Ok(found) => found,
+        Err(e) => return usage(&format!("{e:#}")),
+    };
+    let mut model = match args.model.load() {
+        Ok(model) => model,
+        Err(e) => return usage(&e),
+    };
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot make the folder: {}", args.out.display()))?;
+    let mut overlay = Overlay::new(Style { status: false, ..Style::default() }, class_styles(&classes));
+    let mut tensors = Tensors::new();
+    let mut failed = Vec::new();
+    let mut results = Vec::new();
+    let mut written = std::collections::BTreeSet::new();
+    for path in &args.images {
+        let done = each_frame(path, |name, frame| {
+            if !written.insert(name.to_owned()) {
+                bail!("another input has the name `{name}` already; its results would be overwritten");
+            }
+            let rgba = rgba_of(frame);
+            let masks = segment(model.as_mut(), &rgba, &prompts, args.logits.is_some())?;
+            for found in &masks {
+                let class = &classes[found.class].name;
+                if let Some(logits) = &found.logits {
+                    let key = format!("{name}.{class}");
+                    tensors.insert(format!("{key}.score"), (vec![1], vec![found.score]));
+                    tensors.insert(format!("{key}.presence"), (vec![1], vec![found.presence]));
+                    tensors.insert(key, (vec![logits.height, logits.width], logits.values.clone()));
+                }
+                let bounds = found.mask.bounds().map(|b| [b.x0, b.y0, b.x1, b.y1]);
+                let (score, presence, area_px) = (found.score, found.presence, found.mask.area());
+                results.push((name.to_owned(), class.clone(), score, presence, area_px, bounds));
+                let pixels: Vec<u8> = found.mask.data().iter().map(|v| v * 255).collect();
+                let file = args.out.join(format!("{name}.{}.png", super::file_safe(class)));
+                save(&file, &pixels, frame.width, frame.height, image::ExtendedColorType::L8)?;
+            }
+            let picture = draw(&mut overlay, rgba, masks)?;
+            save(
+                &args.out.join(format!("{name}.png")),
+                &picture.data,
+                picture.width,
+                picture.height,
+                image::ExtendedColorType::Rgb8,
+            )
+        });
+        if let Err(e) = done {
+            super::say(&format!("{e:#}: {}", path.display()));
+            failed.push(path);
+        }
+    }
+    if let Some(file) = &args.logits {
+        write_tensors(file, &tensors)?;
+    }
+    let results: Vec<_> = results
+        .iter()
+        .map(|(image, class, score, presence, area_px, bounds)| ClassResult {
+            image,
+            class,
+            score: *score,
+            presence: *presence,
+            area_px: *area_px,
+            bounds: *bounds,
+        })
+        .collect();
+    if args.json {
+        super::print_json(&serde_json::json!({"schema": 1, "model": model.info(), "results": results}))?;
+    } else {
+        for r in &results {
+            super::print(&format!("{}  {}  score {:.3}  {} px", r.image, r.class, r.score, r.area_px));
+        }
+        super::print(&format!("written to {}", args.out.display()));
+    }
+    Ok(if failed.is_empty() { Exit::Fine } else { Exit::Failed })
+}
+
+/// Calls `each` with a name and a frame, for every frame of `path`.
+fn each_frame(path: &Path, mut each: impl FnMut(&str, &CineFrame) -> Result<()>) -> Result<()> {
+    let mut reader = cine::open(path)?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let many = reader.frames() > 1;
+    let mut index = 0;
+    while let Some(frame) = reader.next_frame()? {
+        let name = if many { format!("{stem}_{index:04}") } else { stem.clone() };
+        each(&name, &frame)?;
+        index += 1;
+    }
+    if index == 0 {
+        bail!("there is no picture in it");
+    }
+    Ok(())
+}
+
+/// Four bytes a pixel, so that colours can be drawn on gray pictures, too.
+struct Rgba {
+    width: usize,
+    height: usize,
+    data: Vec<u8>,
+}
+
+fn rgba_of(frame: &CineFrame) -> Rgba {
+    let data = match frame.format {
+        PixelFormat::Gray8 => frame.data.iter().flat_map(|&v| [v, v, v, 255]).collect(),
+        _ => frame.data.clone(),
+    };
+    Rgba { width: frame.width, height: frame.height, data }
+}
+
+fn segment(
+    model: &mut dyn Segmenter,
+    picture: &Rgba,
+    prompts: &[crate::segment::Prompt],
+    keep_logits: bool,
+) -> Result<Vec<ClassMask>> {
+    let plane = Plane { data: &picture.data, stride: picture.width * 4 };
+    let view =
+        ImageView::new(PixelFormat::Rgbx, picture.width, picture.height, YuvColor::default(), vec![plane])?;
+    Ok(model.segment(&view, prompts, keep_logits, &mut StageTimes::default())?)
+}
+
+fn draw(overlay: &mut Overlay, mut picture: Rgba, masks: Vec<ClassMask>) -> Result<Rgb> {
+    let meta = FrameMeta { id: FrameId::default(), pts: None, duration: None, capture: CaptureTime::now() };
+    let segmentation = Segmentation { frame: meta, masks, times: StageTimes::default() };
+    let paired = Paired::new(&meta, Arc::new(segmentation))?;
+    let plane = PlaneMut { data: &mut picture.data, stride: picture.width * 4 };
+    let mut view = ImageViewMut::new(
+        PixelFormat::Rgbx,
+        picture.width,
+        picture.height,
+        YuvColor::default(),
+        vec![plane],
+    )?;
+    overlay.draw(&mut view, Drawable::Paired(&paired), &AiState::Live)?;
+    Ok(Rgb::from(&view.as_view()))
+}
+
+fn save(path: &Path, data: &[u8], w: usize, h: usize, color: image::ExtendedColorType) -> Result<()> {
+    image::save_buffer_with_format(
+        path,
+        data,
+        u32::try_from(w)?,
+        u32::try_from(h)?,
+        color,
+        image::ImageFormat::Png,
+    )
+    .with_context(|| format!("cannot write: {}", path.display()))
+}
+
+fn write_tensors(file: &Path, tensors: &Tensors) -> Result<()> {
+    let bytes: BTreeMap<&str, (Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, (shape, values))| {
+            (name.as_str(), (shape.clone(), values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+        })
+        .collect();
+    let mut views = Vec::with_capacity(bytes.len());
+    for (name, (shape, data)) in &bytes {
+        views.push((*name, TensorView::new(Dtype::F32, shape.clone(), data)?));
+    }
+    safetensors::serialize_to_file(views, None, file)
+        .with_context(|| format!("cannot write: {}", file.display()))
+}

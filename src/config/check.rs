@@ -1,0 +1,107 @@
+//! Settings that are fine alone and impossible together.
+
+use super::{Config, ConfigError, DisplayChoice, PaceChoice, QueueChoice};
+
+impl Config {
+    /// Refuses impossible combinations. `live` is what [`Bound::is_live`](crate::media::template::Bound::is_live) says of the
+    /// source; recordings and the phantom are not live.
+    ///
+    /// # Errors
+    /// [`ConfigError::Combination`], with every place involved.
+    pub fn check(&self, live: bool) -> Result<(), ConfigError> {
+        let refuse = |what: &str, keys: &[&str]| {
+            let at = keys.iter().map(|k| self.origin(k)).collect();
+            Err(ConfigError::Combination { what: what.to_owned(), at })
+        };
+        let (display, queue, pace) = (self.stream.display, self.stream.queue, self.source.pace);
+        if live && queue == QueueChoice::Lossless {
+            return refuse(
+                "stream.queue = \"lossless\" makes the source wait, and a live source cannot wait: expected \"latest\"",
+                &["stream.queue", "source.kind"],
+            );
+        }
+        if live && pace == PaceChoice::Fast {
+            return refuse(
+                "source.pace = \"fast\": a live source sets its own pace: expected \"auto\" or \"realtime\"",
+                &["source.pace", "source.kind"],
+            );
+        }
+        if display == DisplayChoice::Latest && pace == PaceChoice::Fast {
+            return refuse(
+                "stream.display = \"latest\" shows frames at the source's rate, which source.pace = \"fast\" does not have: \
+                 expected pace \"auto\" or \"realtime\", or display \"paired\"",
+                &["stream.display", "source.pace"],
+            );
+        }
+        if display == DisplayChoice::Latest && queue == QueueChoice::Lossless {
+            return refuse(
+                "stream.display = \"latest\" lets every frame out at once, stream.queue = \"lossless\" makes them wait for the \
+                 model: expected queue \"latest\", or display \"paired\"",
+                &["stream.display", "stream.queue"],
+            );
+        }
+        if self.model.enabled {
+            self.check_model()?;
+        }
+        self.check_outputs()
+    }
+
+    /// A family of the SAM kind segments what it is pointed at; without a prompt there is nothing to do.
+    fn check_model(&self) -> Result<(), ConfigError> {
+        let family = &self.model.family;
+        let combination = |what: String, keys: &[&str]| {
+            let at = keys.iter().map(|k| self.origin(k)).collect();
+            ConfigError::Combination { what, at }
+        };
+        if self.model.weights.is_none() {
+            let what = format!(
+                "model.weights is not set: expected the weights file of {family}, or model.enabled = false"
+            );
+            return Err(combination(what, &["model.weights"]));
+        }
+        if self.classes.is_empty() {
+            let what = format!(
+                "{family} needs to be told what to segment: expected at least one [[classes]] with a box, points or a \
+                 mask_prompt, or model.enabled = false"
+            );
+            return Err(combination(what, &["model.family"]));
+        }
+        match self.classes.iter().find(|c| !c.has_prompt()) {
+            None => Ok(()),
+            Some(class) => Err(ConfigError::Combination {
+                what: format!(
+                    "the class {:?} has no prompt: {family} expects a box, points or a mask_prompt",
+                    class.name
+                ),
+                at: vec![class.at.clone()],
+            }),
+        }
+    }
+
+    /// Two outputs in one file would destroy each other.
+    fn check_outputs(&self) -> Result<(), ConfigError> {
+        let sink = self.sink.params.get("path").and_then(|g| Some(g.base.join(g.value.as_str()?)));
+        let files = [
+            ("sink.path", sink.as_ref()),
+            ("output.report", self.output.report.as_ref()),
+            ("output.contact_sheet", self.output.contact_sheet.as_ref()),
+            ("output.masks", self.output.masks.as_ref()),
+        ];
+        for (i, (a, path)) in files.iter().enumerate().filter(|(_, (_, path))| path.is_some()) {
+            if let Some((b, _)) = files.iter().skip(i + 1).find(|(_, other)| other == path) {
+                let what = format!("{a} and {b} are the same path: expected two different ones");
+                return Err(ConfigError::Combination { what, at: vec![self.origin(a), self.origin(b)] });
+            }
+        }
+        Ok(())
+    }
+
+    /// What `source.pace = "auto"` means for this source: `true` is real time.
+    pub fn realtime(&self, live: bool) -> bool {
+        match self.source.pace {
+            PaceChoice::Realtime => true,
+            PaceChoice::Fast => false,
+            PaceChoice::Auto => live || self.stream.display == DisplayChoice::Latest,
+        }
+    }
+}

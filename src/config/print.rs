@@ -1,0 +1,41 @@
+//! The effective configuration as TOML, each line with where it came from.
+
+use std::fmt::Write;
+
+use super::Config;
+
+/// Keys whose values are not for a log.
+const HIDDEN: &[&str] = &["passphrase", "password"];
+
+impl Config {
+    /// The effective settings, defaults included, as TOML that [`Config::load`] reads back; every key is followed by a
+    /// comment that says where its value came from. Passwords and passphrases are left out.
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        let mut section = "";
+        for e in &self.log {
+            if e.section != section {
+                section = &e.section;
+                let header = match section.split_once('[') {
+                    Some((array, _)) => format!("[[{array}]]"),
+                    None => format!("[{section}]"),
+                };
+                let blank = if out.is_empty() { "" } else { "\n" };
+                // Writing to a String cannot fail.
+                let _ = writeln!(out, "{blank}{header}");
+            }
+            let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            let key = if e.key.chars().all(bare) && !e.key.is_empty() {
+                e.key.clone()
+            } else {
+                toml::Value::String(e.key.clone()).to_string()
+            };
+            let _ = if HIDDEN.contains(&e.key.as_str()) {
+                writeln!(out, "# {key} = (hidden) # {}", e.at)
+            } else {
+                writeln!(out, "{key} = {} # {}", e.value, e.at.to_string().replace(char::is_control, "?"))
+            };
+        }
+        out
+    }
+}

@@ -1,0 +1,314 @@
+//! The tables of a configuration and how each is read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::ConfigError;
+use super::read::{Log, Section};
+use super::tree::Node;
+use crate::media::template::Params;
+use crate::overlay::Style;
+
+/// How the frames of a recorded source are paced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PaceChoice {
+    /// Real time for live sources and the `latest` display, else as fast as possible.
+    Auto,
+    /// By their PTS against the clock.
+    Realtime,
+    /// As fast as the consumer takes them.
+    Fast,
+}
+
+/// `[source]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceConfig {
+    /// Name of a source template, or `phantom`.
+    pub kind: String,
+    /// Pacing of sources that are not live.
+    pub pace: PaceChoice,
+    /// Hand GRAY8 on as it is instead of converting it.
+    pub keep_gray: bool,
+    /// Wait before reconnecting a live source; `None`: end instead.
+    pub reconnect: Option<Duration>,
+    /// Values for the template's parameters.
+    pub params: Params,
+}
+
+/// `[model] device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// CUDA where there is one, else the CPU; the choice is reported.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// This CUDA device, or an error.
+    Cuda(usize),
+}
+
+/// `[model]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// `false`: the video passes without masks.
+    pub enabled: bool,
+    /// Family name, one of [`FAMILIES`].
+    pub family: String,
+    /// Weights file.
+    pub weights: Option<PathBuf>,
+    /// Where the network runs.
+    pub device: DeviceChoice,
+    /// CPU threads of the network, 0 = automatic.
+    pub threads: usize,
+    /// Time without a result after which the worker counts as stuck.
+    pub watchdog: Duration,
+    /// Wait before the first restart of a failed worker; doubles with each.
+    pub restart_backoff: Duration,
+    /// Restarts in a row without a result before the AI stays off.
+    pub max_restarts: u32,
+}
+
+/// Model families that a configuration may name.
+pub const FAMILIES: &[&str] = &[
+    "lite-medsam",
+    "medsam",
+    "mobile-sam",
+    "sam-vit-b",
+    "sam-vit-l",
+    "sam-vit-h",
+    "sam2-hiera-tiny",
+    "sam2-hiera-small",
+    "sam2-hiera-base-plus",
+    "sam2-hiera-large",
+    "sam2.1-hiera-tiny",
+    "sam2.1-hiera-small",
+    "sam2.1-hiera-base-plus",
+    "sam2.1-hiera-large",
+];
+
+/// `[stream] display`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisplayChoice {
+    /// Each frame with its own mask.
+    Paired,
+    /// Every frame at once, with the newest mask, drawn as aged.
+    Latest,
+}
+
+/// `[stream] queue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueChoice {
+    /// Drop the oldest waiting frame and count it.
+    Latest,
+    /// Make the source wait.
+    Lossless,
+}
+
+/// `[stream]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamConfig {
+    /// Which mask a frame shows.
+    pub display: DisplayChoice,
+    /// What gives way when the model is slower than the source.
+    pub queue: QueueChoice,
+    /// Age after which a mask is no longer shown.
+    pub max_mask_age: Duration,
+    /// Frames that may wait for the compositor.
+    pub display_depth: usize,
+    /// Frames that may wait for the model.
+    pub queue_depth: usize,
+}
+
+/// `[overlay]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OverlayConfig {
+    /// `false`: the picture passes bit for bit.
+    pub enabled: bool,
+    /// What is drawn and how.
+    pub style: Style,
+}
+
+/// `[sink]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SinkConfig {
+    /// Name of a sink template.
+    pub kind: String,
+    /// Declared to GStreamer for live sources: time from capture to the sink.
+    pub latency: Duration,
+    /// Values for the template's parameters.
+    pub params: Params,
+}
+
+/// `[output] masks_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MasksFormat {
+    /// One PNG per class and frame.
+    Png,
+    /// JSON lines with run lengths.
+    Rle,
+}
+
+/// `[output]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputConfig {
+    /// Folder for the masks.
+    pub masks: Option<PathBuf>,
+    /// How masks are written.
+    pub masks_format: MasksFormat,
+    /// File for the report.
+    pub report: Option<PathBuf>,
+    /// Time between two printed lines.
+    pub report_interval: Duration,
+    /// PNG with a choice of frames.
+    pub contact_sheet: Option<PathBuf>,
+}
+
+/// The names under which `[source]` has settings of its own; everything else belongs to the template.
+pub(super) const SOURCE_KEYS: &[&str] = &["kind", "pace", "keep_gray", "reconnect"];
+/// The same for `[sink]`.
+pub(super) const SINK_KEYS: &[&str] = &["kind", "latency"];
+
+const KIND_EXPECTED: &str = "the name of a template: letters, digits, - and _";
+const MILLI: Duration = Duration::from_millis(1);
+
+fn kind_name(text: &str) -> Option<String> {
+    let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    plain.then(|| text.to_owned())
+}
+
+impl SourceConfig {
+    pub(super) fn read(node: Option<Node>, log: &mut Log) -> Result<Self, ConfigError> {
+        let mut s = Section::new("source", node, log)?;
+        let out = Self {
+            kind: s.text("kind", KIND_EXPECTED, ("file", "file".to_owned()), kind_name)?,
+            pace: s.choice(
+                "pace",
+                PaceChoice::Auto,
+                &[("auto", PaceChoice::Auto), ("realtime", PaceChoice::Realtime), ("fast", PaceChoice::Fast)],
+            )?,
+            keep_gray: s.bool("keep_gray", false)?,
+            reconnect: Some(s.duration("reconnect", Duration::from_secs(2), Duration::ZERO)?)
+                .filter(|d| !d.is_zero()),
+            params: s.remaining(),
+        };
+        s.finish()?;
+        Ok(out)
+    }
+}
+
+fn device(text: &str) -> Option<DeviceChoice> {
+    match text {
+        "auto" => Some(DeviceChoice::Auto),
+        "cpu" => Some(DeviceChoice::Cpu),
+        _ => {
+            let n: usize = text.strip_prefix("cuda:")?.parse().ok()?;
+            (n < 128).then_some(DeviceChoice::Cuda(n))
+        }
+    }
+}
+
+impl ModelConfig {
+    pub(super) fn read(node: Option<Node>, log: &mut Log) -> Result<Self, ConfigError> {
+        let mut s = Section::new("model", node, log)?;
+        let family = |t: &str| FAMILIES.contains(&t).then(|| t.to_owned());
+        let out = Self {
+            enabled: s.bool("enabled", true)?,
+            family: s.text(
+                "family",
+                &format!("one of {}", FAMILIES.join(", ")),
+                ("lite-medsam", "lite-medsam".to_owned()),
+                family,
+            )?,
+            weights: s.path_opt("weights")?,
+            device: s.text(
+                "device",
+                "\"auto\", \"cpu\" or \"cuda:N\"",
+                ("auto", DeviceChoice::Auto),
+                device,
+            )?,
+            threads: s.int("threads", 0, 0, 256)? as usize,
+            watchdog: s.duration("watchdog", Duration::from_secs(10), 100 * MILLI)?,
+            restart_backoff: s.duration("restart_backoff", 250 * MILLI, MILLI)?,
+            max_restarts: s.int("max_restarts", 5, 0, 1000)?,
+        };
+        s.finish()?;
+        Ok(out)
+    }
+}
+
+impl StreamConfig {
+    pub(super) fn read(node: Option<Node>, log: &mut Log) -> Result<Self, ConfigError> {
+        let mut s = Section::new("stream", node, log)?;
+        let out = Self {
+            display: s.choice(
+                "display",
+                DisplayChoice::Paired,
+                &[("paired", DisplayChoice::Paired), ("latest", DisplayChoice::Latest)],
+            )?,
+            queue: s.choice(
+                "queue",
+                QueueChoice::Lossless,
+                &[("latest", QueueChoice::Latest), ("lossless", QueueChoice::Lossless)],
+            )?,
+            max_mask_age: s.duration("max_mask_age", 200 * MILLI, MILLI)?,
+            display_depth: s.int("display_depth", 4, 1, 64)? as usize,
+            queue_depth: s.int("queue_depth", 1, 1, 64)? as usize,
+        };
+        s.finish()?;
+        Ok(out)
+    }
+}
+
+impl OverlayConfig {
+    pub(super) fn read(node: Option<Node>, log: &mut Log) -> Result<Self, ConfigError> {
+        let mut s = Section::new("overlay", node, log)?;
+        let d = Style::default();
+        let out = Self {
+            enabled: s.bool("enabled", true)?,
+            style: Style {
+                fill: s.bool("fill", d.fill)?,
+                fill_alpha: s.float("fill_alpha", d.fill_alpha, 0.0, 1.0)?,
+                contour: s.bool("contour", d.contour)?,
+                contour_width: s.float("contour_width", d.contour_width, 0.5, 16.0)?,
+                labels: s.bool("labels", d.labels)?,
+                legend: s.bool("legend", d.legend)?,
+                status: s.bool("status", d.status)?,
+                mark: s.bool("mark", d.mark)?,
+                text_scale: s.float("text_scale", d.text_scale, 0.5, 4.0)?,
+            },
+        };
+        s.finish()?;
+        Ok(out)
+    }
+}
+
+impl SinkConfig {
+    pub(super) fn read(node: Option<Node>, log: &mut Log) -> Result<Self, ConfigError> {
+        let mut s = Section::new("sink", node, log)?;
+        let out = Self {
+            kind: s.text("kind", KIND_EXPECTED, ("null", "null".to_owned()), kind_name)?,
+            latency: s.duration("latency", 40 * MILLI, Duration::ZERO)?,
+            params: s.remaining(),
+        };
+        s.finish()?;
+        Ok(out)
+    }
+}
+
+impl OutputConfig {
+    pub(super) fn read(node: Option<Node>, log: &mut Log) -> Result<Self, ConfigError> {
+        let mut s = Section::new("output", node, log)?;
+        let out = Self {
+            masks: s.path_opt("masks")?,
+            masks_format: s.choice(
+                "masks_format",
+                MasksFormat::Png,
+                &[("png", MasksFormat::Png), ("rle", MasksFormat::Rle)],
+            )?,
+            report: s.path_opt("report")?,
+            report_interval: s.duration("report_interval", Duration::from_secs(1), 10 * MILLI)?,
+            contact_sheet: s.path_opt("contact_sheet")?,
+        };
+        s.finish()?;
+        Ok(out)
+    }
+}

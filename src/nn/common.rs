@@ -1,0 +1,242 @@
+//! Small layers that several networks share.
+
+use tch::{TchError, Tensor};
+
+use crate::weights::{Weights, WeightsError};
+
+/// A pointwise non-linearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Gaussian error linear unit, with the exact error function.
+    Gelu,
+    /// Rectified linear unit.
+    Relu,
+}
+
+impl Activation {
+    /// Applies it to a tensor that nobody else holds: in place unless a gradient needs the input.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn apply(self, mut x: Tensor) -> Result<Tensor, TchError> {
+        match (self, x.requires_grad()) {
+            (Self::Gelu, true) => x.f_gelu("none"),
+            (Self::Gelu, false) => x.f_gelu_("none"),
+            (Self::Relu, true) => x.f_relu(),
+            (Self::Relu, false) => x.f_relu_(),
+        }
+    }
+}
+
+/// `y = x W^T + b` over the last dimension. Keys `weight [out, in]`, `bias [out]`.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// Reads the layer.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn new(w: &Weights<'_>, inputs: i64, outputs: i64) -> Result<Self, WeightsError> {
+        Ok(Self { weight: w.get("weight", &[outputs, inputs])?, bias: w.get("bias", &[outputs])? })
+    }
+
+    /// `[..., in]` to `[..., out]`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        x.f_linear(&self.weight, Some(&self.bias))
+    }
+}
+
+/// Normalises the last dimension. Keys `weight [dim]`, `bias [dim]`.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    dim: i64,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Reads the layer.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn new(w: &Weights<'_>, dim: i64, eps: f64) -> Result<Self, WeightsError> {
+        Ok(Self { weight: w.get("weight", &[dim])?, bias: w.get("bias", &[dim])?, dim, eps })
+    }
+
+    /// `[..., dim]` to the same shape.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        x.f_layer_norm([self.dim], Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+/// Normalises the channels of `[B, C, H, W]`, eps 1e-6. Keys as [`LayerNorm`].
+#[derive(Debug)]
+pub struct LayerNorm2d(LayerNorm);
+
+impl LayerNorm2d {
+    /// Reads the layer.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn new(w: &Weights<'_>, channels: i64) -> Result<Self, WeightsError> {
+        Ok(Self(LayerNorm::new(w, channels, 1e-6)?))
+    }
+
+    /// `[B, C, H, W]` to the same shape. Free of copies where the channels lie innermost.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        self.0.forward(&x.f_permute([0, 2, 3, 1])?)?.f_permute([0, 3, 1, 2])
+    }
+}
+
+/// A square convolution without dilation. Keys `weight [out, in, k, k]` and, with a bias, `bias [out]`.
+#[derive(Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv2d {
+    /// Reads the layer with a bias.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn new(
+        w: &Weights<'_>,
+        channels: [i64; 2],
+        kernel: i64,
+        stride: i64,
+        padding: i64,
+    ) -> Result<Self, WeightsError> {
+        let bias = w.get("bias", &[channels[1]])?;
+        Ok(Self { bias: Some(bias), ..Self::without_bias(w, channels, kernel, stride, padding)? })
+    }
+
+    /// Reads the layer without a bias; `channels` are `[in, out]`.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn without_bias(
+        w: &Weights<'_>,
+        [inputs, outputs]: [i64; 2],
+        kernel: i64,
+        stride: i64,
+        padding: i64,
+    ) -> Result<Self, WeightsError> {
+        let weight = w.get("weight", &[outputs, inputs, kernel, kernel])?;
+        Ok(Self { weight, bias: None, stride, padding })
+    }
+
+    /// `[B, in, H, W]` to `[B, out, H', W']`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        x.f_conv2d(&self.weight, self.bias.as_ref(), self.stride, self.padding, 1, 1)
+    }
+}
+
+/// A transposed convolution whose kernel equals its stride. Keys `weight [in, out, k, k]`, `bias [out]`.
+#[derive(Debug)]
+pub struct ConvTranspose2d {
+    weight: Tensor,
+    bias: Tensor,
+    kernel: i64,
+}
+
+impl ConvTranspose2d {
+    /// Reads the layer; `channels` are `[in, out]`.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn new(w: &Weights<'_>, [inputs, outputs]: [i64; 2], kernel: i64) -> Result<Self, WeightsError> {
+        let weight = w.get("weight", &[inputs, outputs, kernel, kernel])?;
+        Ok(Self { weight, bias: w.get("bias", &[outputs])?, kernel })
+    }
+
+    /// `[B, in, H, W]` to `[B, out, k H, k W]`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        x.f_conv_transpose2d(&self.weight, Some(&self.bias), self.kernel, 0, 0, 1, 1)
+    }
+}
+
+/// Two linear layers. Keys `lin1`, `lin2`.
+#[derive(Debug)]
+pub struct MlpBlock {
+    lin1: Linear,
+    lin2: Linear,
+    act: Activation,
+}
+
+impl MlpBlock {
+    /// Reads the block.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn new(w: &Weights<'_>, dim: i64, hidden: i64, act: Activation) -> Result<Self, WeightsError> {
+        Ok(Self {
+            lin1: Linear::new(&w.pp("lin1"), dim, hidden)?,
+            lin2: Linear::new(&w.pp("lin2"), hidden, dim)?,
+            act,
+        })
+    }
+
+    /// `[..., dim]` to the same shape.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        self.lin2.forward(&self.act.apply(self.lin1.forward(x)?)?)
+    }
+}
+
+/// Linear layers with ReLU between them. Keys `layers.0`, `layers.1`, ...
+#[derive(Debug)]
+pub struct Mlp {
+    layers: Vec<Linear>,
+}
+
+impl Mlp {
+    /// Reads the layers; `dims` are the widths from input to output.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn new(w: &Weights<'_>, dims: &[i64]) -> Result<Self, WeightsError> {
+        let layers = w.pp("layers");
+        let layers = dims.windows(2).enumerate().map(|(i, d)| Linear::new(&layers.pp(i), d[0], d[1]));
+        Ok(Self { layers: layers.collect::<Result<_, _>>()? })
+    }
+
+    /// `[..., first]` to `[..., last]`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let mut x = x.shallow_clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x)?;
+            if i + 1 < self.layers.len() {
+                x = Activation::Relu.apply(x)?;
+            }
+        }
+        Ok(x)
+    }
+}

@@ -1,0 +1,197 @@
+//! Live sources: latency, formats, clocks, metas, and a sink or a model that cannot keep up.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use parking_lot::Mutex;
+use sonomask::cine::CineReader;
+use sonomask::media::{Pace, SourcePipeline};
+use sonomask::overlay::Style;
+use sonomask::phantom::PhantomReader;
+use sonomask::pipeline::{DisplayMode, Ended, QueueMode, run};
+use support::*;
+
+fn bin(description: &str) -> gst::Bin {
+    gst::init().expect("GStreamer starts");
+    // Caps cannot stand at the end of a bin.
+    gst::parse::bin_from_description(&format!("{description} ! identity"), true)
+        .expect("a description that parses")
+}
+
+fn live() -> Setup {
+    Setup { display: DisplayMode::Latest, queue: QueueMode::Latest, pace: Pace::Realtime, ..Setup::default() }
+}
+
+/// Answers nothing: these tests are about the stream.
+fn blind() -> Arc<OracleFactory> {
+    OracleFactory::new(&phantom_config(1), |_| Err(sonomask::segment::SegmentError::Other("blind".into())))
+}
+
+#[test]
+fn the_latency_query_is_answered_truthfully() {
+    let source = bin(
+        "videotestsrc is-live=true num-buffers=40 ! video/x-raw,format=I420,width=160,height=120,framerate=20/1",
+    );
+    let source = SourcePipeline::from_bin(source, true, Pace::Realtime, false).expect("a source");
+    let (sink, out) = collect();
+    let probe = sink.by_name("probe").and_then(|e| e.static_pad("sink")).expect("the probe's pad");
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let seen = answers.clone();
+    let finished = block_on(run(
+        live().plan(source, sink, blind()),
+        move |_| {
+            let mut query = gst::query::Latency::new();
+            // Asked of the appsrc: a sink that does not sync answers for itself that it is not live.
+            if probe.peer_query(&mut query) {
+                seen.lock().push(query.result());
+            }
+        },
+        std::future::pending(),
+    ))
+    .expect("a run");
+    assert_conserved(&finished, &out.lock());
+    let answers = answers.lock();
+    let (is_live, min, _) = answers.iter().rev().find(|a| a.0).copied().expect("a live answer");
+    assert!(is_live);
+    // One frame of the source (50 ms) and the 20 ms that this plan declares for itself.
+    assert!(min >= gst::ClockTime::from_mseconds(70), "{min}");
+    let p999 = finished.report.capture_to_push_ms.p999;
+    let own = min.mseconds() as f64 - 50.0;
+    assert!(own + 10.0 >= p999.floor() || p999 < 20.0, "declared {own} ms, measured {p999} ms");
+}
+
+#[test]
+fn every_format_passes_without_a_detour() {
+    for (format, width, height) in [
+        ("I420", 320, 240),
+        ("NV12", 322, 242),
+        ("RGBA", 101, 77),
+        ("BGRx", 320, 240),
+        ("BGRA", 99, 50),
+        ("RGBx", 64, 64),
+        ("I420", 161, 121),
+        ("NV12", 161, 121),
+        ("GRAY8", 163, 90),
+    ] {
+        let source = bin(&format!(
+            "videotestsrc num-buffers=6 ! video/x-raw,format={format},width={width},height={height},framerate=25/1"
+        ));
+        let source = SourcePipeline::from_bin(source, false, Pace::Fast, true).expect("a source");
+        let (sink, out) = collect();
+        let setup = Setup { style: Style::default(), max_restarts: 0, ..Setup::default() };
+        let finished =
+            block_on(run(setup.plan(source, sink, blind()), |_| {}, std::future::pending())).expect("a run");
+        let out = out.lock();
+        assert_conserved(&finished, &out);
+        assert_eq!(finished.report.ended, Ended::EndOfStream, "{format}");
+        assert_eq!(out.len(), 6, "{format}");
+        assert!(out.iter().all(|o| o.caps.contains(&format!("format=(string){format}"))), "{}", out[0].caps);
+    }
+}
+
+#[test]
+fn other_formats_are_converted() {
+    let source =
+        bin("videotestsrc num-buffers=3 ! video/x-raw,format=UYVY,width=64,height=64 ! videoconvert");
+    let source = SourcePipeline::from_bin(source, false, Pace::Fast, false).expect("a source");
+    let (sink, out) = collect();
+    let finished =
+        block_on(run(Setup::default().plan(source, sink, blind()), |_| {}, std::future::pending()))
+            .expect("a run");
+    assert_conserved(&finished, &out.lock());
+    assert_eq!(out.lock().len(), 3);
+}
+
+#[test]
+fn reference_timestamps_come_out_unchanged() {
+    let source =
+        bin("videotestsrc num-buffers=4 ! video/x-raw,format=I420,width=64,height=64 ! identity name=stamp");
+    let unix = gst::Caps::new_empty_simple("timestamp/x-unix");
+    let pad = source.by_name("stamp").and_then(|e| e.static_pad("src")).expect("a pad");
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            let at = buffer.pts().unwrap_or_default() + gst::ClockTime::from_seconds(1_700_000_000);
+            gst::ReferenceTimestampMeta::add(buffer.make_mut(), &unix, at, gst::ClockTime::NONE);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let source = SourcePipeline::from_bin(source, false, Pace::Fast, false).expect("a source");
+    let (sink, out) = collect();
+    let finished =
+        block_on(run(Setup::default().plan(source, sink, blind()), |_| {}, std::future::pending()))
+            .expect("a run");
+    assert_conserved(&finished, &out.lock());
+    assert!(out.lock().iter().all(|o| o.reference_timestamps == 1));
+}
+
+#[test]
+fn a_slow_sink_costs_counted_frames_not_latency() {
+    let source = bin(
+        "videotestsrc is-live=true num-buffers=60 ! video/x-raw,format=I420,width=64,height=64,framerate=30/1",
+    );
+    let source = SourcePipeline::from_bin(source, true, Pace::Realtime, false).expect("a source");
+    let (sink, _) = collect();
+    let slow = sink.by_name("probe").and_then(|e| e.static_pad("sink")).expect("a pad");
+    slow.add_probe(gst::PadProbeType::BUFFER, |_, _| {
+        std::thread::sleep(Duration::from_millis(120));
+        gst::PadProbeReturn::Ok
+    });
+    let finished =
+        block_on(run(live().plan(source, sink, blind()), |_| {}, std::future::pending())).expect("a run");
+    let f = finished.report.frames;
+    assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
+    assert!(f.dropped_display > 15, "{f:?}");
+}
+
+#[test]
+fn interrupting_a_live_run_counts_what_was_under_way() {
+    let config = phantom_config(2000);
+    let reader = Box::new(PhantomReader::new(config.clone()).expect("a phantom"));
+    assert!(reader.frames() == 2000);
+    let source = SourcePipeline::from_reader(reader, Pace::Realtime, false).expect("a source");
+    let (sink, out) = collect();
+    let plan = live().plan(source, sink, OracleFactory::new(&config, |_| Ok(())));
+    let finished =
+        block_on(async { run(plan, |_| {}, tokio::time::sleep(Duration::from_millis(700))).await })
+            .expect("a run");
+    assert_eq!(finished.report.ended, Ended::Interrupted);
+    let f = finished.report.frames;
+    assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
+    assert!(f.out >= 10 && f.out <= 30, "{f:?}");
+    assert!(out.lock().len() <= f.out as usize);
+}
+
+#[test]
+fn a_source_without_frames_is_an_error() {
+    let source = bin("videotestsrc num-buffers=0 ! video/x-raw,format=I420");
+    let source = SourcePipeline::from_bin(source, false, Pace::Fast, false).expect("a source");
+    let (sink, _) = collect();
+    let finished =
+        block_on(run(Setup::default().plan(source, sink, blind()), |_| {}, std::future::pending()))
+            .expect("a run");
+    assert!(
+        matches!(&finished.report.ended, Ended::Failed(r) if r.contains("no frame")),
+        "{:?}",
+        finished.report.ended
+    );
+}
+
+#[test]
+fn garbage_is_one_clear_error() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("garbage.mp4");
+    std::fs::write(&file, [0x5a; 5000]).expect("a file");
+    let source = bin(&format!("filesrc location={} ! decodebin ! videoconvert", file.display()));
+    let source = SourcePipeline::from_bin(source, false, Pace::Fast, false).expect("a source");
+    let (sink, _) = collect();
+    let finished =
+        block_on(run(Setup::default().plan(source, sink, blind()), |_| {}, std::future::pending()))
+            .expect("a run");
+    let Ended::Failed(reason) = &finished.report.ended else { panic!("{:?}", finished.report.ended) };
+    assert!(!reason.is_empty(), "{reason}");
+    assert_eq!(finished.report.frames.entered, 0);
+}
