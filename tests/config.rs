@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sonomask::config::{
-    Config, ConfigError, DeviceChoice, DisplayChoice, LoadArgs, Origin, PaceChoice, QueueChoice, preset_names,
+    Config, ConfigError, DisplayChoice, LoadArgs, Origin, PaceChoice, QueueChoice, preset_names,
 };
 use sonomask::media::template::{Kind, Template};
+use sonomask::segment::DeviceChoice;
 
 type Env<'a> = &'a [(&'a str, &'a str)];
 

@@ -58,7 +58,7 @@ impl Session {
             let m = &config.model;
             let weights = m.weights.clone().ok_or_else(|| anyhow!("model.weights is not set"))?;
             check_weights(&weights).map_err(|e| anyhow!(e))?;
-            let device = device(m.device).resolve()?;
+            let device = m.device.resolve()?;
             tracing::info!("{}", device.line);
             Some(Arc::new(SharedModel::new(Some(m.family.clone()), weights, device, m.threads)))
         } else {
@@ -265,15 +265,6 @@ impl Source {
     /// Whether frames come whether or not anybody takes them.
     pub fn is_live(&self) -> bool {
         self.pipeline.is_live()
-    }
-}
-
-fn device(choice: crate::config::DeviceChoice) -> crate::segment::DeviceChoice {
-    use crate::config::DeviceChoice as C;
-    match choice {
-        C::Auto => crate::segment::DeviceChoice::Auto,
-        C::Cpu => crate::segment::DeviceChoice::Cpu,
-        C::Cuda(n) => crate::segment::DeviceChoice::Cuda(n),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use crate::config::{ClassConfig, Origin, PointConfig, PromptUnits};
+use crate::config::{ClassConfig, Origin};
 use crate::mask::Mask;
 use crate::overlay::ClassStyle;
 use crate::segment::{Point, Prompt, Units};
@@ -66,7 +66,7 @@ impl PromptArgs {
                 "-" | "0" => false,
                 _ => bail!(expected()),
             };
-            of(&mut found, name.unwrap_or(UNNAMED), "--point").points.push(PointConfig { x, y, positive });
+            of(&mut found, name.unwrap_or(UNNAMED), "--point").points.push(Point { x, y, positive });
         }
         for text in &self.mask_prompt {
             let (name, file) = split_name(text);
@@ -81,7 +81,7 @@ fn of<'a>(classes: &'a mut Vec<ClassConfig>, name: &str, flag: &str) -> &'a mut 
         classes.push(ClassConfig {
             name: name.to_owned(),
             color: ClassStyle::palette(classes.len()),
-            units: PromptUnits::Px,
+            units: Units::Px,
             bbox: None,
             points: Vec::new(),
             mask_prompt: None,
@@ -100,11 +100,8 @@ pub fn prompts_of(classes: &[ClassConfig]) -> Result<Vec<Prompt>> {
     let prompt = |(class, c): (usize, &ClassConfig)| {
         Ok(Prompt {
             class,
-            units: match c.units {
-                PromptUnits::Px => Units::Px,
-                PromptUnits::Fraction => Units::Fraction,
-            },
-            points: c.points.iter().map(|p| Point { x: p.x, y: p.y, positive: p.positive }).collect(),
+            units: c.units,
+            points: c.points.clone(),
             bbox: c.bbox,
             mask: c.mask_prompt.as_deref().map(read_mask).transpose()?.map(Arc::new),
         })

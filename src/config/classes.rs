@@ -6,31 +6,12 @@ use super::read::{Log, Section, number, text, wrong};
 use super::tree::{Item, Node};
 use super::{ConfigError, Origin};
 use crate::overlay::ClassStyle;
+use crate::segment::{Point, Units};
 
 /// Most classes in one run; each costs a pass of the decoder.
 const MAX_CLASSES: usize = 32;
 /// Most points of one class.
 const MAX_POINTS: usize = 256;
-
-/// Whether coordinates are pixels of the frame or fractions of its size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PromptUnits {
-    /// Pixels, origin at the upper left corner.
-    Px,
-    /// 0..=1 of the frame's width and height.
-    Fraction,
-}
-
-/// One point prompt.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PointConfig {
-    /// Column.
-    pub x: f32,
-    /// Row.
-    pub y: f32,
-    /// `true`: part of the class; `false`: not.
-    pub positive: bool,
-}
 
 /// One class.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,11 +21,11 @@ pub struct ClassConfig {
     /// R, G, B.
     pub color: [u8; 3],
     /// Unit of `bbox` and `points`.
-    pub units: PromptUnits,
+    pub units: Units,
     /// `x0, y0, x1, y1` with `x0 < x1` and `y0 < y1`.
     pub bbox: Option<[f32; 4]>,
     /// Clicks.
-    pub points: Vec<PointConfig>,
+    pub points: Vec<Point>,
     /// PNG with the rough mask, non-zero inside.
     pub mask_prompt: Option<PathBuf>,
     /// Where it stands.
@@ -90,14 +71,10 @@ impl ClassConfig {
             return Err(ConfigError::Value { key, found, expected: "a name".to_owned(), at });
         };
         let color = s.optional("color", "a colour like \"#ffcc00\"", |n| color(&text(n)?))?;
-        let units = s.choice(
-            "units",
-            PromptUnits::Px,
-            &[("px", PromptUnits::Px), ("fraction", PromptUnits::Fraction)],
-        )?;
+        let units = s.choice("units", Units::Px, &[("px", Units::Px), ("fraction", Units::Fraction)])?;
         let (limit, unit) = match units {
-            PromptUnits::Px => (32_768.0, "pixels"),
-            PromptUnits::Fraction => (1.0, "fractions of the frame, 0 to 1"),
+            Units::Px => (32_768.0, "pixels"),
+            Units::Fraction => (1.0, "fractions of the frame, 0 to 1"),
         };
         let coordinate = |v: f32| (0.0..=limit).contains(&v).then_some(v);
         let bbox =
@@ -135,7 +112,7 @@ fn is_name(text: &str) -> bool {
         && text != ".."
 }
 
-fn points(node: &Node, coordinate: impl Fn(f32) -> Option<f32>) -> Option<Vec<PointConfig>> {
+fn points(node: &Node, coordinate: impl Fn(f32) -> Option<f32>) -> Option<Vec<Point>> {
     let Item::Array(items) = &node.item else { return None };
     if items.len() > MAX_POINTS {
         return None;
@@ -150,7 +127,7 @@ fn points(node: &Node, coordinate: impl Fn(f32) -> Option<f32>) -> Option<Vec<Po
             Some(p) => p.value().as_bool()?,
             None => true,
         };
-        Some(PointConfig { x: at("x")?, y: at("y")?, positive })
+        Some(Point { x: at("x")?, y: at("y")?, positive })
     };
     items.iter().map(point).collect()
 }

@@ -15,13 +15,13 @@ mod tree;
 
 use std::path::{Path, PathBuf};
 
-pub use classes::{ClassConfig, PointConfig, PromptUnits};
+pub use classes::ClassConfig;
 pub use error::ConfigError;
 pub use layers::preset_names;
 pub use origin::Origin;
 pub use schema::{
-    DeviceChoice, DisplayChoice, FAMILIES, MasksFormat, ModelConfig, OutputConfig, OverlayConfig, PaceChoice,
-    QueueChoice, SinkConfig, SourceConfig, StreamConfig,
+    DisplayChoice, FAMILIES, MasksFormat, ModelConfig, OutputConfig, OverlayConfig, PaceChoice, QueueChoice,
+    SinkConfig, SourceConfig, StreamConfig,
 };
 
 use crate::media::template::{Bound, Kind, Template};

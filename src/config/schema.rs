@@ -8,6 +8,7 @@ use super::read::{Log, Section};
 use super::tree::Node;
 use crate::media::template::Params;
 use crate::overlay::Style;
+use crate::segment::DeviceChoice;
 
 /// How the frames of a recorded source are paced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,17 +34,6 @@ pub struct SourceConfig {
     pub reconnect: Option<Duration>,
     /// Values for the template's parameters.
     pub params: Params,
-}
-
-/// `[model] device`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// CUDA where there is one, else the CPU; the choice is reported.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// This CUDA device, or an error.
-    Cuda(usize),
 }
 
 /// `[model]`.
@@ -195,17 +185,6 @@ impl SourceConfig {
     }
 }
 
-fn device(text: &str) -> Option<DeviceChoice> {
-    match text {
-        "auto" => Some(DeviceChoice::Auto),
-        "cpu" => Some(DeviceChoice::Cpu),
-        _ => {
-            let n: usize = text.strip_prefix("cuda:")?.parse().ok()?;
-            (n < 128).then_some(DeviceChoice::Cuda(n))
-        }
-    }
-}
-
 impl ModelConfig {
     pub(super) fn read(node: Option<Node>, log: &mut Log) -> Result<Self, ConfigError> {
         let mut s = Section::new("model", node, log)?;
@@ -223,7 +202,7 @@ impl ModelConfig {
                 "device",
                 "\"auto\", \"cpu\" or \"cuda:N\"",
                 ("auto", DeviceChoice::Auto),
-                device,
+                |t| t.parse().ok(),
             )?,
             threads: s.int("threads", 0, 0, 256)? as usize,
             watchdog: s.duration("watchdog", Duration::from_secs(10), 100 * MILLI)?,

@@ -175,14 +175,10 @@ impl Feed {
     /// If the sink pipeline is stopping or broken.
     pub fn push(&mut self, buffer: gst::Buffer, format: &StreamFormat) -> Result<(), gst::FlowError> {
         if self.format.as_ref() != Some(&format.caps) {
-            let mut caps = format.caps.clone();
-            if self.fixed.is_some() {
-                name_a_rate(&mut caps, &buffer);
-            }
             if self.format.is_none() {
                 self.fix_size(format);
             }
-            self.appsrc.set_caps(Some(&caps));
+            self.appsrc.set_caps(Some(&format.caps));
             self.format = Some(format.caps.clone());
         }
         self.appsrc.push_buffer(buffer).map(|_| ())
@@ -206,15 +202,4 @@ impl Feed {
             .build();
         fixed.set_property("caps", &caps);
     }
-}
-
-/// Gives caps without a frame rate the one that the first frame's duration suggests. Frames keep their own times, but an
-/// encoder that is told no rate writes a clock of one nanosecond into the stream, and players then cut the last frame.
-fn name_a_rate(caps: &mut gst::Caps, first: &gst::BufferRef) {
-    let Some(s) = caps.make_mut().structure_mut(0) else { return };
-    if s.get::<gst::Fraction>("framerate").is_ok_and(|rate| rate.numer() > 0) {
-        return;
-    }
-    let guess = first.duration().filter(|d| !d.is_zero()).and_then(gst_video::guess_framerate);
-    s.set("framerate", guess.unwrap_or(gst::Fraction::new(30, 1)));
 }
