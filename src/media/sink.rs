@@ -12,6 +12,8 @@ use super::format::StreamFormat;
 
 /// Frames that may wait for the sink before the compositor has to.
 const APPSRC_DEPTH: u64 = 2;
+/// No source has ten thousand frames a second.
+const SHORTEST: gst::ClockTime = gst::ClockTime::from_useconds(100);
 /// The element in a recording's description whose caps are fixed to the first frame's size.
 const FIXED: &str = "sonomask_fixed";
 
@@ -135,7 +137,7 @@ impl SinkPipeline {
 
     /// The writing end.
     pub fn feed(&self) -> Feed {
-        Feed { appsrc: self.appsrc.clone(), fixed: self.fixed.clone(), format: None }
+        Feed { appsrc: self.appsrc.clone(), fixed: self.fixed.clone(), format: None, last_pts: None }
     }
 
     /// Declares how late frames leave the appsrc, and lets the sinks adapt.
@@ -166,6 +168,7 @@ pub struct Feed {
     appsrc: gst_app::AppSrc,
     fixed: Option<gst::Element>,
     format: Option<gst::Caps>,
+    last_pts: Option<gst::ClockTime>,
 }
 
 impl Feed {
@@ -173,13 +176,16 @@ impl Feed {
     ///
     /// # Errors
     /// If the sink pipeline is stopping or broken.
-    pub fn push(&mut self, buffer: gst::Buffer, format: &StreamFormat) -> Result<(), gst::FlowError> {
+    pub fn push(&mut self, mut buffer: gst::Buffer, format: &StreamFormat) -> Result<(), gst::FlowError> {
         if self.format.as_ref() != Some(&format.caps) {
             if self.format.is_none() {
                 self.fix_size(format);
             }
             self.appsrc.set_caps(Some(&format.caps));
             self.format = Some(format.caps.clone());
+        }
+        if self.fixed.is_some() {
+            self.mend_duration(&mut buffer);
         }
         self.appsrc.push_buffer(buffer).map(|_| ())
     }
@@ -188,6 +194,16 @@ impl Feed {
     pub fn end(&self) {
         // An error means the pipeline is already stopping.
         self.appsrc.end_of_stream().ok();
+    }
+
+    /// Decoders give the frames of an H.264 stream without a fixed rate a duration of a nanosecond. In a file the last
+    /// frame's duration counts, and players leave out a frame that lasts no time; so it gets that of the frame before.
+    fn mend_duration(&mut self, buffer: &mut gst::Buffer) {
+        let since_last = buffer.pts().zip(self.last_pts).and_then(|(now, last)| now.checked_sub(last));
+        self.last_pts = buffer.pts().or(self.last_pts);
+        if buffer.duration().is_some_and(|d| d < SHORTEST) {
+            buffer.make_mut().set_duration(since_last);
+        }
     }
 
     /// Encoders with 4:2:0 want even sides, and a file keeps the size it began with.
