@@ -195,3 +195,39 @@ fn garbage_is_one_clear_error() {
     assert!(!reason.is_empty(), "{reason}");
     assert_eq!(finished.report.frames.entered, 0);
 }
+
+#[test]
+fn a_lost_source_is_started_again_as_a_new_epoch() {
+    let source = bin(
+        "videotestsrc is-live=true do-timestamp=true ! video/x-raw,format=I420,width=64,height=64,framerate=30/1 \
+                      ! identity error-after=15",
+    );
+    let source = SourcePipeline::from_bin(source, true, Pace::Realtime, false).expect("a source");
+    let (sink, out) = collect();
+    let mut plan = live().plan(source, sink, blind());
+    plan.reconnect = Some(Duration::from_millis(150));
+    let finished =
+        block_on(async { run(plan, |_| {}, tokio::time::sleep(Duration::from_millis(3000))).await })
+            .expect("a run");
+    assert_eq!(finished.report.ended, Ended::Interrupted);
+    let f = finished.report.frames;
+    assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
+    assert!(finished.report.resets >= 2, "{} restarts", finished.report.resets);
+    assert!(f.entered > 30, "frames go on after the loss: {f:?}");
+    let out = out.lock();
+    assert!(out.windows(2).all(|w| w[0].pts < w[1].pts), "one clock and one base time over all restarts");
+}
+
+#[test]
+fn without_reconnecting_a_lost_source_ends_the_run() {
+    let source = bin(
+        "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=64 ! identity error-after=10",
+    );
+    let source = SourcePipeline::from_bin(source, true, Pace::Realtime, false).expect("a source");
+    let (sink, _) = collect();
+    let finished =
+        block_on(run(live().plan(source, sink, blind()), |_| {}, std::future::pending())).expect("a run");
+    assert!(matches!(finished.report.ended, Ended::Failed(_)), "{:?}", finished.report.ended);
+    let f = finished.report.frames;
+    assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
+}

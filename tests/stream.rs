@@ -266,6 +266,32 @@ fn a_change_of_size_begins_a_new_epoch() {
 }
 
 #[test]
+fn a_change_of_format_begins_a_new_epoch_and_keeps_every_mask() {
+    let config = phantom_config(10);
+    let mut reader = PhantomReader::new(config.clone()).expect("a phantom");
+    let mut frames = std::collections::VecDeque::new();
+    while let Ok(Some(mut frame)) = reader.next_frame() {
+        if frames.len() >= 5 {
+            frame.data = frame.data.iter().flat_map(|&v| [v, v, v, 255]).collect();
+            frame.format = sonomask::frame::PixelFormat::Rgbx;
+        }
+        frames.push_back(frame);
+    }
+    let setup = Setup { gray: true, ..Setup::default() };
+    let (finished, out) =
+        setup.reader(Box::new(Playback { frames, then: None }), OracleFactory::new(&config, |_| Ok(())));
+    assert_conserved(&finished, &out);
+    assert_eq!((finished.report.resets, out.len()), (1, 10));
+    assert!(
+        out[..5].iter().all(|o| o.caps.contains("GRAY8")) && out[5..].iter().all(|o| o.caps.contains("RGBx"))
+    );
+    for (i, o) in out.iter().enumerate() {
+        assert!(!o.regions.is_empty() && o.regions.iter().all(|r| r.1 == i as u64));
+    }
+    assert_masks_true(&out, &config);
+}
+
+#[test]
 fn a_source_that_breaks_keeps_the_frames_before() {
     let config = phantom_config(6);
     let mut reader = PhantomReader::new(config.clone()).expect("a phantom");

@@ -123,11 +123,6 @@ fn usage(message: &str) -> Result<Exit> {
     Ok(Exit::Wrong)
 }
 
-/// A name as part of a file name.
-fn file_safe(name: &str) -> String {
-    name.chars().map(|c| if c.is_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect()
-}
-
 /// Names and colours for the overlay.
 fn class_styles(classes: &[ClassConfig]) -> Vec<ClassStyle> {
     classes.iter().map(|c| ClassStyle { name: c.name.clone(), color: c.color }).collect()

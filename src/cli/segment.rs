@@ -15,6 +15,7 @@ use crate::frame::{
 };
 use crate::mask::{ClassMask, Paired, Segmentation};
 use crate::overlay::{Drawable, Overlay, Style};
+use crate::pipeline::file_safe;
 use crate::segment::Segmenter;
 use crate::stage::StageTimes;
 use crate::state::AiState;
@@ -92,7 +93,7 @@ pub fn run(args: &Args) -> Result<Exit> {
                 let (score, presence, area_px) = (found.score, found.presence, found.mask.area());
                 results.push((name.to_owned(), class.clone(), score, presence, area_px, bounds));
                 let pixels: Vec<u8> = found.mask.data().iter().map(|v| v * 255).collect();
-                let file = args.out.join(format!("{name}.{}.png", super::file_safe(class)));
+                let file = args.out.join(format!("{name}.{}.png", file_safe(class)));
                 save(&file, &pixels, frame.width, frame.height, image::ExtendedColorType::L8)?;
             }
             let picture = draw(&mut overlay, rgba, masks)?;

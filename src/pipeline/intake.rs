@@ -21,6 +21,8 @@ pub struct SampleIntake {
     exchange: Arc<Exchange>,
     state: Mutex<State>,
     on_error: Mutex<Option<String>>,
+    /// A source that breaks also says that it has ended; if it is to be started again that is not the end.
+    restarts: bool,
 }
 
 #[derive(Debug, Default)]
@@ -30,9 +32,14 @@ struct State {
 }
 
 impl SampleIntake {
-    /// Feeds `exchange`.
-    pub fn new(exchange: Arc<Exchange>) -> Arc<Self> {
-        Arc::new(Self { exchange, state: Mutex::default(), on_error: Mutex::default() })
+    /// Feeds `exchange`. With `restarts` only [`SampleIntake::end`] ends the stream.
+    pub fn new(exchange: Arc<Exchange>, restarts: bool) -> Arc<Self> {
+        Arc::new(Self { exchange, state: Mutex::default(), on_error: Mutex::default(), restarts })
+    }
+
+    /// No more frames will come.
+    pub fn end(&self) {
+        self.exchange.end();
     }
 
     /// Moves every waiting sample for which there is room. Never waits for a sample or for room.
@@ -101,6 +108,8 @@ impl media::Intake for SampleIntake {
     }
 
     fn on_eos(&self) {
-        self.exchange.end();
+        if !self.restarts {
+            self.end();
+        }
     }
 }

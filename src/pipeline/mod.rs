@@ -5,6 +5,7 @@
 
 mod ai;
 mod compositor;
+mod control;
 mod exchange;
 mod intake;
 mod report;
@@ -17,5 +18,5 @@ pub use ai::{OffEvent, Phase};
 pub use exchange::{DisplayMode, ExchangeConfig, QueueMode};
 pub use report::{Ended, Report};
 pub use run::{Finished, Plan, RunError, Snapshot, run};
-pub use sidecar::{MaskFormat, SidecarConfig};
+pub use sidecar::{MaskFormat, SidecarConfig, file_safe};
 pub use worker::{ModelFactory, WorkerConfig};

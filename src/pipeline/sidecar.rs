@@ -283,6 +283,6 @@ fn shrink(rgb: Rgb) -> Rgb {
 }
 
 /// A class name as part of a file name.
-fn file_safe(name: &str) -> String {
+pub fn file_safe(name: &str) -> String {
     name.chars().map(|c| if c.is_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect()
 }
