@@ -15,3 +15,4 @@ pub mod stage;
 pub mod state;
 pub mod telemetry;
 pub mod weights;
+pub mod whole;

@@ -265,7 +265,86 @@ fn wrong_requests_end_with_2_and_write_nothing() {
             &["segment", "a.png", "--weights", &w, "--model", "sam-vit-b", "--box", "1,1,9,9", "--out", "o"],
             "lite-medsam",
         ),
-        (&["process", "--output", "o.mp4"], "Usage"),
+        (&["process", "--output", "o.mp4"], "there is no input"),
+        (&["process", "a.png"], "--output is missing"),
+        (&["process", "absent.mp4", "--output", "o.mp4"], "there is no such input"),
+        (
+            &[
+                "process",
+                "a.png",
+                "--output",
+                "o.mp4",
+                "--set",
+                "model.enabled=false",
+                "--set",
+                "sink.qualty=3",
+            ],
+            "qualty",
+        ),
+        (
+            &[
+                "process",
+                "a.png",
+                "--output",
+                "o.mkv",
+                "--set",
+                "model.enabled=false",
+                "--set",
+                "sink.quality=99",
+            ],
+            "quality",
+        ),
+        (
+            &[
+                "process",
+                "a.png",
+                "--output",
+                "o.mp4",
+                "--set",
+                "model.enabled=false",
+                "--set",
+                "source.bogus=3",
+            ],
+            "bogus",
+        ),
+        (
+            &[
+                "process",
+                "a.png",
+                "--output",
+                "o.mp4",
+                "--set",
+                "model.enabled=false",
+                "--set",
+                "phantom.seeed=3",
+            ],
+            "seeed",
+        ),
+        (
+            &["process", "a.png", "--output", "o.mp4", "--report", "o.mp4", "--set", "model.enabled=false"],
+            "same path",
+        ),
+        (
+            &["process", "a.png", "--output", "o.mp4", "--report", "a.png", "--set", "model.enabled=false"],
+            "would replace an input",
+        ),
+        (&["process", "a.png", "--output", "o.mp4", "--box", "nan,1,3,3"], "expected [NAME=]x0,y0,x1,y1"),
+        (&["process", "a.png", "--output", "o.mp4", "--box", "5,5,3,9"], "no area"),
+        (
+            &[
+                "process",
+                "a.png",
+                "--output",
+                "o.mp4",
+                "--set",
+                &good,
+                "--box",
+                "a b=1,1,9,9",
+                "--box",
+                "a_b=1,1,9,9",
+            ],
+            "same mask files",
+        ),
         (
             &[
                 "run",
@@ -299,7 +378,7 @@ fn broken_recordings_end_with_1_and_leave_nothing() {
     std::fs::write(dir.path().join("garbage.dcm"), dicom).expect("a file");
     std::fs::write(dir.path().join("short.mha"), "ObjectType = Image\nNDims = 3\nDimSize = 64 64 9\nElementType = MET_UCHAR\nElementDataFile = LOCAL\nabc").expect("a file");
     let before = files(dir.path());
-    for input in ["garbage.mp4", "empty.mp4", "garbage.dcm", "short.mha", "absent.mp4"] {
+    for input in ["garbage.mp4", "empty.mp4", "garbage.dcm", "short.mha"] {
         let output = run(dir.path(), &[&["process", input, "--output", "o.mp4"][..], &NO_MODEL].concat());
         let text = said(&output, 1);
         assert!(text.lines().filter(|l| l.starts_with("sonomask: ")).count() <= 3, "{input}: {text}");
@@ -359,7 +438,7 @@ fn outputs_that_cannot_be_written_are_one_clear_error() {
     std::fs::copy(dir.path().join("a.png"), dir.path().join("a.mp4")).expect("a copy");
     let text =
         said(&run(dir.path(), &[&["process", "a.mp4", "--output", "a.mp4"][..], &NO_MODEL].concat()), 2);
-    assert!(text.contains("would replace the input"), "{text}");
+    assert!(text.contains("would replace an input"), "{text}");
     std::fs::write(dir.path().join("kept.mp4"), "precious").expect("a file");
     let text = said(
         &run(
@@ -520,4 +599,98 @@ fn doctor_tells_what_is_here() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "without weights: {text}");
     assert!(text.contains("make setup"), "{text}");
+}
+
+#[test]
+fn nothing_that_is_written_replaces_an_input() {
+    let dir = folder();
+    std::fs::create_dir(dir.path().join("x")).expect("a folder");
+    said(&run(dir.path(), &["phantom", "--output", "v.mp4", "--frames", "3"]), 0);
+    said(&run(dir.path(), &["phantom", "--output", "x/v.mp4", "--frames", "3"]), 0);
+    let before = std::fs::read(dir.path().join("v.mp4")).expect("the clip");
+    let output =
+        run(dir.path(), &[&["process", "x/v.mp4", "v.mp4", "--output", "."][..], &NO_MODEL].concat());
+    assert!(said(&output, 2).contains("would replace an input"));
+    assert_eq!(std::fs::read(dir.path().join("v.mp4")).expect("the clip"), before);
+
+    picture(&dir.path().join("a.png"), 64, 64, 0);
+    let before = std::fs::read(dir.path().join("a.png")).expect("the picture");
+    let output =
+        run(dir.path(), &["segment", "a.png", "--weights", &weights(), "--box", "9,9,40,40", "--out", "."]);
+    assert!(said(&output, 1).contains("would replace an input"));
+    assert_eq!(std::fs::read(dir.path().join("a.png")).expect("the picture"), before);
+}
+
+#[test]
+fn a_box_outside_the_picture_is_said_once_and_costs_no_restart() {
+    let dir = folder();
+    let input = dir.path().join("loop");
+    std::fs::create_dir(&input).expect("a folder");
+    for i in 0..12 {
+        picture(&input.join(format!("{i}.png")), 64, 64, i);
+    }
+    let set = format!("model.weights=\"{}\"", weights());
+    let args = [
+        "process",
+        "loop",
+        "--output",
+        "o.mp4",
+        "--report",
+        "r.json",
+        "--box",
+        "10,10,600,60",
+        "--set",
+        &set,
+    ];
+    let text = said(&run(dir.path(), &args), 1);
+    assert!(text.contains("outside the 64x64 frame"), "{text}");
+    let report = json(&dir.path().join("r.json"));
+    assert_eq!(report["ai_off"].as_array().map(Vec::len), Some(1), "{report}");
+    assert_eq!((&report["frames"]["out"], &report["frames"]["passed_through"]), (&12.into(), &12.into()));
+}
+
+#[test]
+fn a_run_that_cannot_start_leaves_no_file() {
+    let dir = folder();
+    picture(&dir.path().join("a.png"), 64, 64, 0);
+    std::fs::write(dir.path().join("notdir"), "a file").expect("a file");
+    let before = files(dir.path());
+    let output = run(
+        dir.path(),
+        &[&["process", "a.png", "--output", "o.mp4", "--masks", "notdir/m"][..], &NO_MODEL].concat(),
+    );
+    assert_ne!(output.status.code(), Some(0));
+    let output = run(
+        dir.path(),
+        &[
+            &[
+                "run",
+                "--preset",
+                "benchmark",
+                "--set",
+                "stream.queue=lossless",
+                "--set",
+                "sink.kind=record-mp4",
+            ][..],
+            &["--set", "sink.path=\"o.mp4\""],
+            &NO_MODEL,
+        ]
+        .concat(),
+    );
+    said(&output, 2);
+    assert_eq!(files(dir.path()), before);
+}
+
+#[test]
+fn the_printed_configuration_can_be_loaded_from_anywhere() {
+    let dir = folder();
+    let printed = run(Path::new(env!("CARGO_MANIFEST_DIR")), &["process", "--print-config"]);
+    said(&printed, 0);
+    std::fs::write(dir.path().join("c.toml"), &printed.stdout).expect("a file");
+    picture(&dir.path().join("a.png"), 64, 64, 0);
+    let output = run(
+        dir.path(),
+        &["process", "a.png", "--config", "c.toml", "--output", "o.mp4", "--box", "9,9,40,40"],
+    );
+    said(&output, 0);
 }

@@ -162,11 +162,10 @@ fn check_weights(path: &Path) -> Result<(), String> {
     Err(format!("there are no weights at this path (`make setup` fetches LiteMedSAM's): {}", path.display()))
 }
 
-/// The control plane's threads: buses, signals, statistics, the watchdog.
+/// The control plane's threads: buses, signals, statistics, the watchdog. From here on signals ask the work to end.
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("control")
-        .enable_all()
-        .build()?)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).thread_name("control").enable_all().build()?;
+    runtime.block_on(async { signal::install() });
+    Ok(runtime)
 }

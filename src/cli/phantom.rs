@@ -1,17 +1,18 @@
 //! `sonomask phantom`: writes a simulated cine-loop, with its truth.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::plan::{ConfigOptions, Session, phantom_config};
+use super::plan::{ConfigOptions, Session, phantom_config, record_kind};
 use super::progress::Progress;
 use super::prompts::PromptArgs;
-use super::{Exit, process::settle, say, signal, usage};
-use crate::config::PHANTOM;
+use super::{Exit, print, process::settle, say, signal, usage};
+use crate::config::{Config, PHANTOM};
 use crate::media::template::Params;
 use crate::phantom::{Phantom, PhantomConfig};
-use crate::pipeline;
+use crate::pipeline::{self, Plan};
+use crate::whole;
 
 /// Frames written when the configuration leaves the loop endless.
 const DEFAULT_FRAMES: u64 = 150;
@@ -44,24 +45,23 @@ pub fn run(args: &Args) -> Result<Exit> {
     if let Some(n) = args.frames {
         flags.push(("phantom.frames", toml::Value::Integer(i64::try_from(n)?), "--frames"));
     }
-    let plan = args.config.load("cine", &flags).and_then(|mut config| {
-        config.source.params = Params::default();
-        let mut phantom = phantom_config(&config)?;
-        let frames = *phantom.frames.get_or_insert(DEFAULT_FRAMES);
-        config.phantom.insert("frames".into(), toml::Value::Integer(i64::try_from(frames)?));
-        let session = Session::new(config, &PromptArgs::default())?;
-        let source = session.source()?;
-        let sink = session.record_to(&args.output)?;
-        Ok((session.plan(source, sink, None, None)?, phantom))
-    });
+    let config = match record_kind(&args.output).and_then(|kind| args.config.load("cine", &kind, &flags)) {
+        Ok(config) => config,
+        Err(e) => return usage(&format!("{e:#}")),
+    };
+    if args.config.print_config {
+        print(&config.to_toml());
+        return Ok(Exit::Fine);
+    }
+    let runtime = super::runtime()?;
+    let plan = plan(config, &args.output);
     let (plan, phantom) = match plan {
         Ok(plan) => plan,
         Err(e) => return usage(&format!("{e:#}")),
     };
     let frames = phantom.frames;
     let mut progress = Progress::new("phantom".into(), frames, false);
-    let finished =
-        super::runtime()?.block_on(pipeline::run(plan, |now| progress.update(now), signal::stop()));
+    let finished = runtime.block_on(pipeline::run(plan, |now| progress.update(now), signal::stop()));
     progress.end();
     let finished = finished?;
     let exit = settle(&finished, None, true)?;
@@ -72,15 +72,30 @@ pub fn run(args: &Args) -> Result<Exit> {
     Ok(exit)
 }
 
-fn write_truth(config: PhantomConfig, frames: u64, dir: &std::path::Path) -> Result<()> {
+/// The run that writes the phantom of `config`, and the phantom.
+fn plan(mut config: Config, output: &Path) -> Result<(Plan, PhantomConfig)> {
+    config.source.params = Params::default();
+    let mut phantom = phantom_config(&config)?;
+    let frames = *phantom.frames.get_or_insert(DEFAULT_FRAMES);
+    config.phantom.insert("frames".into(), toml::Value::Integer(i64::try_from(frames)?));
+    let session = Session::new(config, &PromptArgs::default())?;
+    let source = session.source()?;
+    let sink = session.record_to(output)?;
+    Ok((session.plan(source, sink, None, None)?, phantom))
+}
+
+fn write_truth(config: PhantomConfig, frames: u64, dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make the folder: {}", dir.display()))?;
-    let (w, h) = (u32::try_from(config.width)?, u32::try_from(config.height)?);
+    let (w, h) = (config.width, config.height);
     let phantom = Phantom::new(config)?;
     for index in 0..frames {
+        if signal::stopped() {
+            bail!("interrupted after the truth of {index} frames");
+        }
         for truth in phantom.truth(index) {
             let file = dir.join(format!("{index:06}_{}.png", truth.class.name()));
             let pixels: Vec<u8> = truth.mask.data().iter().map(|v| v * 255).collect();
-            image::save_buffer(&file, &pixels, w, h, image::ExtendedColorType::L8)
+            whole::write_png(&file, &pixels, w, h, image::ExtendedColorType::L8)
                 .with_context(|| format!("cannot write: {}", file.display()))?;
         }
     }

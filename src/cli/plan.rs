@@ -15,9 +15,12 @@ use crate::media::{Pace, Recording, SinkPipeline, SourcePipeline};
 use crate::overlay::{Overlay, Style};
 use crate::phantom::{PhantomConfig, PhantomReader};
 use crate::pipeline::{
-    DisplayMode, ExchangeConfig, MaskFormat, Plan, QueueMode, SidecarConfig, WorkerConfig,
+    DisplayMode, ExchangeConfig, MaskFormat, Plan, QueueMode, SidecarConfig, WorkerConfig, file_safe,
 };
 use crate::segment::Prompt;
+
+/// Template of recordings that GStreamer decodes.
+const FILE: &str = "file";
 
 /// Everything of a configuration that several runs share.
 pub struct Session {
@@ -54,6 +57,14 @@ impl Session {
             config.classes = args.classes()?;
         }
         let prompts = prompts_of(&config.classes)?;
+        let mut files = std::collections::BTreeSet::new();
+        if let Some(twice) = config.classes.iter().find(|c| !files.insert(file_safe(&c.name))) {
+            return Err(anyhow!(
+                "the class {:?} and another would write the same mask files; rename one",
+                twice.name
+            ));
+        }
+        phantom_config(&config)?;
         let model = if config.model.enabled {
             let m = &config.model;
             let weights = m.weights.clone().ok_or_else(|| anyhow!("model.weights is not set"))?;
@@ -82,6 +93,7 @@ impl Session {
     pub fn source(&self) -> Result<Source> {
         let s = &self.config.source;
         let Some(bound) = self.config.bind_source()? else {
+            self.config.check(false)?;
             let phantom = phantom_config(&self.config)?;
             let frames = phantom.frames;
             let reader = PhantomReader::new(phantom)?;
@@ -93,6 +105,30 @@ impl Session {
         self.config.check(live)?;
         let pipeline = SourcePipeline::from_bin(bound.launch()?, live, self.pace(live), s.keep_gray)?;
         Ok(Source { pipeline, name: s.kind.clone(), frames: None })
+    }
+
+    /// Refuses what cannot work for recordings, before anything is opened.
+    ///
+    /// # Errors
+    /// Impossible combinations, and settings that the templates of recordings do not have.
+    pub fn check_recordings(&self, output: &Path) -> Result<()> {
+        let c = &self.config;
+        c.check(false)?;
+        if c.source.kind == FILE {
+            self.file_source(Path::new("-"))?;
+        }
+        let template = Template::find(Kind::Sink, &c.sink.kind, &c.template_dirs)?;
+        let mut params = c.sink.params.clone();
+        params.set("path", path_value(output)?, "--output");
+        template.bind(&params)?;
+        Ok(())
+    }
+
+    fn file_source(&self, path: &Path) -> Result<Bound> {
+        let s = &self.config.source;
+        let mut params = if s.kind == FILE { s.params.clone() } else { Params::default() };
+        params.set("path", path_value(path)?, "the command line");
+        Ok(Template::find(Kind::Source, FILE, &self.config.template_dirs)?.bind(&params)?)
     }
 
     /// A recording as a source: a cine-loop of our own readers, else whatever GStreamer decodes.
@@ -115,9 +151,7 @@ impl Session {
         }
         // A plain error here rather than GStreamer's.
         std::fs::File::open(path).with_context(|| format!("cannot open the input: {name}"))?;
-        let mut params = if s.kind == "file" { s.params.clone() } else { Params::default() };
-        params.set("path", path_value(path)?, "the command line");
-        let bound = Template::find(Kind::Source, "file", &self.config.template_dirs)?.bind(&params)?;
+        let bound = self.file_source(path)?;
         let pipeline = SourcePipeline::from_bin(bound.launch()?, false, self.pace(false), s.keep_gray)?;
         Ok(Source { pipeline, name, frames: None })
     }
@@ -132,26 +166,15 @@ impl Session {
         make_sink(&template, c.sink.params.clone(), live, overwrite)
     }
 
-    /// A recording as a sink, over a file of that name; the kind follows the extension.
+    /// A recording as a sink, over a file of that name; the configuration's sink is the one for its extension.
     ///
     /// # Errors
-    /// As [`Session::sink`], and for an extension that no sink writes.
+    /// As [`Session::sink`].
     pub fn record_to(&self, path: &Path) -> Result<Sink> {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-        let configured = &self.config.sink;
-        let kind = match extension.as_str() {
-            "mp4" | "m4v" | "mov" => "record-mp4",
-            "mkv" => "record-mkv",
-            other => {
-                return Err(anyhow!(
-                    "the output ends in `{other}`; expected .mp4 or .mkv: {}",
-                    path.display()
-                ));
-            }
-        };
-        let mut params = if configured.kind == kind { configured.params.clone() } else { Params::default() };
-        params.set("path", path_value(path)?, "the command line");
-        make_sink(&Template::find(Kind::Sink, kind, &self.config.template_dirs)?, params, false, true)
+        let c = &self.config;
+        let mut params = c.sink.params.clone();
+        params.set("path", path_value(path)?, "--output");
+        make_sink(&Template::find(Kind::Sink, &c.sink.kind, &c.template_dirs)?, params, false, true)
     }
 
     /// Puts a run together. `masks` and `sheet` are where its files beside the video go.
@@ -250,15 +273,7 @@ fn make_sink(template: &Template, mut params: Params, live: bool, overwrite: boo
         .and_then(|b: Bound| b.launch())
         .map_err(anyhow::Error::from)
         .and_then(|bin| Ok(SinkPipeline::new(bin, live)?));
-    match built {
-        Ok(pipeline) => Ok(Sink { pipeline, recording, name }),
-        Err(e) => {
-            if let Some(recording) = recording {
-                recording.discard()?;
-            }
-            Err(e)
-        }
-    }
+    Ok(Sink { pipeline: built?, recording, name })
 }
 
 impl Source {
@@ -266,6 +281,27 @@ impl Source {
     pub fn is_live(&self) -> bool {
         self.pipeline.is_live()
     }
+}
+
+/// The sink for the extension of `file`, as settings that come before `--set`, so that those are for this sink.
+///
+/// # Errors
+/// An extension that no sink writes.
+pub fn record_kind(file: &Path) -> Result<Vec<String>> {
+    let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let kind = match extension.as_str() {
+        "mp4" | "m4v" | "mov" => "record-mp4",
+        "mkv" => "record-mkv",
+        other => {
+            return Err(anyhow!("the output ends in `{other}`; expected .mp4 or .mkv: {}", file.display()));
+        }
+    };
+    Ok(vec![format!("sink.kind=\"{kind}\"")])
+}
+
+/// A path on the command line as a setting: relative to the current directory.
+pub fn path_flag(path: &Path) -> toml::Value {
+    toml::Value::String(path.to_string_lossy().into_owned())
 }
 
 fn path_value(path: &Path) -> Result<String> {
@@ -293,16 +329,23 @@ pub struct ConfigOptions {
 
 impl ConfigOptions {
     /// Reads the layers: preset < file < environment < `--set` < `flags` of the command itself.
+    /// `first` are settings as of `--set`, before those.
     ///
     /// # Errors
     /// What is wrong, where, and what was expected.
-    pub fn load(&self, default_preset: &str, flags: &[(&str, toml::Value, &str)]) -> Result<Config> {
+    pub fn load(
+        &self,
+        default_preset: &str,
+        first: &[String],
+        flags: &[(&str, toml::Value, &str)],
+    ) -> Result<Config> {
+        let set: Vec<String> = first.iter().chain(&self.set).cloned().collect();
         Ok(Config::load(LoadArgs {
             preset: self.preset.as_deref().or(Some(default_preset)),
             file: self.config.as_deref(),
             env: std::env::vars_os()
                 .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
-            set: &self.set,
+            set: &set,
             flags,
         })?)
     }

@@ -1,28 +1,29 @@
 //! `sonomask process`: recordings in, recordings with overlays out.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::plan::{ConfigOptions, Session};
+use super::plan::{ConfigOptions, Session, path_flag, record_kind};
 use super::progress::Progress;
 use super::prompts::PromptArgs;
 use super::{Exit, print, print_json, say, signal, usage};
+use crate::cine;
+use crate::config::{Config, DisplayChoice};
 use crate::media::Left;
+use crate::media::template::Params;
 use crate::pipeline::{self, Ended, Finished, Report};
+use crate::whole;
 
 /// Process recordings: video files, DICOM multi-frame, MetaImage sequences, folders or globs of images.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Recordings
-    #[arg(required = true)]
     inputs: Vec<PathBuf>,
     /// File (.mp4 or .mkv); for several inputs a folder, which gets one .mp4 per input
     #[arg(long, short, value_name = "PATH")]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// Write the report (of a batch: all reports) to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -68,26 +69,13 @@ struct BatchEntry {
 
 pub fn run(args: &Args) -> Result<Exit> {
     crate::media::init()?;
-    let config = match args.config.load("cine", &[]) {
-        Ok(loaded) => loaded,
-        Err(e) => return usage(&format!("{e:#}")),
-    };
-    if args.config.print_config {
-        print(&config.to_toml());
-        return Ok(Exit::Fine);
-    }
-    let batch = args.inputs.len() > 1 || args.output.is_dir();
-    let jobs = match jobs(args, batch, config.output.masks.as_deref(), config.output.contact_sheet.as_deref())
-    {
-        Ok(jobs) => jobs,
-        Err(e) => return usage(&format!("{e:#}")),
-    };
-    let report_file = args.report.clone().or_else(|| config.output.report.clone());
-    let session = match Session::new(config, &args.prompts).and_then(|s| s.preload().map(|()| s)) {
-        Ok(session) => session,
-        Err(e) => return usage(&format!("{e:#}")),
-    };
     let runtime = super::runtime()?;
+    let (session, jobs, batch) = match prepare(args) {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => return Ok(Exit::Fine),
+        Err(e) => return usage(&format!("{e:#}")),
+    };
+    let report_file = session.config.output.report.clone();
     let mut exit = Exit::Fine;
     let mut entries = Vec::new();
     let many = jobs.len();
@@ -114,7 +102,7 @@ pub fn run(args: &Args) -> Result<Exit> {
             }
         };
         entries.push(BatchEntry { input: job.input, output: job.output, error, report });
-        if interrupted {
+        if interrupted || signal::stopped() {
             break;
         }
     }
@@ -155,26 +143,70 @@ fn one(
     Ok(finished?)
 }
 
-/// One job per input; outputs of a batch never overwrite each other.
-fn jobs(args: &Args, batch: bool, masks: Option<&Path>, sheet: Option<&Path>) -> Result<Vec<Job>> {
-    let masks = args.masks.as_deref().or(masks);
-    let sheet = args.contact_sheet.as_deref().or(sheet);
-    if !batch {
-        let own = |p: Option<&Path>| p.map(Path::to_owned);
-        let input = args.inputs[0].clone();
-        keep_input(&input, &args.output)?;
-        return Ok(vec![Job { input, output: args.output.clone(), masks: own(masks), sheet: own(sheet) }]);
-    }
-    let make = |dir: &Path| {
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot make the folder: {}", dir.display()))
+/// Everything that can be said of a request before the work begins. `None`: only the configuration was asked for.
+fn prepare(args: &Args) -> Result<Option<(Session, Vec<Job>, bool)>> {
+    let output = args.output.as_deref();
+    let batch = args.inputs.len() > 1 || output.is_some_and(Path::is_dir);
+    let mut flags = Vec::new();
+    let files = [
+        ("sink.path", output.filter(|_| !batch), "--output"),
+        ("output.report", args.report.as_deref(), "--report"),
+        ("output.masks", args.masks.as_deref(), "--masks"),
+        ("output.contact_sheet", args.contact_sheet.as_deref(), "--contact-sheet"),
+    ];
+    flags.extend(files.into_iter().filter_map(|(key, path, flag)| Some((key, path_flag(path?), flag))));
+    let first = match output {
+        Some(file) if !batch => record_kind(file)?,
+        _ => Vec::new(),
     };
-    make(&args.output)?;
-    if let Some(dir) = sheet {
-        make(dir)?;
+    let mut config = args.config.load("cine", &first, &flags)?;
+    if args.config.print_config {
+        print(&config.to_toml());
+        return Ok(None);
     }
-    let mut taken = BTreeSet::new();
+    let output = output.context("--output is missing: a file (.mp4 or .mkv), for several inputs a folder")?;
+    if args.inputs.is_empty() {
+        bail!("there is no input: expected video files, DICOM, MetaImage, images, folders or globs");
+    }
+    if let Some(absent) =
+        args.inputs.iter().find(|i| !i.exists() && cine::recognise(i) != Some(cine::Kind::Glob))
+    {
+        bail!("there is no such input: {}", absent.display());
+    }
+    let extension = if config.sink.kind == "record-mkv" { "mkv" } else { "mp4" };
+    if batch && !config.sink.kind.starts_with("record-") {
+        config.sink.kind = "record-mp4".into();
+        config.sink.params = Params::default();
+    }
+    let jobs = jobs(&args.inputs, output, batch, extension, &config)?;
+    if config.stream.display == DisplayChoice::Latest {
+        tracing::warn!(
+            "stream.display = \"latest\": masks older than stream.max_mask_age are not drawn; recordings want \"paired\""
+        );
+    }
+    let session = Session::new(config, &args.prompts)?;
+    session.check_recordings(&jobs[0].output)?;
+    session.preload()?;
+    Ok(Some((session, jobs, batch)))
+}
+
+/// One job per input. Nothing that is written replaces an input or another output.
+fn jobs(
+    inputs: &[PathBuf],
+    output: &Path,
+    batch: bool,
+    extension: &str,
+    config: &Config,
+) -> Result<Vec<Job>> {
+    let (masks, sheet) = (&config.output.masks, &config.output.contact_sheet);
     let mut jobs = Vec::new();
-    for input in &args.inputs {
+    let mut taken = BTreeSet::new();
+    for input in inputs {
+        if !batch {
+            let (input, output) = (input.clone(), output.to_owned());
+            jobs.push(Job { input, output, masks: masks.clone(), sheet: sheet.clone() });
+            break;
+        }
         let stem = input.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut name = stem.clone();
         let mut n = 2;
@@ -182,26 +214,25 @@ fn jobs(args: &Args, batch: bool, masks: Option<&Path>, sheet: Option<&Path>) ->
             name = format!("{stem}-{n}");
             n += 1;
         }
-        let output = args.output.join(format!("{name}.mp4"));
-        keep_input(input, &output)?;
         jobs.push(Job {
             input: input.clone(),
-            output,
-            masks: masks.map(|dir| dir.join(&name)),
-            sheet: sheet.map(|dir| dir.join(format!("{name}.png"))),
+            output: output.join(format!("{name}.{extension}")),
+            masks: masks.as_ref().map(|dir| dir.join(&name)),
+            sheet: sheet.as_ref().map(|dir| dir.join(format!("{name}.png"))),
         });
     }
-    Ok(jobs)
-}
-
-/// An output never replaces the recording it is made from.
-fn keep_input(input: &Path, output: &Path) -> Result<()> {
-    match (input.canonicalize(), output.canonicalize()) {
-        (Ok(input), Ok(output)) if input == output => {
-            anyhow::bail!("the output would replace the input: {}", output.display())
+    let inputs: BTreeSet<PathBuf> = inputs.iter().filter_map(|i| i.canonicalize().ok()).collect();
+    let outputs = jobs.iter().flat_map(|j| [Some(&j.output), j.sheet.as_ref()]).flatten();
+    for path in outputs.chain(&config.output.report) {
+        if path.canonicalize().is_ok_and(|p| inputs.contains(&p)) {
+            bail!("the output would replace an input: {}", path.display());
         }
-        _ => Ok(()),
     }
+    if batch {
+        std::fs::create_dir_all(output)
+            .with_context(|| format!("cannot make the folder: {}", output.display()))?;
+    }
+    Ok(jobs)
 }
 
 /// Says how a run ended, writes its report, and judges it. A `strict` run has failed if the model was off for a part of it.
@@ -250,18 +281,8 @@ pub fn settle(finished: &Finished, report_file: Option<&Path>, strict: bool) -> 
     Ok(exit)
 }
 
-/// Writes under a temporary name first, so that a report is whole or not there.
 fn write_json(file: &Path, value: &impl serde::Serialize) -> Result<()> {
-    let dir = file.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(dir)?;
-        // The usual permissions, not those of a secret.
-        let usual = std::fs::Permissions::from_mode(0o644);
-        let mut part = tempfile::Builder::new().permissions(usual).tempfile_in(dir)?;
-        serde_json::to_writer_pretty(&mut part, value)?;
-        writeln!(part)?;
-        part.persist(file)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write the report: {}", file.display()))
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    whole::write(file, &text).with_context(|| format!("cannot write the report: {}", file.display()))
 }

@@ -68,7 +68,7 @@ impl Progress {
         let ai = match &now.phase {
             Phase::Starting => "AI STARTING".to_owned(),
             Phase::Live => "AI LIVE".to_owned(),
-            Phase::Off { reason, .. } => format!("AI OFF: {reason}"),
+            Phase::Off { reason, .. } | Phase::Unfit { reason } => format!("AI OFF: {reason}"),
         };
         let lost = if f.dropped > 0 { format!(", {} dropped", f.dropped) } else { String::new() };
         format!(

@@ -13,6 +13,9 @@ use crate::segment::{Point, Prompt, Units};
 /// Class that prompts without a name belong to.
 const UNNAMED: &str = "object";
 
+/// Far beyond any picture.
+const MAX_COORDINATE: f32 = 32_768.0;
+
 /// Where to look for what. `NAME=` puts a prompt to a class; without it the class is `object`, and each further box
 /// is a class of its own (`object2`, `object3`, ...).
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -45,6 +48,9 @@ impl PromptArgs {
             let (name, rest) = split_name(text);
             let bbox =
                 numbers::<4>(rest).with_context(|| format!("--box {text}: expected [NAME=]x0,y0,x1,y1"))?;
+            if bbox[0] >= bbox[2] || bbox[1] >= bbox[3] {
+                bail!("--box {text}: the box has no area; expected x0 < x1 and y0 < y1");
+            }
             let name = match name {
                 Some(name) => name.to_owned(),
                 None => {
@@ -122,6 +128,9 @@ fn numbers<const N: usize>(text: &str) -> Result<[f32; N]> {
     for v in &mut out {
         let part = parts.next().context("too few numbers")?;
         *v = part.trim().parse().with_context(|| format!("`{part}` is not a number"))?;
+        if !(0.0..=MAX_COORDINATE).contains(v) {
+            bail!("{part} is no pixel of a picture");
+        }
     }
     if parts.next().is_some() {
         bail!("too many numbers");

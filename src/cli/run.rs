@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::plan::{ConfigOptions, Session};
+use super::plan::{ConfigOptions, Session, path_flag};
 use super::progress::Progress;
 use super::prompts::PromptArgs;
 use super::{Exit, print, print_json, process::settle, say, signal};
@@ -37,7 +37,13 @@ pub fn run(args: &Args) -> Result<Exit> {
         say(&format!("{e:#}"));
         Ok(Exit::Wrong)
     };
-    let config = match args.config.load("bedside", &[]) {
+    let mut flags = Vec::new();
+    for (key, path, flag) in
+        [("output.report", &args.report, "--report"), ("output.masks", &args.masks, "--masks")]
+    {
+        flags.extend(path.as_deref().map(|p| (key, path_flag(p), flag)));
+    }
+    let config = match args.config.load("bedside", &[], &flags) {
         Ok(loaded) => loaded,
         Err(e) => return wrong(e),
     };
@@ -45,9 +51,8 @@ pub fn run(args: &Args) -> Result<Exit> {
         print(&config.to_toml());
         return Ok(Exit::Fine);
     }
-    let report = args.report.clone().or_else(|| config.output.report.clone());
-    let masks = args.masks.clone().or_else(|| config.output.masks.clone());
-    let sheet = config.output.contact_sheet.clone();
+    let out = &config.output;
+    let (report, masks, sheet) = (out.report.clone(), out.masks.clone(), out.contact_sheet.clone());
     let plan = Session::new(config, &args.prompts).and_then(|session| {
         let source = session.source()?;
         let sink = session.sink(source.is_live(), args.overwrite)?;

@@ -1,10 +1,11 @@
 //! `sonomask segment`: stills in, masks and pictures out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use image::ExtendedColorType;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::prompts::{PromptArgs, prompts_of};
@@ -19,6 +20,7 @@ use crate::pipeline::file_safe;
 use crate::segment::Segmenter;
 use crate::stage::StageTimes;
 use crate::state::AiState;
+use crate::whole;
 
 /// Segment still pictures (PNG, JPEG, TIFF, BMP, PNM, DICOM, MetaImage); of a loop, every frame.
 #[derive(Debug, clap::Args)]
@@ -73,11 +75,15 @@ pub fn run(args: &Args) -> Result<Exit> {
     let mut tensors = Tensors::new();
     let mut failed = Vec::new();
     let mut results = Vec::new();
-    let mut written = std::collections::BTreeSet::new();
+    let inputs: BTreeSet<PathBuf> = args.images.iter().filter_map(|i| i.canonicalize().ok()).collect();
+    let mut written = BTreeSet::new();
     for path in &args.images {
         let done = each_frame(path, |name, frame| {
-            if !written.insert(name.to_owned()) {
-                bail!("another input has the name `{name}` already; its results would be overwritten");
+            let masks = classes.iter().map(|c| format!("{name}.{}", file_safe(&c.name)));
+            if let Some(twice) =
+                std::iter::once(name.to_owned()).chain(masks).find(|n| !written.insert(n.clone()))
+            {
+                bail!("another input or class has written `{twice}.png` already; it would be overwritten");
             }
             let rgba = rgba_of(frame);
             let masks = segment(model.as_mut(), &rgba, &prompts, args.logits.is_some())?;
@@ -94,16 +100,11 @@ pub fn run(args: &Args) -> Result<Exit> {
                 results.push((name.to_owned(), class.clone(), score, presence, area_px, bounds));
                 let pixels: Vec<u8> = found.mask.data().iter().map(|v| v * 255).collect();
                 let file = args.out.join(format!("{name}.{}.png", file_safe(class)));
-                save(&file, &pixels, frame.width, frame.height, image::ExtendedColorType::L8)?;
+                save(&inputs, &file, &pixels, frame.width, frame.height, ExtendedColorType::L8)?;
             }
             let picture = draw(&mut overlay, rgba, masks)?;
-            save(
-                &args.out.join(format!("{name}.png")),
-                &picture.data,
-                picture.width,
-                picture.height,
-                image::ExtendedColorType::Rgb8,
-            )
+            let file = args.out.join(format!("{name}.png"));
+            save(&inputs, &file, &picture.data, picture.width, picture.height, ExtendedColorType::Rgb8)
         });
         if let Err(e) = done {
             super::say(&format!("{e:#}: {}", path.display()));
@@ -195,16 +196,19 @@ fn draw(overlay: &mut Overlay, mut picture: Rgba, masks: Vec<ClassMask>) -> Resu
     Ok(Rgb::from(&view.as_view()))
 }
 
-fn save(path: &Path, data: &[u8], w: usize, h: usize, color: image::ExtendedColorType) -> Result<()> {
-    image::save_buffer_with_format(
-        path,
-        data,
-        u32::try_from(w)?,
-        u32::try_from(h)?,
-        color,
-        image::ImageFormat::Png,
-    )
-    .with_context(|| format!("cannot write: {}", path.display()))
+/// Writes a picture, but never over an input.
+fn save(
+    inputs: &BTreeSet<PathBuf>,
+    path: &Path,
+    data: &[u8],
+    w: usize,
+    h: usize,
+    color: ExtendedColorType,
+) -> Result<()> {
+    if path.canonicalize().is_ok_and(|p| inputs.contains(&p)) {
+        bail!("the output would replace an input: {}", path.display());
+    }
+    whole::write_png(path, data, w, h, color).with_context(|| format!("cannot write: {}", path.display()))
 }
 
 fn write_tensors(file: &Path, tensors: &Tensors) -> Result<()> {

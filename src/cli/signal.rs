@@ -1,25 +1,50 @@
 //! Ctrl-C and termination, asked for politely.
 
+use std::sync::OnceLock;
+
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
-/// Completes at the first SIGINT or SIGTERM. A second one ends the process at once.
-pub async fn stop() {
-    wait().await;
-    tracing::info!("stopping; once more to end at once");
-    tokio::spawn(async {
-        wait().await;
-        std::process::exit(130);
-    });
-}
+static STOP: OnceLock<watch::Receiver<bool>> = OnceLock::new();
 
-async fn wait() {
+/// From now on the first SIGINT or SIGTERM asks the work to end, and the second ends the process at once. To be called
+/// on a tokio runtime; later calls do nothing.
+pub fn install() {
+    let (ask, asked) = watch::channel(false);
+    if STOP.set(asked).is_err() {
+        return;
+    }
     let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         // Without handlers the signals keep their default action, which ends the process.
-        return std::future::pending().await;
+        return;
     };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+            }
+            if ask.send_replace(true) {
+                std::process::exit(130);
+            }
+            tracing::info!("stopping; once more to end at once");
+        }
+    });
+}
+
+/// Completes when the work shall end.
+pub async fn stop() {
+    if let Some(mut asked) = STOP.get().cloned()
+        && asked.wait_for(|stop| *stop).await.is_ok()
+    {
+        return;
     }
+    // Without handlers there is nothing to wait for.
+    std::future::pending().await
+}
+
+/// Whether the work shall end.
+pub fn stopped() -> bool {
+    STOP.get().is_some_and(|asked| *asked.borrow())
 }

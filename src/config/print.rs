@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use super::Config;
+use super::read::Effective;
 
+/// Settings that are paths. They are printed whole, so that the text means the same wherever it is saved.
+const PATHS: &[&str] = &["weights", "masks", "report", "contact_sheet", "mask_prompt", "path"];
 /// Keys whose values are not for a log.
 const HIDDEN: &[&str] = &["passphrase", "password"];
 
@@ -33,9 +36,19 @@ impl Config {
             let _ = if HIDDEN.contains(&e.key.as_str()) {
                 writeln!(out, "# {key} = (hidden) # {}", e.at)
             } else {
-                writeln!(out, "{key} = {} # {}", e.value, e.at.to_string().replace(char::is_control, "?"))
+                writeln!(out, "{key} = {} # {}", shown(e), e.at.to_string().replace(char::is_control, "?"))
             };
         }
         out
+    }
+}
+
+fn shown(e: &Effective) -> toml::Value {
+    match &e.value {
+        toml::Value::String(path) if PATHS.contains(&e.key.as_str()) && !path.is_empty() => {
+            let path = e.at.resolve(path);
+            toml::Value::String(std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned())
+        }
+        other => other.clone(),
     }
 }

@@ -97,7 +97,6 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "h264parse",
             "h265parse",
             "kmssink",
-            "mpeg2dec",
             "mpegtsmux",
             "mpegvideoparse",
             "openh264dec",

@@ -17,11 +17,21 @@ const SHORTEST: gst::ClockTime = gst::ClockTime::from_useconds(100);
 /// The element in a recording's description whose caps are fixed to the first frame's size.
 const FIXED: &str = "sonomask_fixed";
 
-/// A file being written: under a temporary name until it is whole.
+/// A file being written: under a temporary name until it is whole. Dropped without an end, it is removed.
 #[derive(Debug)]
 pub struct Recording {
     target: PathBuf,
     part: PathBuf,
+    ended: bool,
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if !self.ended {
+            // It may never have been written, or its folder is gone; there is nothing left to save.
+            std::fs::remove_file(&self.part).ok();
+        }
+    }
 }
 
 /// What is left of a recording.
@@ -51,7 +61,7 @@ impl Recording {
         let name = target.file_name().ok_or_else(|| refuse("it names no file".into()))?.to_string_lossy();
         let part = target.with_file_name(format!(".{name}.part"));
         std::fs::File::create(&part).map_err(|e| refuse(e.to_string()))?;
-        Ok(Self { target: target.to_owned(), part })
+        Ok(Self { target: target.to_owned(), part, ended: false })
     }
 
     /// Where the sink writes for now.
@@ -59,26 +69,17 @@ impl Recording {
         &self.part
     }
 
-    /// Removes what was written: nothing of it is worth keeping.
-    ///
-    /// # Errors
-    /// Never; the result has the shape of [`Recording::end`]'s.
-    pub fn discard(self) -> Result<Left, MediaError> {
-        std::fs::remove_file(&self.part).ok();
-        Ok(Left::Nothing)
-    }
-
     /// Gives the file its name: its own if `whole`, one with `.incomplete` before the extension if not.
     ///
     /// # Errors
     /// If renaming fails; the file then stays under its temporary name, which the message gives.
-    pub fn end(self, whole: bool) -> Result<Left, MediaError> {
+    pub fn end(mut self, whole: bool) -> Result<Left, MediaError> {
         let size = std::fs::metadata(&self.part).map_or(0, |m| m.len());
         if size == 0 {
             // Reserved but never written to.
-            std::fs::remove_file(&self.part).ok();
             return Ok(Left::Nothing);
         }
+        self.ended = true;
         let name = if whole { self.target.clone() } else { incomplete(&self.target) };
         std::fs::rename(&self.part, &name).map_err(|e| MediaError::Output {
             path: name.clone(),

@@ -16,6 +16,11 @@ pub enum Phase {
     Starting,
     /// Frames are being segmented.
     Live,
+    /// The model works, but the prompts do not fit these frames (a box outside the picture, say).
+    Unfit {
+        /// What does not fit.
+        reason: Arc<str>,
+    },
     /// Frames pass through without masks.
     Off {
         /// What happened, for the banner, the log and the report.
@@ -78,15 +83,25 @@ impl Ai {
 
     /// The model failed; logged and noted once for every change of reason.
     pub fn off(&self, reason: &str, for_good: bool) {
-        let phase = Phase::Off { reason: reason.into(), for_good };
-        if self.change(phase) {
-            tracing::error!(for_good, "AI OFF: {reason}");
-            let at = glib::DateTime::now_utc().and_then(|t| t.format("%Y-%m-%dT%H:%M:%S.%fZ"));
-            let at = at.map_or_else(|_| String::new(), Into::into);
-            let mut events = self.events.lock();
-            if events.len() < MAX_EVENTS {
-                events.push(OffEvent { at, reason: reason.to_owned() });
-            }
+        if self.change(Phase::Off { reason: reason.into(), for_good }) {
+            self.note(reason);
+        }
+    }
+
+    /// The prompts do not fit the frame; logged and noted once for every change of reason. The next frame may fit.
+    pub fn unfit(&self, reason: &str) {
+        if self.change(Phase::Unfit { reason: reason.into() }) {
+            self.note(reason);
+        }
+    }
+
+    fn note(&self, reason: &str) {
+        tracing::error!("AI OFF: {reason}");
+        let at = glib::DateTime::now_utc().and_then(|t| t.format("%Y-%m-%dT%H:%M:%S.%fZ"));
+        let at = at.map_or_else(|_| String::new(), Into::into);
+        let mut events = self.events.lock();
+        if events.len() < MAX_EVENTS {
+            events.push(OffEvent { at, reason: reason.to_owned() });
         }
     }
 
@@ -106,7 +121,7 @@ impl Ai {
             return false;
         }
         let accepting = match &to {
-            Phase::Live => true,
+            Phase::Live | Phase::Unfit { .. } => true,
             Phase::Starting => self.patient,
             Phase::Off { for_good, .. } => self.patient && !for_good,
         };

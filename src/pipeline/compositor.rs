@@ -138,7 +138,7 @@ impl Compositor {
     fn state_of(&self, shown: &Shown) -> AiState {
         match (self.exchange.ai().phase(), shown) {
             (Phase::Starting, _) => AiState::Starting,
-            (Phase::Off { reason, .. }, _) => AiState::Off(reason.to_string()),
+            (Phase::Off { reason, .. } | Phase::Unfit { reason }, _) => AiState::Off(reason.to_string()),
             (Phase::Live, Shown::Nothing) => AiState::Delayed,
             (Phase::Live, _) => AiState::Live,
         }

@@ -204,7 +204,7 @@ impl Exchange {
     pub fn pass(&self, job: Job) {
         if let Some(ticket) = job.ticket {
             let why = match self.ai.phase() {
-                Phase::Off { reason, .. } => Why::Off(reason),
+                Phase::Off { reason, .. } | Phase::Unfit { reason } => Why::Off(reason),
                 Phase::Starting | Phase::Live => Why::Starting,
             };
             ticket.resolve(Outcome::Bare(job.frame, why));

@@ -161,6 +161,7 @@ pub async fn run(
     };
     let event = control.go(plan.tick, |duration| observe(&snapshot(duration)), stop).await;
     let mut ended = event.ended();
+    let source_ended = exchange.ended();
     let sink_ok = match control.finish(&exchange, &event, done).await {
         Ok(()) => true,
         Err(reason) => {
@@ -175,7 +176,7 @@ pub async fn run(
     }
     let frames = recorder.counts();
     // Sinks complain in their own ways when they are closed before the first frame.
-    if frames.entered == 0 && !matches!(event, Event::Stop | Event::SourceLost(_)) {
+    if frames.entered == 0 && source_ended && matches!(event, Event::End | Event::SinkLost(_)) {
         ended = Ended::Failed("the source gave no frame".into());
     }
     observe(&snapshot(None));
@@ -188,9 +189,10 @@ pub async fn run(
     let SidecarEnd { dropped, error: sidecar_error } = sidecar.unwrap_or_default();
     control.sink.shut_down();
     let whole = sink_ok && !matches!(ended, Ended::Failed(_));
-    let left = plan
-        .recording
-        .map_or(Ok(Left::Nothing), |r| if frames.out == 0 { r.discard() } else { r.end(whole) })?;
+    let left = match plan.recording {
+        Some(recording) if frames.out > 0 => recording.end(whole)?,
+        _ => Left::Nothing,
+    };
     let report = Report::from(ReportInput {
         input: plan.input,
         output: plan.output,

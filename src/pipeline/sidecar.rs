@@ -3,9 +3,8 @@
 //! A thread of its own writes them, so that a slow disk never holds up a frame: a live run drops (and counts) what
 //! the disk cannot take, a recording waits.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -13,12 +12,16 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use gstreamer as gst;
 use parking_lot::Mutex;
+use tempfile::NamedTempFile;
 
 use crate::frame::{FrameMeta, Rgb};
 use crate::mask::Segmentation;
 use crate::media::StreamFormat;
 use crate::overlay::{Tile, contact_sheet};
+use crate::whole;
 
+/// Masks as lines of JSON.
+const LINES: &str = "masks.jsonl";
 /// Items that may wait for the disk.
 const DEPTH: usize = 8;
 /// Tiles on a contact sheet, at most twice as many while the length is not known.
@@ -131,7 +134,7 @@ impl Sidecar {
             let refuse = |e: std::io::Error| format!("cannot write the masks: {e}: {}", dir.display());
             std::fs::create_dir_all(dir).map_err(refuse)?;
             if *format == MaskFormat::Rle {
-                lines = Some(BufWriter::new(File::create(dir.join("masks.jsonl")).map_err(refuse)?));
+                lines = Some(BufWriter::new(whole::begin(&dir.join(LINES)).map_err(refuse)?));
             }
         }
         let (sender, receiver) = bounded(DEPTH);
@@ -169,7 +172,7 @@ impl Sidecar {
 
 struct Writer {
     config: SidecarConfig,
-    lines: Option<BufWriter<File>>,
+    lines: Option<BufWriter<NamedTempFile>>,
     tiles: Vec<(u64, Rgb, String)>,
     shared: Arc<Shared>,
 }
@@ -219,7 +222,8 @@ impl Writer {
             } else {
                 let path = dir.join(format!("{:06}_{}.png", segmentation.frame.id.seq, file_safe(class)));
                 let pixels: Vec<u8> = found.mask.data().iter().map(|&v| v * 255).collect();
-                save(&path, &pixels, w, h, image::ExtendedColorType::L8)?;
+                whole::write_png(&path, &pixels, w, h, image::ExtendedColorType::L8)
+                    .map_err(|e| format!("cannot write: {e}: {}", path.display()))?;
             }
         }
         Ok(())
@@ -249,8 +253,10 @@ impl Writer {
     }
 
     fn finish(&mut self) -> Result<(), String> {
-        if let (Some(lines), Some((dir, _))) = (&mut self.lines, &self.config.masks) {
-            lines.flush().map_err(|e| format!("cannot write the masks: {e}: {}", dir.display()))?;
+        if let (Some(lines), Some((dir, _))) = (self.lines.take(), &self.config.masks) {
+            let refuse = |e: std::io::Error| format!("cannot write the masks: {e}: {}", dir.display());
+            let file = lines.into_inner().map_err(|e| refuse(e.into_error()))?;
+            file.persist(dir.join(LINES)).map_err(|e| refuse(e.error))?;
         }
         let Some(path) = &self.config.contact_sheet else { return Ok(()) };
         if self.tiles.is_empty() {
@@ -259,14 +265,9 @@ impl Writer {
         let tiles: Vec<Tile<'_>> =
             self.tiles.iter().map(|(_, image, caption)| Tile { image, caption }).collect();
         let sheet = contact_sheet(&tiles, COLUMNS).map_err(|e| e.to_string())?;
-        save(path, &sheet.data, sheet.width, sheet.height, image::ExtendedColorType::Rgb8)
+        whole::write_png(path, &sheet.data, sheet.width, sheet.height, image::ExtendedColorType::Rgb8)
+            .map_err(|e| format!("cannot write: {e}: {}", path.display()))
     }
-}
-
-fn save(path: &Path, data: &[u8], w: usize, h: usize, color: image::ExtendedColorType) -> Result<(), String> {
-    let side = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
-    image::save_buffer_with_format(path, data, side(w), side(h), color, image::ImageFormat::Png)
-        .map_err(|e| format!("cannot write: {e}: {}", path.display()))
 }
 
 fn shrink(rgb: Rgb) -> Rgb {

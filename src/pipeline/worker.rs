@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use super::exchange::Exchange;
 use super::sidecar::SidecarHandle;
 use super::ticket::Job;
-use crate::mask::Segmentation;
-use crate::segment::{ModelInfo, Prompt, Segmenter};
+use crate::mask::{ClassMask, Segmentation};
+use crate::segment::{ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::stage::{Stage, StageTimes};
 
 /// Longest pause between two attempts to start the model.
@@ -59,6 +59,14 @@ struct Current {
     /// Rises when a stuck thread is given up; that thread may then change nothing any more.
     generation: u64,
     activity: Activity,
+}
+
+/// Why a frame has no masks.
+enum Failure {
+    /// The model is fine, the request is not; another model would say the same.
+    Unfit(String),
+    /// The model may be broken.
+    Broken(String),
 }
 
 /// The worker as the rest of the run sees it.
@@ -204,6 +212,7 @@ impl Worker {
 
     /// Segments frames until told to stop (`None`) or until the model fails (the reason).
     fn serve(&self, model: &mut dyn Segmenter, parker: &Parker, generation: u64) -> Option<String> {
+        let mut unfit = false;
         loop {
             if self.stop.load(Ordering::SeqCst) || !self.is_mine(generation) {
                 return None;
@@ -220,6 +229,9 @@ impl Worker {
             match found {
                 Ok(masks) => {
                     self.failures.store(0, Ordering::SeqCst);
+                    if std::mem::take(&mut unfit) {
+                        self.exchange.ai().live();
+                    }
                     let segmentation = Arc::new(Segmentation { frame: job.frame.meta, masks, times });
                     if let Some(sidecar) = &self.sidecar {
                         sidecar.masks(segmentation.clone());
@@ -227,7 +239,13 @@ impl Worker {
                     self.exchange.recorder().record(|d| d.record_stages(&times));
                     self.exchange.publish(job, segmentation);
                 }
-                Err(reason) => {
+                Err(Failure::Unfit(reason)) => {
+                    unfit = true;
+                    self.exchange.ai().unfit(&reason);
+                    self.exchange.forget_newest();
+                    self.exchange.pass(job);
+                }
+                Err(Failure::Broken(reason)) => {
                     // Named before the frame is let go, so that its banner can say why.
                     self.exchange.ai().off(&reason, false);
                     self.exchange.pass(job);
@@ -242,16 +260,20 @@ impl Worker {
         model: &mut dyn Segmenter,
         job: &Job,
         times: &mut StageTimes,
-    ) -> Result<Vec<crate::mask::ClassMask>, String> {
+    ) -> Result<Vec<ClassMask>, Failure> {
         let frame = &job.frame;
-        catch_unwind(AssertUnwindSafe(|| {
+        let found = catch_unwind(AssertUnwindSafe(|| {
             frame
                 .format
                 .with_view(&frame.buffer, |view| model.segment(view, &self.config.prompts, false, times))
-                .map_err(|e| e.to_string())?
-                .map_err(|e| e.to_string())
-        }))
-        .unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))))
+        }));
+        match found {
+            Ok(Ok(Ok(masks))) => Ok(masks),
+            Ok(Ok(Err(SegmentError::Prompt(e)))) => Err(Failure::Unfit(e.to_string())),
+            Ok(Ok(Err(e))) => Err(Failure::Broken(e.to_string())),
+            Ok(Err(e)) => Err(Failure::Broken(e.to_string())),
+            Err(panic) => Err(Failure::Broken(format!("panic: {}", panic_text(&*panic)))),
+        }
     }
 
     /// Notes a failure; the pause before the next attempt, or `None` if there is none.

@@ -1,0 +1,48 @@
+//! Files that are whole or not there.
+
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+/// A file beside `path` that takes its name with [`NamedTempFile::persist`], with a file's usual permissions.
+///
+/// # Errors
+/// If the folder cannot be made or written to.
+pub fn begin(path: &Path) -> io::Result<NamedTempFile> {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(dir)?;
+    tempfile::Builder::new().prefix(".sonomask-").permissions(Permissions::from_mode(0o644)).tempfile_in(dir)
+}
+
+/// Writes `bytes` to `path`; a reader never sees a part of them.
+///
+/// # Errors
+/// If the folder or the file cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = begin(path)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Writes a picture of `width * height` pixels of `color` as PNG.
+///
+/// # Errors
+/// A size that does not fit the data, or what [`write`] says.
+pub fn write_png(
+    path: &Path,
+    data: &[u8],
+    width: usize,
+    height: usize,
+    color: image::ExtendedColorType,
+) -> io::Result<()> {
+    let side = |v: usize| u32::try_from(v).map_err(io::Error::other);
+    let mut png = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new(&mut png);
+    image::ImageEncoder::write_image(encoder, data, side(width)?, side(height)?, color)
+        .map_err(io::Error::other)?;
+    write(path, &png)
+}
