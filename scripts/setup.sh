@@ -8,7 +8,7 @@ PACKAGES=(
     ca-certificates pkg-config g++ python3-pip
     libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-tools
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
-    gstreamer1.0-libav
+    gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-gl
 )
 RUST_MINIMUM=1.92
 PYTHON=${PYTHON:-python3}

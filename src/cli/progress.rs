@@ -63,8 +63,6 @@ impl Progress {
         let seconds = now.elapsed.saturating_sub(self.last.0).as_secs_f64();
         let fps = if seconds > 0.0 { f.out.saturating_sub(self.last.1) as f64 / seconds } else { 0.0 };
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
-        let latency = &now.distributions.capture_to_push;
-        let age = &now.distributions.mask_age;
         let ai = match &now.phase {
             Phase::Starting => "AI STARTING".to_owned(),
             Phase::Live => "AI LIVE".to_owned(),
@@ -75,9 +73,9 @@ impl Progress {
             "{fps:.1}/s, {} segmented, {} without a mask{lost}; capture to push {:.1} ms (p99 {:.1}), mask age p95 {:.0} ms; {ai}",
             f.segmented,
             f.passed_through,
-            ms(latency.quantile(0.5)),
-            ms(latency.quantile(0.99)),
-            ms(age.quantile(0.95)),
+            ms(now.latency.push_p50),
+            ms(now.latency.push_p99),
+            ms(now.latency.age_p95),
         )
     }
 }

@@ -39,7 +39,7 @@ impl Drop for Recording {
 pub enum Left {
     /// The whole file, under its own name.
     Whole(PathBuf),
-    /// A playable beginning, under a name that says so.
+    /// A beginning, under a name that says so.
     Incomplete(PathBuf),
     /// Nothing worth keeping.
     Nothing,
@@ -60,6 +60,12 @@ impl Recording {
         }
         let name = target.file_name().ok_or_else(|| refuse("it names no file".into()))?.to_string_lossy();
         let part = target.with_file_name(format!(".{name}.part"));
+        if std::fs::metadata(&part).is_ok_and(|m| m.len() > 0) {
+            // What a crash left may be all there is of an examination.
+            let kept = free_name(&incomplete(target));
+            std::fs::rename(&part, &kept).map_err(|e| refuse(e.to_string()))?;
+            tracing::warn!("an earlier recording was cut off; what there is of it: {}", kept.display());
+        }
         std::fs::File::create(&part).map_err(|e| refuse(e.to_string()))?;
         Ok(Self { target: target.to_owned(), part, ended: false })
     }
@@ -80,7 +86,7 @@ impl Recording {
             return Ok(Left::Nothing);
         }
         self.ended = true;
-        let name = if whole { self.target.clone() } else { incomplete(&self.target) };
+        let name = if whole { self.target.clone() } else { free_name(&incomplete(&self.target)) };
         std::fs::rename(&self.part, &name).map_err(|e| MediaError::Output {
             path: name.clone(),
             reason: format!("{e}; the recording stays at {}", self.part.display()),
@@ -97,6 +103,14 @@ fn incomplete(target: &Path) -> PathBuf {
         None => format!("{stem}.incomplete"),
     };
     target.with_file_name(name)
+}
+
+/// `name`, or where that is taken the first free one of `name-2`, `name-3`, ... before the extension.
+fn free_name(name: &Path) -> PathBuf {
+    let stem = name.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = name.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+    let others = (2u32..).map(|n| name.with_file_name(format!("{stem}-{n}{extension}")));
+    std::iter::once(name.to_owned()).chain(others).find(|p| !p.exists()).unwrap_or_else(|| name.to_owned())
 }
 
 /// A pipeline that begins with the product's appsrc.
@@ -212,7 +226,6 @@ impl Feed {
         let Some(fixed) = &self.fixed else { return };
         let even = |v: u32| i32::try_from(v.next_multiple_of(2)).unwrap_or(i32::MAX);
         let caps = gst_video::VideoCapsBuilder::new()
-            .format(gst_video::VideoFormat::I420)
             .width(even(format.info.width()))
             .height(even(format.info.height()))
             .pixel_aspect_ratio(gst::Fraction::new(1, 1))

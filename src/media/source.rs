@@ -8,6 +8,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
+use parking_lot::Mutex;
 
 use super::MediaError;
 use super::format::{accepted_caps, video_format};
@@ -44,10 +45,18 @@ pub struct SourcePipeline {
     reader: Option<Reader>,
 }
 
-#[derive(Debug)]
 struct Reader {
     stop: Arc<AtomicBool>,
+    error: Arc<Mutex<Option<String>>>,
+    appsrc: gst_app::AppSrc,
+    waiting: Option<Box<dyn CineReader>>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("started", &self.waiting.is_none()).finish_non_exhaustive()
+    }
 }
 
 impl SourcePipeline {
@@ -65,10 +74,10 @@ impl SourcePipeline {
         Ok(Self { pipeline, appsink, live, reader: None })
     }
 
-    /// Feeds the frames of `reader` from a thread of their own, so that they take the same way as any other source.
+    /// Feeds the frames of `reader` from a thread of their own (see [`SourcePipeline::start_reader`]), so that they take the same way as any other source.
     ///
     /// # Errors
-    /// If an element is missing or the thread cannot start.
+    /// If an element is missing.
     pub fn from_reader(reader: Box<dyn CineReader>, pace: Pace, gray: bool) -> Result<Self, MediaError> {
         let appsrc = gst_app::AppSrc::builder()
             .name("reader")
@@ -90,16 +99,41 @@ impl SourcePipeline {
         bin.add_pad(&ghost)
             .map_err(|e| MediaError::Link { what: "the cine reader", reason: e.to_string() })?;
         let mut source = Self::from_bin(bin, false, pace, gray)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::Builder::new()
-            .name("cine-reader".into())
-            .spawn({
-                let stop = stop.clone();
-                move || feed(reader, &appsrc, &stop)
-            })
-            .map_err(|e| MediaError::Thread(e.to_string()))?;
-        source.reader = Some(Reader { stop, thread: Some(thread) });
+        source.reader = Some(Reader {
+            stop: Arc::default(),
+            error: Arc::default(),
+            appsrc,
+            waiting: Some(reader),
+            thread: None,
+        });
         Ok(source)
+    }
+
+    /// Starts the cine reader's thread, if this source has one. To be called once the pipeline is at least paused: only
+    /// then does stopping the pipeline wake a reader that waits for room.
+    pub fn start_reader(&mut self) {
+        let Some(reader) = &mut self.reader else { return };
+        let Some(frames) = reader.waiting.take() else { return };
+        let (appsrc, stop, error) = (reader.appsrc.clone(), reader.stop.clone(), reader.error.clone());
+        let thread = std::thread::Builder::new().name("cine-reader".into()).spawn(move || {
+            if let Err(reason) = feed(frames, &appsrc, &stop) {
+                *error.lock() = Some(reason);
+            }
+            // An error here means the pipeline is being stopped, and then nobody waits for the end of the stream.
+            appsrc.end_of_stream().ok();
+        });
+        match thread {
+            Ok(thread) => reader.thread = Some(thread),
+            Err(e) => {
+                *reader.error.lock() = Some(format!("cannot start a thread: {e}"));
+                reader.appsrc.end_of_stream().ok();
+            }
+        }
+    }
+
+    /// Why the cine reader ended before the last frame, if it did. The frames before were sent.
+    pub fn reader_error(&self) -> Option<String> {
+        self.reader.as_ref()?.error.lock().clone()
     }
 
     /// Installs the callbacks. They run on the streaming thread and must not block.
@@ -183,40 +217,23 @@ fn appsink(sync: bool, gray: bool) -> gst_app::AppSink {
     appsink
 }
 
-fn feed(mut reader: Box<dyn CineReader>, appsrc: &gst_app::AppSrc, stop: &AtomicBool) {
+/// Sends every frame; the error of the first that cannot be sent.
+fn feed(mut reader: Box<dyn CineReader>, appsrc: &gst_app::AppSrc, stop: &AtomicBool) -> Result<(), String> {
     let mut shape = None;
     while !stop.load(Ordering::Acquire) {
-        let frame = match reader.next_frame() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break,
-            Err(e) => {
-                gst::element_error!(appsrc, gst::StreamError::Decode, ("{e}"));
-                return;
-            }
-        };
+        let Some(frame) = reader.next_frame().map_err(|e| e.to_string())? else { break };
         let now = (frame.format, frame.width, frame.height);
+        let unusable = || format!("a frame of {}x{} pixels cannot be sent", now.1, now.2);
         if shape != Some(now) {
-            let Some(caps) = caps_of(&frame) else {
-                gst::element_error!(
-                    appsrc,
-                    gst::StreamError::Format,
-                    ("a frame of {}x{}", frame.width, frame.height)
-                );
-                return;
-            };
-            appsrc.set_caps(Some(&caps));
+            appsrc.set_caps(Some(&caps_of(&frame).ok_or_else(unusable)?));
             shape = Some(now);
         }
-        let Some(buffer) = buffer_of(frame) else {
-            gst::element_error!(appsrc, gst::StreamError::Format, ("a frame does not fit its size"));
-            return;
-        };
+        let buffer = buffer_of(frame).ok_or_else(unusable)?;
         if appsrc.push_buffer(buffer).is_err() {
-            return; // flushing: the pipeline is being stopped
+            break; // flushing: the pipeline is being stopped
         }
     }
-    // An error here means the pipeline is being stopped, and then nobody waits for the end of the stream.
-    appsrc.end_of_stream().ok();
+    Ok(())
 }
 
 fn caps_of(frame: &CineFrame) -> Option<gst::Caps> {

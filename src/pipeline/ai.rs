@@ -83,7 +83,9 @@ impl Ai {
 
     /// The model failed; logged and noted once for every change of reason.
     pub fn off(&self, reason: &str, for_good: bool) {
-        if self.change(Phase::Off { reason: reason.into(), for_good }) {
+        // That there is no further attempt is no further failure.
+        let known = matches!(&*self.phase.lock(), Phase::Off { reason: known, .. } if &**known == reason);
+        if self.change(Phase::Off { reason: reason.into(), for_good }) && !known {
             self.note(reason);
         }
     }

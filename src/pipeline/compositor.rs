@@ -58,6 +58,8 @@ pub struct Compositor {
     pub sidecar: Option<SidecarHandle>,
     /// Lets the source go on when there is room again.
     pub pump: Box<dyn Fn() + Send>,
+    /// A mask was refused by the overlay; said once.
+    pub refused: bool,
 }
 
 impl Compositor {
@@ -93,9 +95,10 @@ impl Compositor {
                 let state = self.state_of(&shown);
                 (frame, shown, state)
             }
-            DisplayItem::When(ticket) => match self.wait(&ticket) {
+            DisplayItem::When(ticket) => match self.wait(&ticket).inspect(|o| self.exchange.taken(o)) {
                 None => return self.exchange.recorder().drop_stop(),
                 Some(Outcome::Evicted) => return self.exchange.recorder().drop_model(),
+                Some(Outcome::Late) => return self.exchange.recorder().drop_display(),
                 Some(Outcome::Segmented(frame, segmentation)) => match Paired::new(&frame.meta, segmentation)
                 {
                     Ok(paired) => (frame, Shown::Own(paired), AiState::Live),
@@ -122,13 +125,12 @@ impl Compositor {
             if self.exchange.stopping() {
                 return None;
             }
-            // Room may come free in the appsink while the model works.
             self.parker.park();
         }
     }
 
     fn newest_for(&self, frame: &SourceFrame) -> Shown {
-        let Some(newest) = self.exchange.newest() else { return Shown::Nothing };
+        let Some(newest) = self.exchange.newest_for(frame.meta.id) else { return Shown::Nothing };
         if newest.frame.id == frame.meta.id {
             return Paired::new(&frame.meta, newest).map_or(Shown::Nothing, Shown::Own);
         }
@@ -171,7 +173,9 @@ impl Compositor {
         let segmentation = match drawn {
             Ok(Ok(())) => shown.segmentation(),
             Ok(Err(e)) => {
-                tracing::error!("frame {}: {e}", meta.id);
+                if !std::mem::replace(&mut self.refused, true) {
+                    tracing::error!("frame {}: {e} (said once)", meta.id);
+                }
                 None
             }
             Err(e) => {
@@ -193,11 +197,12 @@ impl Compositor {
             // The sink is flushing or broken; the bus has the reason.
             return recorder.drop_sink();
         }
-        let now = Instant::now();
+        let taken = Instant::now().saturating_duration_since(meta.capture.mono);
+        recorder.pushed_after(taken);
         recorder.frame_out(segmentation.is_some());
         recorder.record(|d| {
             d.record_stages(&times);
-            d.capture_to_push.record(now.saturating_duration_since(meta.capture.mono));
+            d.capture_to_push.record(taken);
             if segmentation.is_some() {
                 d.mask_age.record(shown.age());
             }

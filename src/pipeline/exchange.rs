@@ -5,15 +5,18 @@
 //! * Every frame that enters either leaves or is counted as dropped.
 //! * A mask reaches a frame only through [`Ticket`] (its own) or `newest` (aged by [`crate::mask::Aged`]).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
 use crossbeam::sync::{Parker, Unparker};
+use parking_lot::Mutex;
 
 use super::ai::{Ai, Phase};
 use super::ticket::{DisplayItem, Job, Outcome, SourceFrame, Ticket, Why};
+use crate::frame::FrameId;
 use crate::mask::Segmentation;
 use crate::telemetry::Recorder;
 
@@ -35,8 +38,8 @@ pub enum QueueMode {
     Lossless,
 }
 
-/// Places for tickets while a live source runs ahead of the model. A ticket is a few bytes; its frame's pixels
-/// are gone as soon as it is evicted from the model's queue.
+/// Places for tickets while a live source runs ahead of the model. A ticket is a few bytes; its frame's pixels are gone
+/// as soon as it is evicted from the model's queue, and finished frames are limited by `display_depth`.
 const LIVE_TICKETS: usize = 1024;
 
 /// Sizes and modes of the hand-off.
@@ -58,7 +61,11 @@ pub struct Exchange {
     config: ExchangeConfig,
     display: ArrayQueue<DisplayItem>,
     inference: ArrayQueue<Job>,
-    newest: ArcSwapOption<Segmentation>,
+    /// Latest masks, oldest first: as many as frames may be on their way to the screen, so that a display that lags
+    /// behind the model still finds masks that are not of later frames.
+    newest: Mutex<VecDeque<Arc<Segmentation>>>,
+    /// Finished frames that wait behind their tickets.
+    held: AtomicUsize,
     compositor: Unparker,
     worker: ArcSwap<Unparker>,
     ended: AtomicBool,
@@ -81,7 +88,8 @@ impl Exchange {
             config,
             display: ArrayQueue::new(display.max(1)),
             inference: ArrayQueue::new(inference.max(1)),
-            newest: ArcSwapOption::empty(),
+            newest: Mutex::default(),
+            held: AtomicUsize::new(0),
             compositor: parker.unparker().clone(),
             worker: ArcSwap::from_pointee(Parker::new().unparker().clone()),
             ended: AtomicBool::new(false),
@@ -192,10 +200,14 @@ impl Exchange {
     pub fn publish(&self, job: Job, segmentation: Arc<Segmentation>) {
         self.recorder.frame_segmented();
         match job.ticket {
-            Some(ticket) => {
-                ticket.resolve(Outcome::Segmented(job.frame, segmentation));
+            Some(ticket) => self.resolve(&ticket, Outcome::Segmented(job.frame, segmentation)),
+            None => {
+                let mut newest = self.newest.lock();
+                if newest.len() > self.config.display_depth + self.config.model_depth {
+                    newest.pop_front();
+                }
+                newest.push_back(segmentation);
             }
-            None => self.newest.store(Some(segmentation)),
         }
         self.compositor.unpark();
     }
@@ -207,8 +219,26 @@ impl Exchange {
                 Phase::Off { reason, .. } | Phase::Unfit { reason } => Why::Off(reason),
                 Phase::Starting | Phase::Live => Why::Starting,
             };
-            ticket.resolve(Outcome::Bare(job.frame, why));
+            self.resolve(&ticket, Outcome::Bare(job.frame, why));
             self.compositor.unpark();
+        }
+    }
+
+    /// Decides a ticket. Where the source does not wait, finished frames that a slow sink has not taken are limited, or the
+    /// picture would fall seconds behind.
+    fn resolve(&self, ticket: &Ticket, outcome: Outcome) {
+        let live = self.config.queue == QueueMode::Latest;
+        let late = live && self.held.fetch_add(1, Ordering::SeqCst) >= self.config.display_depth;
+        let decided = ticket.resolve(if late { Outcome::Late } else { outcome });
+        if live && (late || !decided) {
+            self.held.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The compositor has taken a decided frame.
+    pub fn taken(&self, outcome: &Outcome) {
+        if self.config.queue == QueueMode::Latest && outcome.holds_pixels() {
+            self.held.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -221,7 +251,7 @@ impl Exchange {
 
     /// Forgets the newest mask: it must not outlive the model that made it.
     pub fn forget_newest(&self) {
-        self.newest.store(None);
+        self.newest.lock().clear();
         self.compositor.unpark();
     }
 
@@ -232,8 +262,8 @@ impl Exchange {
         self.display.pop()
     }
 
-    /// The newest masks, in [`DisplayMode::Latest`].
-    pub fn newest(&self) -> Option<Arc<Segmentation>> {
-        self.newest.load_full()
+    /// The newest masks that are not of a later frame than `frame`, in [`DisplayMode::Latest`].
+    pub fn newest_for(&self, frame: FrameId) -> Option<Arc<Segmentation>> {
+        self.newest.lock().iter().rev().find(|s| s.frame.id <= frame).cloned()
     }
 }

@@ -32,14 +32,9 @@ struct State {
 }
 
 impl SampleIntake {
-    /// Feeds `exchange`. With `restarts` only [`SampleIntake::end`] ends the stream.
+    /// Feeds `exchange`. With `restarts` the end of the source is not the end of the stream.
     pub fn new(exchange: Arc<Exchange>, restarts: bool) -> Arc<Self> {
         Arc::new(Self { exchange, state: Mutex::default(), on_error: Mutex::default(), restarts })
-    }
-
-    /// No more frames will come.
-    pub fn end(&self) {
-        self.exchange.end();
     }
 
     /// Moves every waiting sample for which there is room. Never waits for a sample or for room.
@@ -109,7 +104,7 @@ impl media::Intake for SampleIntake {
 
     fn on_eos(&self) {
         if !self.restarts {
-            self.end();
+            self.exchange.end();
         }
     }
 }

@@ -4,12 +4,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use super::ai::{Ai, Phase};
 use super::compositor::{self, Compositor};
-use super::control::{Control, Event};
+use super::control::{Control, Event, Supervised};
 use super::exchange::{Exchange, ExchangeConfig, QueueMode};
 use super::intake::SampleIntake;
 use super::report::{Ended, Report, ReportInput};
@@ -17,7 +17,7 @@ use super::sidecar::{Sidecar, SidecarConfig, SidecarEnd};
 use super::worker::{ModelFactory, Worker, WorkerConfig};
 use crate::media::{Left, MediaError, Recording, SinkPipeline, SourcePipeline};
 use crate::overlay::Overlay;
-use crate::telemetry::{Distributions, FrameCounts, Recorder};
+use crate::telemetry::{FrameCounts, Glance, Recorder};
 
 /// Everything a run needs.
 pub struct Plan {
@@ -58,8 +58,8 @@ pub struct Snapshot {
     pub elapsed: Duration,
     /// Counts so far.
     pub frames: FrameCounts,
-    /// Distributions so far.
-    pub distributions: Distributions,
+    /// Latencies so far.
+    pub latency: Glance,
     /// The model's condition.
     pub phase: Phase,
     /// Total length of the source, where known.
@@ -117,7 +117,7 @@ pub async fn run(
     let reconnect = plan.reconnect.filter(|_| live);
     let intake = SampleIntake::new(exchange.clone(), reconnect.is_some());
     plan.source.connect(intake.clone());
-    let (done_tx, done) = oneshot::channel::<()>();
+    let (composing, composed) = watch::channel(false);
     let pump = {
         let (intake, appsink) = (intake.clone(), plan.source.appsink().clone());
         let lossless = plan.exchange.queue == QueueMode::Lossless;
@@ -136,33 +136,34 @@ pub async fn run(
         max_mask_age: plan.max_mask_age,
         sidecar: handle,
         pump,
+        refused: false,
     };
     compositor::spawn(compositor, move || {
         // Nobody listens any more if the run was given up.
-        done_tx.send(()).ok();
+        composing.send(true).ok();
     })
     .map_err(|e| RunError::Start(format!("cannot start a thread: {e}")))?;
 
-    let mut control = Control {
-        source: plan.source,
-        sink: plan.sink,
+    let supervised = Supervised {
         intake: intake.clone(),
         worker: worker.clone(),
-        own_latency: plan.latency,
-        reconnect,
         recorder: recorder.clone(),
+        composed,
+        latency: plan.latency,
+        reconnect,
     };
+    let mut control = Control::new(plan.source, plan.sink, supervised);
     let snapshot = |duration| Snapshot {
         elapsed: started.elapsed(),
         frames: recorder.counts(),
-        distributions: recorder.distributions(),
+        latency: recorder.glance(),
         phase: ai.phase(),
         duration,
     };
     let event = control.go(plan.tick, |duration| observe(&snapshot(duration)), stop).await;
     let mut ended = event.ended();
     let source_ended = exchange.ended();
-    let sink_ok = match control.finish(&exchange, &event, done).await {
+    let sink_ok = match control.finish(&exchange, &event).await {
         Ok(()) => true,
         Err(reason) => {
             if !matches!(ended, Ended::Failed(_)) {
@@ -171,7 +172,7 @@ pub async fn run(
             false
         }
     };
-    if let Some(reason) = intake.error() {
+    if let Some(reason) = intake.error().or_else(|| control.broken()) {
         ended = Ended::Failed(reason);
     }
     let frames = recorder.counts();
@@ -187,7 +188,6 @@ pub async fn run(
         sidecar.map(Sidecar::end)
     });
     let SidecarEnd { dropped, error: sidecar_error } = sidecar.unwrap_or_default();
-    control.sink.shut_down();
     let whole = sink_ok && !matches!(ended, Ended::Failed(_));
     let left = match plan.recording {
         Some(recording) if frames.out > 0 => recording.end(whole)?,

@@ -34,6 +34,8 @@ pub enum Outcome {
     Bare(Arc<SourceFrame>, Why),
     /// It was dropped: a newer frame took its place in the model's queue.
     Evicted,
+    /// It was dropped: too many finished frames wait for the sink.
+    Late,
 }
 
 /// Why a frame has no mask.
@@ -43,6 +45,13 @@ pub enum Why {
     Starting,
     /// The model is off.
     Off(Arc<str>),
+}
+
+impl Outcome {
+    /// Whether it keeps a frame's pixels in memory.
+    pub fn holds_pixels(&self) -> bool {
+        matches!(self, Self::Segmented(..) | Self::Bare(..))
+    }
 }
 
 /// The place in the display order that a frame keeps while the model works on it.

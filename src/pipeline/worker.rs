@@ -19,6 +19,8 @@ use crate::stage::{Stage, StageTimes};
 
 /// Longest pause between two attempts to start the model.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Threads that may be left behind in a run; each keeps its model's memory for ever.
+const MAX_ABANDONED: u64 = 4;
 /// Loading reads hundreds of megabytes and may compile kernels; it gets this many times the watchdog's patience.
 const LOADING_PATIENCE: u32 = 6;
 
@@ -130,6 +132,9 @@ impl Worker {
         let generation = current.generation;
         let stuck = std::mem::replace(&mut current.activity, Activity::Idle);
         drop(current);
+        if generation >= MAX_ABANDONED {
+            self.failures.store(self.config.max_restarts, Ordering::SeqCst);
+        }
         let pause = self.failed(&format!("stuck in {doing} for {:.1} s", limit.as_secs_f64()));
         if let Activity::Busy(_, job) = stuck {
             self.exchange.pass(job);

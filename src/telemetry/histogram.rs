@@ -57,17 +57,6 @@ impl Latency {
         Duration::from_nanos(self.0.value_at_quantile(q))
     }
 
-    /// Largest sample.
-    pub fn max(&self) -> Duration {
-        Duration::from_nanos(self.0.max())
-    }
-
-    /// Adds every sample of `other`.
-    pub fn merge(&mut self, other: &Self) {
-        // Both have the same bounds, so nothing can be out of range.
-        self.0.add(&other.0).ok();
-    }
-
     /// The figures of a report; zeros where there is no sample.
     pub fn summary(&self) -> LatencySummary {
         let ms = |nanos: u64| (nanos as f64 / 1e3).round() / 1e3;

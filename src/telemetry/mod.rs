@@ -5,7 +5,7 @@ mod recorder;
 mod versions;
 
 pub use histogram::{Latency, LatencySummary};
-pub use recorder::{Distributions, FrameCounts, Recorder};
+pub use recorder::{Distributions, FrameCounts, Glance, Recorder};
 pub use versions::{libtorch_dir, versions};
 
 /// Largest resident set of this process so far, in bytes; `None` where the kernel does not say.

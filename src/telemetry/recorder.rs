@@ -56,15 +56,17 @@ impl Distributions {
             self.stages[stage as usize].record_nanos(nanos);
         }
     }
+}
 
-    /// Adds every sample of `other`.
-    pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.stages.iter_mut().zip(&other.stages) {
-            mine.merge(theirs);
-        }
-        self.capture_to_push.merge(&other.capture_to_push);
-        self.mask_age.merge(&other.mask_age);
-    }
+/// The few figures that are shown while a run goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Glance {
+    /// Median of capture to push.
+    pub push_p50: Duration,
+    /// 99th percentile of capture to push.
+    pub push_p99: Duration,
+    /// 95th percentile of the age of drawn masks.
+    pub age_p95: Duration,
 }
 
 /// Shared by the threads of one run. Counting is lock-free; the distributions are written by the worker and the
@@ -80,6 +82,7 @@ pub struct Recorder {
     dropped_stop: AtomicU64,
     dropped_sink: AtomicU64,
     not_segmented: AtomicU64,
+    slowest_push: AtomicU64,
     distributions: Mutex<Distributions>,
 }
 
@@ -122,9 +125,24 @@ impl Recorder {
         add(&mut self.distributions.lock());
     }
 
-    /// The longest capture-to-push so far, or rather the one that 99.9 % of the frames do not exceed.
-    pub fn slow_push(&self) -> Duration {
-        self.distributions.lock().capture_to_push.quantile(0.999)
+    /// A frame took this long from capture to push.
+    pub fn pushed_after(&self, time: Duration) {
+        self.slowest_push.fetch_max(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// The longest capture-to-push since the last call.
+    pub fn take_slowest_push(&self) -> Duration {
+        Duration::from_nanos(self.slowest_push.swap(0, Ordering::Relaxed))
+    }
+
+    /// A few quantiles, without copying the distributions under their lock.
+    pub fn glance(&self) -> Glance {
+        let d = self.distributions.lock();
+        Glance {
+            push_p50: d.capture_to_push.quantile(0.5),
+            push_p99: d.capture_to_push.quantile(0.99),
+            age_p95: d.mask_age.quantile(0.95),
+        }
     }
 
     /// A copy of the distributions.
