@@ -433,7 +433,7 @@ fn outputs_that_cannot_be_written_are_one_clear_error() {
     );
     assert!(text.contains("cannot write the output"), "{text}");
     let text =
-        said(&run(dir.path(), &[&["process", "a.png", "--output", "o.gif"][..], &NO_MODEL].concat()), 1);
+        said(&run(dir.path(), &[&["process", "a.png", "--output", "o.gif"][..], &NO_MODEL].concat()), 2);
     assert!(text.contains("expected .mp4 or .mkv"), "{text}");
     std::fs::copy(dir.path().join("a.png"), dir.path().join("a.mp4")).expect("a copy");
     let text =

@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Result<Exit> {
         Err(e) => return usage(&format!("{e:#}")),
     };
     let frames = phantom.frames;
-    let mut progress = Progress::new("phantom".into(), frames, false);
+    let mut progress = Progress::new("phantom".into(), frames);
     let finished = runtime.block_on(pipeline::run(plan, |now| progress.update(now), signal::stop()));
     progress.end();
     let finished = finished?;

@@ -135,7 +135,7 @@ fn one(
     runtime: &tokio::runtime::Runtime,
 ) -> Result<Finished> {
     let source = session.recording(&job.input, args.fps)?;
-    let mut progress = Progress::new(name, source.frames, false);
+    let mut progress = Progress::new(name, source.frames);
     let sink = session.record_to(&job.output)?;
     let plan = session.plan(source, sink, job.masks.clone(), job.sheet.clone())?;
     let finished = runtime.block_on(pipeline::run(plan, |now| progress.update(now), signal::stop()));

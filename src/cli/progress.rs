@@ -7,6 +7,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::pipeline::{Phase, Snapshot};
 
+/// A known number of frames; a known length in milliseconds; neither.
+const COUNTED: &str = "{prefix} {bar:28} {pos}/{len} {msg} {eta} left";
+const TIMED: &str = "{prefix} {bar:28} {percent} % {msg} {eta} left";
+const OPEN: &str = "{prefix} {spinner} {pos} frames {msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants; the default stands in should indicatif ever refuse them.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
 /// Follows one run.
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -17,18 +27,10 @@ pub struct Progress {
 
 impl Progress {
     /// `total` frames where known. `name` says which input of how many.
-    pub fn new(name: String, total: Option<u64>, quiet: bool) -> Self {
-        let bar = (std::io::stderr().is_terminal() && !quiet).then(|| {
+    pub fn new(name: String, total: Option<u64>) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
             let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
-            let template = if total.is_some() {
-                "{prefix} {bar:28} {pos}/{len} {msg} {eta} left"
-            } else {
-                "{prefix} {spinner} {pos} frames {msg}"
-            };
-            // The templates are constants; the default style stands in should indicatif ever refuse them.
-            bar.set_style(
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
+            bar.set_style(style(if total.is_some() { COUNTED } else { OPEN }));
             bar.set_prefix(name.clone());
             bar
         });
@@ -40,7 +42,17 @@ impl Progress {
         let line = self.line(now);
         match &self.bar {
             Some(bar) => {
-                bar.set_position(now.frames.out + now.frames.dropped);
+                match (self.total, now.duration) {
+                    // The number of frames of a video file is not known, its length is.
+                    (None, Some(length)) => {
+                        if bar.length().is_none() {
+                            bar.set_style(style(TIMED));
+                        }
+                        bar.set_length(length.as_millis() as u64);
+                        bar.set_position(now.position.as_millis() as u64);
+                    }
+                    _ => bar.set_position(now.frames.out + now.frames.dropped),
+                }
                 bar.set_message(line);
             }
             None => {

@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<Exit> {
         Ok(plan) => plan,
         Err(e) => return wrong(e),
     };
-    let mut progress = Progress::new(plan.input.clone(), None, false);
+    let mut progress = Progress::new(plan.input.clone(), None);
     let finished =
         super::runtime()?.block_on(pipeline::run(plan, |now| progress.update(now), signal::stop()));
     progress.end();

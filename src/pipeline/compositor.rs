@@ -199,6 +199,9 @@ impl Compositor {
         }
         let taken = Instant::now().saturating_duration_since(meta.capture.mono);
         recorder.pushed_after(taken);
+        if let Some(pts) = meta.pts {
+            recorder.reached(pts);
+        }
         recorder.frame_out(segmentation.is_some());
         recorder.record(|d| {
             d.record_stages(&times);

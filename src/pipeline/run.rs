@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub latency: Glance,
     /// The model's condition.
     pub phase: Phase,
+    /// PTS of the frame that left last.
+    pub position: Duration,
     /// Total length of the source, where known.
     pub duration: Option<Duration>,
 }
@@ -158,6 +160,7 @@ pub async fn run(
         frames: recorder.counts(),
         latency: recorder.glance(),
         phase: ai.phase(),
+        position: recorder.position(),
         duration,
     };
     let event = control.go(plan.tick, |duration| observe(&snapshot(duration)), stop).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Latency;
+use crate::frame::Pts;
 use crate::stage::{Stage, StageTimes};
 
 /// Counts of a run. `in = out + dropped` once the run has ended; until then the rest is under way.
@@ -83,6 +84,7 @@ pub struct Recorder {
     dropped_sink: AtomicU64,
     not_segmented: AtomicU64,
     slowest_push: AtomicU64,
+    position: AtomicU64,
     distributions: Mutex<Distributions>,
 }
 
@@ -123,6 +125,16 @@ impl Recorder {
     /// Adds to the distributions.
     pub fn record(&self, add: impl FnOnce(&mut Distributions)) {
         add(&mut self.distributions.lock());
+    }
+
+    /// The frame with this PTS has left.
+    pub fn reached(&self, pts: Pts) {
+        self.position.store(pts.0, Ordering::Relaxed);
+    }
+
+    /// PTS of the frame that left last.
+    pub fn position(&self) -> Duration {
+        Duration::from_nanos(self.position.load(Ordering::Relaxed))
     }
 
     /// A frame took this long from capture to push.
