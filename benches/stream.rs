@@ -13,7 +13,7 @@ use sonomask::media::{Pace, SinkPipeline, SourcePipeline};
 use sonomask::overlay::{Overlay, Style};
 use sonomask::pipeline::{DisplayMode, ExchangeConfig, Finished, Plan, QueueMode, SidecarConfig, run};
 
-const FRAMES: u32 = 150;
+const FRAMES: u32 = 120;
 const PAIRS: usize = 5;
 const SINK: &str = "fakesink sync=false";
 
@@ -35,7 +35,7 @@ fn main() {
         let test = format!(
             "videotestsrc pattern=ball num-buffers={FRAMES} ! video/x-raw,format=I420,width={w},height={h},framerate=30/1 ! identity"
         );
-        let film = format!("filesrc location={} ! decodebin ! identity", file.display());
+        let film = format!("filesrc location={} ! decodebin ! videoconvert", file.display());
         for (name, source) in [("test picture", test), ("H.264 file", film)] {
             measure(name, &source, w, h);
         }
@@ -54,7 +54,7 @@ fn measure(name: &str, source: &str, w: u32, h: u32) {
     }
     let finished = last.expect("at least one pair");
     let f = finished.report.frames;
-    assert_eq!((f.entered, f.out), (u64::from(FRAMES), u64::from(FRAMES)), "{f:?}");
+    assert_eq!((f.entered, f.out), (u64::from(FRAMES), u64::from(FRAMES)), "{:?} {f:?}", finished.report.ended);
     let latency = &finished.report.capture_to_push_ms;
     let (low, high) = ratios.iter().fold((f64::MAX, 0.0_f64), |(l, h), r| (l.min(*r), h.max(*r)));
     println!(
@@ -141,7 +141,7 @@ fn ours(source: &str) -> Finished {
 fn record(file: &Path, w: u32, h: u32) {
     let pipeline = gst::parse::launch(&format!(
         "videotestsrc pattern=smpte75 num-buffers={FRAMES} ! video/x-raw,format=I420,width={w},height={h},framerate=30/1 \
-         ! timeoverlay ! x264enc speed-preset=ultrafast bitrate=8000 ! h264parse ! mp4mux ! filesink location={}",
+         ! timeoverlay ! videoconvert ! video/x-raw,format=I420 ! x264enc speed-preset=ultrafast bitrate=8000 ! h264parse ! mp4mux ! filesink location={}",
         file.display()
     ));
     play(&pipeline.expect("a recorder"));

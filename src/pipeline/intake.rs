@@ -44,7 +44,7 @@ impl SampleIntake {
         while self.exchange.has_room() {
             let entered = Instant::now();
             let Some(sample) = appsink.try_pull_sample(gst::ClockTime::ZERO) else { return };
-            if let Err(reason) = self.accept(&mut state, &sample, entered) {
+            if let Err(reason) = self.accept(&mut state, sample, entered) {
                 self.on_error.lock().get_or_insert(reason);
             }
         }
@@ -68,7 +68,7 @@ impl SampleIntake {
         self.on_error.lock().clone()
     }
 
-    fn accept(&self, state: &mut State, sample: &gst::Sample, entered: Instant) -> Result<(), String> {
+    fn accept(&self, state: &mut State, sample: gst::Sample, entered: Instant) -> Result<(), String> {
         let caps = sample.caps().ok_or("a sample without caps")?;
         let buffer = sample.buffer_owned().ok_or("a sample without a buffer")?;
         let format = match &state.format {
@@ -90,6 +90,8 @@ impl SampleIntake {
             capture: CaptureTime { mono: entered, ..CaptureTime::now() },
         };
         state.next.seq += 1;
+        // The sample holds the buffer, too, and the compositor can draw in place only what nobody else holds.
+        drop(sample);
         let queued = Instant::now();
         let capture_ns = (queued - entered).as_nanos() as u64;
         self.exchange.offer(SourceFrame { meta, buffer, format, capture_ns, queued });
