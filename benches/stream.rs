@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use sonomask::media::template::{Kind, Params, Template};
 use sonomask::media::{Pace, SinkPipeline, SourcePipeline};
 use sonomask::overlay::{Overlay, Style};
 use sonomask::pipeline::{DisplayMode, ExchangeConfig, Finished, Plan, QueueMode, SidecarConfig, run};
 
-const FRAMES: u32 = 120;
-const PAIRS: usize = 5;
+const FRAMES: u32 = 90;
+const PAIRS: usize = 4;
 const SINK: &str = "fakesink sync=false";
 
 fn main() {
@@ -35,26 +36,39 @@ fn main() {
         let test = format!(
             "videotestsrc pattern=ball num-buffers={FRAMES} ! video/x-raw,format=I420,width={w},height={h},framerate=30/1 ! identity"
         );
-        let film = format!("filesrc location={} ! decodebin ! videoconvert", file.display());
-        for (name, source) in [("test picture", test), ("H.264 file", film)] {
-            measure(name, &source, w, h);
-        }
+        let bin = |text: &str| gst::parse::bin_from_description(text, true).expect("a source");
+        measure("test picture", &test, || bin(&test), w, h);
+        // The same elements as the product's template for recordings.
+        let film =
+            format!("filesrc location={} ! decodebin ! deinterlace mode=auto ! videoconvert", file.display());
+        let template = || {
+            let mut params = Params::default();
+            params.set("path", file.to_str().expect("UTF-8"), "the bench");
+            let template = Template::builtin(Kind::Source, "file").expect("a template").expect("that parses");
+            template.bind(&params).and_then(|b| b.launch()).expect("a source")
+        };
+        measure("H.264 file", &film, template, w, h);
     }
 }
 
-fn measure(name: &str, source: &str, w: u32, h: u32) {
+fn measure(name: &str, source: &str, make: impl Fn() -> gst::Bin, w: u32, h: u32) {
     let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut last = None;
     for _ in 0..PAIRS {
         let a = cpu(|| plain(source));
-        let b = cpu(|| last = Some(ours(source)));
+        let b = cpu(|| last = Some(ours(make())));
         without.push(a);
         with.push(b);
         ratios.push(b / a);
     }
     let finished = last.expect("at least one pair");
     let f = finished.report.frames;
-    assert_eq!((f.entered, f.out), (u64::from(FRAMES), u64::from(FRAMES)), "{:?} {f:?}", finished.report.ended);
+    assert_eq!(
+        (f.entered, f.out),
+        (u64::from(FRAMES), u64::from(FRAMES)),
+        "{:?} {f:?}",
+        finished.report.ended
+    );
     let latency = &finished.report.capture_to_push_ms;
     let (low, high) = ratios.iter().fold((f64::MAX, 0.0_f64), |(l, h), r| (l.min(*r), h.max(*r)));
     println!(
@@ -106,8 +120,7 @@ fn play(pipeline: &gst::Element) {
     pipeline.set_state(gst::State::Null).expect("it stops");
 }
 
-fn ours(source: &str) -> Finished {
-    let source = gst::parse::bin_from_description(source, true).expect("a source");
+fn ours(source: gst::Bin) -> Finished {
     let sink = gst::parse::bin_from_description(SINK, true).expect("a sink");
     let plan = Plan {
         source: SourcePipeline::from_bin(source, false, Pace::Realtime, false).expect("a source"),

@@ -137,6 +137,11 @@ impl Overlay {
         }
     }
 
+    /// Whether a frame without masks stays as it is, so that it need not even be made writable.
+    pub fn leaves_bare_frames(&self) -> bool {
+        !self.style.status && !self.style.mark && !self.style.legend
+    }
+
     /// Draws `what` and the panels on `image`.
     ///
     /// The same segmentation (the same `Arc`) on the same kind of frame is drawn from the cache, without allocating;

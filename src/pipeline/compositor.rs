@@ -162,6 +162,9 @@ impl Compositor {
         let mut times = StageTimes::default();
         times.add(Stage::Capture, capture_ns);
         let drawn = times.time(Stage::Overlay, || {
+            if matches!(shown, Shown::Nothing) && self.overlay.leaves_bare_frames() {
+                return Ok(Ok(()));
+            }
             let buffer = buffer.make_mut();
             let drawable = match shown {
                 Shown::Own(paired) => Drawable::Paired(paired),
