@@ -84,10 +84,8 @@ pub fn run(args: &Args) -> Result<Exit> {
         let name = if many > 1 { format!("{}/{many} {name}", i + 1) } else { name };
         let done = one(&session, args, &job, name, &runtime);
         let mut error = None;
-        let mut interrupted = false;
         let report = match done {
             Ok(finished) => {
-                interrupted = finished.report.ended == Ended::Interrupted;
                 if settle(&finished, if batch { None } else { report_file.as_deref() }, true)? != Exit::Fine {
                     exit = Exit::Failed;
                 }
@@ -102,7 +100,7 @@ pub fn run(args: &Args) -> Result<Exit> {
             }
         };
         entries.push(BatchEntry { input: job.input, output: job.output, error, report });
-        if interrupted || signal::stopped() {
+        if signal::stopped() {
             break;
         }
     }

@@ -20,7 +20,7 @@ pub use error::ConfigError;
 pub use layers::preset_names;
 pub use origin::Origin;
 pub use schema::{
-    DisplayChoice, FAMILIES, MasksFormat, ModelConfig, OutputConfig, OverlayConfig, PaceChoice, QueueChoice,
+    DisplayChoice, MasksFormat, ModelConfig, OutputConfig, OverlayConfig, PaceChoice, QueueChoice,
     SinkConfig, SourceConfig, StreamConfig,
 };
 

@@ -9,6 +9,7 @@ use super::tree::Node;
 use crate::media::template::Params;
 use crate::overlay::Style;
 use crate::segment::DeviceChoice;
+use crate::weights::Family;
 
 /// How the frames of a recorded source are paced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub struct SourceConfig {
 pub struct ModelConfig {
     /// `false`: the video passes without masks.
     pub enabled: bool,
-    /// Family name, one of [`FAMILIES`].
+    /// Family name, one of [`Family::ALL`].
     pub family: String,
     /// Weights file.
     pub weights: Option<PathBuf>,
@@ -56,24 +57,6 @@ pub struct ModelConfig {
     /// Restarts in a row without a result before the AI stays off.
     pub max_restarts: u32,
 }
-
-/// Model families that a configuration may name.
-pub const FAMILIES: &[&str] = &[
-    "lite-medsam",
-    "medsam",
-    "mobile-sam",
-    "sam-vit-b",
-    "sam-vit-l",
-    "sam-vit-h",
-    "sam2-hiera-tiny",
-    "sam2-hiera-small",
-    "sam2-hiera-base-plus",
-    "sam2-hiera-large",
-    "sam2.1-hiera-tiny",
-    "sam2.1-hiera-small",
-    "sam2.1-hiera-base-plus",
-    "sam2.1-hiera-large",
-];
 
 /// `[stream] display`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,12 +171,12 @@ impl SourceConfig {
 impl ModelConfig {
     pub(super) fn read(node: Option<Node>, log: &mut Log) -> Result<Self, ConfigError> {
         let mut s = Section::new("model", node, log)?;
-        let family = |t: &str| FAMILIES.contains(&t).then(|| t.to_owned());
+        let family = |t: &str| t.parse::<Family>().is_ok().then(|| t.to_owned());
         let out = Self {
             enabled: s.bool("enabled", true)?,
             family: s.text(
                 "family",
-                &format!("one of {}", FAMILIES.join(", ")),
+                &format!("one of {}", Family::ALL.map(Family::name).join(", ")),
                 ("lite-medsam", "lite-medsam".to_owned()),
                 family,
             )?,
