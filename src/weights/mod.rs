@@ -9,10 +9,12 @@ mod error;
 mod family;
 mod pickle;
 mod published;
+mod source;
 mod view;
 
 pub use checkpoint::{Checkpoint, Dtype, TensorInfo, sha256};
 pub use error::{CheckpointError, Reason};
 pub use family::{Family, FamilyError};
 pub use published::published;
+pub use source::{Blank, DEFAULT_SEED, Generated, Layered, Source};
 pub use view::{Weights, WeightsError};

@@ -1,12 +1,13 @@
-//! A path-scoped view of a checkpoint, which constructors of networks read from.
+//! A path-scoped view of named tensors, which constructors of networks read from.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
-use super::checkpoint::{Checkpoint, Dtype, TensorInfo};
+use super::checkpoint::Dtype;
+use super::source::Source;
 
 /// Why a network cannot be built from a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -48,26 +49,27 @@ pub enum WeightsError {
     Torch(#[from] TchError),
 }
 
-/// What all views of one checkpoint share.
+/// What all views of one source share.
 #[derive(Debug, Default)]
 struct Ledger {
-    used: RefCell<BTreeSet<String>>,
+    read: RefCell<BTreeMap<String, Vec<i64>>>,
+    skipped: RefCell<BTreeSet<String>>,
     parameters: Cell<u64>,
 }
 
-/// The tensors under one path of a checkpoint, as `f32` on one device. Remembers which were read.
+/// The tensors under one path of a [`Source`], as `f32` on one device. Remembers which were read.
 #[derive(Clone, Debug)]
 pub struct Weights<'a> {
-    checkpoint: &'a Checkpoint,
+    source: &'a dyn Source,
     device: Device,
     prefix: String,
     ledger: Rc<Ledger>,
 }
 
 impl<'a> Weights<'a> {
-    /// All of `checkpoint`; tensors go to `device`.
-    pub fn new(checkpoint: &'a Checkpoint, device: Device) -> Self {
-        Self { checkpoint, device, prefix: String::new(), ledger: Rc::default() }
+    /// All of `source`; tensors go to `device`.
+    pub fn new(source: &'a dyn Source, device: Device) -> Self {
+        Self { source, device, prefix: String::new(), ledger: Rc::default() }
     }
 
     /// The view one step down: `w.pp("neck").pp(0)` reads `neck.0.*`.
@@ -97,21 +99,14 @@ impl<'a> Weights<'a> {
     /// As [`Weights::get`].
     pub fn buffer(&self, name: &str, shape: &[i64]) -> Result<Tensor, WeightsError> {
         let name = self.key(name);
-        let expected = shape.to_vec();
-        let (Some(TensorInfo { dtype, shape: found, .. }), Some(tensor)) =
-            (self.checkpoint.info(&name), self.checkpoint.tensor(&name))
-        else {
-            return Err(WeightsError::Missing { name, expected });
-        };
-        if !found.iter().map(|&d| d as i64).eq(shape.iter().copied()) {
-            return Err(WeightsError::Shape { name, expected, found: found.clone() });
-        }
-        if !dtype.is_float() {
-            return Err(WeightsError::Dtype { name, found: *dtype });
-        }
-        let tensor = tensor?.f_to_kind(Kind::Float)?.f_to_device(self.device)?;
-        self.ledger.used.borrow_mut().insert(name);
+        let tensor = self.source.read(&name, shape)?.f_to_device(self.device)?;
+        self.ledger.read.borrow_mut().insert(name, shape.to_vec());
         Ok(tensor)
+    }
+
+    /// Shape of `name` if the source has it: the way to ask for parts that a network may have.
+    pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        self.source.shape(&self.key(name))
     }
 
     /// Declares every key that is `name` or lies under it as known and not needed.
@@ -119,24 +114,25 @@ impl<'a> Weights<'a> {
         let name = self.key(name);
         let under =
             |key: &str| key.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        let known = self.checkpoint.tensors().map(|(key, _)| key).filter(|key| under(key)).map(str::to_owned);
-        self.ledger.used.borrow_mut().extend(known);
+        self.ledger.skipped.borrow_mut().extend(self.source.names().into_iter().filter(|key| under(key)));
     }
 
-    /// Elements read by [`Weights::get`] so far, over all views of the checkpoint.
+    /// Elements read by [`Weights::get`] so far, over all views of the source.
     pub fn parameters(&self) -> u64 {
         self.ledger.parameters.get()
     }
 
-    /// Keys of the whole checkpoint that were neither read nor skipped.
+    /// Full names and shapes of everything read so far, over all views of the source.
+    pub fn read(&self) -> BTreeMap<String, Vec<i64>> {
+        self.ledger.read.borrow().clone()
+    }
+
+    /// Names of the whole source that were neither read nor skipped.
     pub fn unused(&self) -> Vec<String> {
-        let used = self.ledger.used.borrow();
-        self.checkpoint
-            .tensors()
-            .map(|(key, _)| key)
-            .filter(|key| !used.contains(*key))
-            .map(str::to_owned)
-            .collect()
+        let (read, skipped) = (self.ledger.read.borrow(), self.ledger.skipped.borrow());
+        let mut names = self.source.names();
+        names.retain(|name| !read.contains_key(name) && !skipped.contains(name));
+        names
     }
 
     /// Ends the reading.
