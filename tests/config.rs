@@ -38,11 +38,11 @@ fn refusal(text: &str) -> String {
     load(None, Some(&path), &[], &[]).unwrap_err().to_string().replace(path.to_str().unwrap(), "c.toml")
 }
 
-/// The refusal by [`Config::check`].
+/// The refusal by [`Config::check`] or, without a prompt predictor, [`Config::check_prompts`].
 fn impossible(text: &str, live: bool) -> String {
     let (_dir, path) = write(text);
     let config = load(None, Some(&path), &[], &[]).unwrap();
-    config.check(live).unwrap_err().to_string().replace(path.to_str().unwrap(), "c.toml")
+    config.check(live).and_then(|()| config.check_prompts(&[])).unwrap_err().to_string().replace(path.to_str().unwrap(), "c.toml")
 }
 
 #[test]
@@ -319,6 +319,11 @@ fn impossible_combinations_are_refused_with_both_places() {
             "[model]\nweights = \"w\"",
             false,
             "lite-medsam needs to be told what to segment: expected at least one [[classes]] with a box, points or a mask_prompt, or model.enabled = false (default)",
+        ),
+        (
+            "[model]\nweights = \"w\"\nmode = \"autonomous\"",
+            false,
+            "needs a prompt predictor, and neither model.ppn nor the weights have one: expected model.ppn, or mode \"manual\" (c.toml:3; default)",
         ),
         (
             "[[classes]]\nname = \"a\"\n[model]\nweights = \"w\"",

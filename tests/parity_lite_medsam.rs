@@ -13,9 +13,9 @@ use sonomask::mask::Mask;
 use sonomask::nn;
 use sonomask::segment::preprocess::{Placement, input_tensor, mask_logits, scaled_rgb};
 use sonomask::segment::resize::resize_area;
-use sonomask::segment::{DeviceChoice, Point, Prompt, load};
+use sonomask::segment::{DeviceChoice, Guidance, ModelSpec, Point, Prompt, load};
 use sonomask::stage::{Stage, StageTimes};
-use sonomask::weights::{Checkpoint, Weights};
+use sonomask::weights::{Checkpoint, Family, Weights};
 use tch::{Device, Kind, Tensor};
 
 const IMAGES: [&str; 3] = ["echo", "nerve", "vessel"];
@@ -180,7 +180,11 @@ fn parity_lite_medsam_logits_and_masks() {
 #[test]
 fn parity_lite_medsam_from_frame_to_mask() {
     let device = DeviceChoice::Cpu.resolve().unwrap();
-    let mut segmenter = load(Some("lite-medsam"), &weights_path(), &device, 2).unwrap();
+    let mut segmenter = load(
+        &ModelSpec { family: Some(Family::LiteMedSam), threads: 2, ..ModelSpec::new(weights_path()) },
+        &device,
+    )
+    .unwrap();
     assert_eq!(segmenter.info().parameters, PARAMETERS);
     for name in IMAGES {
         let file = fixture(name);
@@ -198,7 +202,7 @@ fn parity_lite_medsam_from_frame_to_mask() {
             .map(|(class, key)| Prompt { class, ..prompt(key, box_of(&file), &image) })
             .collect();
         let mut times = StageTimes::default();
-        let answers = segmenter.segment(&view, &prompts, true, &mut times).unwrap();
+        let answers = segmenter.segment(&view, &Guidance::manual(prompts), true, &mut times).unwrap();
         for stage in [
             Stage::Upload,
             Stage::Preprocess,
@@ -249,7 +253,7 @@ fn gradients_reach_the_input() {
 #[test]
 fn a_mask_alone_is_taken_with_its_bounding_box() {
     let device = DeviceChoice::Cpu.resolve().unwrap();
-    let mut segmenter = load(None, &weights_path(), &device, 2).unwrap();
+    let mut segmenter = load(&ModelSpec { threads: 2, ..ModelSpec::new(weights_path()) }, &device).unwrap();
     let file = fixture("echo");
     let image = rgb(&file, "image");
     let rgba = image.to_rgba();
@@ -262,13 +266,20 @@ fn a_mask_alone_is_taken_with_its_bounding_box() {
     // Nothing in it, so there is no box: an answer without pixels, not an error.
     let nothing =
         Prompt { mask: Some(Arc::new(Mask::empty(image.width, image.height))), ..Prompt::default() };
-    let answers =
-        segmenter.segment(&view, &[alone, with_box, nothing], false, &mut StageTimes::default()).unwrap();
+    let answers = segmenter
+        .segment(&view, &Guidance::manual(vec![alone, with_box, nothing]), false, &mut StageTimes::default())
+        .unwrap();
     assert!(answers[0].mask.area() > 300);
     assert_eq!(answers[0].mask, answers[1].mask);
     assert_eq!(answers[2].mask.area(), 0);
-    assert!(segmenter.segment(&view, &[], false, &mut StageTimes::default()).unwrap().is_empty());
-    assert!(segmenter.segment(&view, &[Prompt::default()], false, &mut StageTimes::default()).is_err());
+    assert!(
+        segmenter.segment(&view, &Guidance::default(), false, &mut StageTimes::default()).unwrap().is_empty()
+    );
+    assert!(
+        segmenter
+            .segment(&view, &Guidance::manual(vec![Prompt::default()]), false, &mut StageTimes::default())
+            .is_err()
+    );
 }
 
 /// Learned values of the published network, without buffers.

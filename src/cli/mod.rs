@@ -1,6 +1,7 @@
 //! The commands. Each file reads its arguments and calls the layers below; messages go to stderr, results to stdout.
 
 mod doctor;
+mod guide;
 mod model;
 mod phantom;
 mod plan;
@@ -20,7 +21,8 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ClassConfig;
 use crate::overlay::ClassStyle;
-use crate::segment::{DeviceChoice, Segmenter, load};
+use crate::segment::{DeviceChoice, Mode, ModelSpec, Precision, Resolved};
+use crate::weights::Family;
 
 /// Weights that set-up fetches.
 const DEFAULT_WEIGHTS: &str = "weights/lite_medsam.pth";
@@ -137,6 +139,28 @@ struct ModelArgs {
     /// Checkpoint of the model
     #[arg(long, value_name = "FILE", default_value = DEFAULT_WEIGHTS)]
     weights: PathBuf,
+    /// Prompt predictor over the checkpoint, with whatever was tuned with it
+    #[arg(long, value_name = "FILE")]
+    ppn: Option<PathBuf>,
+    /// autonomous (the predictor alone), assisted (predictor and prompts) or manual (prompts alone); without it assisted where
+    /// there is a predictor, else manual
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// fp32, bf16 or fp16
+    #[arg(long, default_value_t)]
+    precision: Precision,
+    /// Side of the network's input in pixels; the family's own if not given
+    #[arg(long, value_name = "PIXELS")]
+    input_size: Option<usize>,
+    /// Certainty, 0 to 1, below which a class is not there
+    #[arg(long, value_name = "SCORE", default_value_t = 0.5)]
+    presence_threshold: f32,
+    /// Fill holes of the low-resolution mask up to so many pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    max_hole_area: usize,
+    /// Remove islands of the low-resolution mask up to so many pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    max_sprinkle_area: usize,
     /// auto, cpu or cuda:N
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -146,11 +170,30 @@ struct ModelArgs {
 }
 
 impl ModelArgs {
-    fn load(&self) -> Result<Box<dyn Segmenter>, String> {
-        check_weights(&self.weights)?;
+    /// What to load, and where it runs.
+    fn resolve(&self) -> Result<(ModelSpec, Resolved), String> {
+        let family =
+            self.model.as_deref().map(str::parse::<Family>).transpose().map_err(|e| e.to_string())?;
+        for file in std::iter::once(&self.weights).chain(&self.ppn) {
+            check_weights(file)?;
+        }
+        if !(0.0..=1.0).contains(&self.presence_threshold) {
+            return Err(format!("--presence-threshold {}: expected 0 to 1", self.presence_threshold));
+        }
         let device = self.device.resolve().map_err(|e| e.to_string())?;
         tracing::info!("{}", device.line);
-        load(self.model.as_deref(), &self.weights, &device, self.threads).map_err(|e| e.to_string())
+        let spec = ModelSpec {
+            family,
+            ppn: self.ppn.clone(),
+            precision: self.precision,
+            input_size: self.input_size,
+            presence_threshold: self.presence_threshold,
+            max_hole_area: self.max_hole_area,
+            max_sprinkle_area: self.max_sprinkle_area,
+            threads: self.threads,
+            ..ModelSpec::new(&self.weights)
+        };
+        Ok((spec, device))
     }
 }
 

@@ -1,25 +1,21 @@
 //! The model that a command works with: checked early, loaded once, given back between runs.
 
-use std::path::PathBuf;
-
 use parking_lot::Mutex;
 
 use crate::pipeline::ModelFactory;
-use crate::segment::{self, Resolved, Segmenter};
+use crate::segment::{self, ModelSpec, Resolved, Segmenter};
 
 /// Loads the model when first asked, and keeps it between the runs of a batch.
 pub struct SharedModel {
-    family: Option<String>,
-    weights: PathBuf,
+    spec: ModelSpec,
     device: Resolved,
-    threads: usize,
     kept: Mutex<Option<Box<dyn Segmenter>>>,
 }
 
 impl SharedModel {
     /// Nothing is loaded yet.
-    pub fn new(family: Option<String>, weights: PathBuf, device: Resolved, threads: usize) -> Self {
-        Self { family, weights, device, threads, kept: Mutex::default() }
+    pub fn new(spec: ModelSpec, device: Resolved) -> Self {
+        Self { spec, device, kept: Mutex::default() }
     }
 
     /// Loads the model now, so that a wrong path or device is an error before anything is written.
@@ -38,8 +34,7 @@ impl ModelFactory for SharedModel {
         if let Some(model) = self.kept.lock().take() {
             return Ok(model);
         }
-        segment::load(self.family.as_deref(), &self.weights, &self.device, self.threads)
-            .map_err(|e| e.to_string())
+        segment::load(&self.spec, &self.device).map_err(|e| e.to_string())
     }
 
     fn give_back(&self, model: Box<dyn Segmenter>) {

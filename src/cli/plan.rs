@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 
 use super::model::SharedModel;
-use super::prompts::{PromptArgs, prompts_of};
+use super::prompts::{PromptArgs, with_learned};
 use super::{check_weights, class_styles};
 use crate::cine::{self, CineReader, OpenOptions, Timing};
 use crate::config::{Config, DisplayChoice, LoadArgs, MasksFormat, QueueChoice};
@@ -15,9 +15,9 @@ use crate::media::{Pace, Recording, SinkPipeline, SourcePipeline};
 use crate::overlay::{Overlay, Style};
 use crate::phantom::{PhantomConfig, PhantomReader};
 use crate::pipeline::{
-    DisplayMode, ExchangeConfig, MaskFormat, Plan, QueueMode, SidecarConfig, WorkerConfig, file_safe,
+    DisplayMode, ExchangeConfig, Guide, MaskFormat, Plan, QueueMode, SidecarConfig, WorkerConfig, file_safe,
 };
-use crate::segment::Prompt;
+use crate::segment::{ModelSpec, learned_classes};
 
 /// Template of recordings that GStreamer decodes.
 const FILE: &str = "file";
@@ -26,7 +26,7 @@ const FILE: &str = "file";
 pub struct Session {
     /// The configuration.
     pub config: Config,
-    prompts: Vec<Prompt>,
+    guide: Arc<Guide>,
     model: Option<Arc<SharedModel>>,
 }
 
@@ -56,7 +56,11 @@ impl Session {
         if !args.is_empty() {
             config.classes = args.classes()?;
         }
-        let prompts = prompts_of(&config.classes)?;
+        let spec = if config.model.enabled { Some(model_spec(&config)?) } else { None };
+        let learned = spec.as_ref().map_or_else(|| Ok(Vec::new()), learned_classes)?;
+        config.check_prompts(&learned)?;
+        config.classes = with_learned(&learned, std::mem::take(&mut config.classes));
+        let guide = Arc::new(args.guide(&config.classes, &learned, config.model.mode)?);
         let mut files = std::collections::BTreeSet::new();
         if let Some(twice) = config.classes.iter().find(|c| !files.insert(file_safe(&c.name))) {
             return Err(anyhow!(
@@ -65,17 +69,18 @@ impl Session {
             ));
         }
         phantom_config(&config)?;
-        let model = if config.model.enabled {
-            let m = &config.model;
-            let weights = m.weights.clone().ok_or_else(|| anyhow!("model.weights is not set"))?;
-            check_weights(&weights).map_err(|e| anyhow!(e))?;
-            let device = m.device.resolve()?;
-            tracing::info!("{}", device.line);
-            Some(Arc::new(SharedModel::new(Some(m.family.clone()), weights, device, m.threads)))
-        } else {
-            None
+        let model = match spec {
+            Some(spec) => {
+                let device = config.model.device.resolve()?;
+                tracing::info!("{}", device.line);
+                Some(Arc::new(SharedModel::new(spec, device)))
+            }
+            None => None,
         };
-        Ok(Self { config, prompts, model })
+        if args.control {
+            args.follow(&config.classes, &learned, config.model.mode, guide.clone())?;
+        }
+        Ok(Self { config, guide, model })
     }
 
     /// Loads the model now, so that unusable weights are an error before anything is written.
@@ -201,7 +206,7 @@ impl Session {
             MasksFormat::Rle => MaskFormat::Rle,
         };
         let worker = WorkerConfig {
-            prompts: self.prompts.clone(),
+            guide: self.guide.clone(),
             watchdog: c.model.watchdog,
             backoff: c.model.restart_backoff,
             max_restarts: c.model.max_restarts,
@@ -243,6 +248,25 @@ impl Session {
     fn pace(&self, scanner: bool) -> Pace {
         if self.config.realtime(scanner) { Pace::Realtime } else { Pace::Fast }
     }
+}
+
+fn model_spec(config: &Config) -> Result<ModelSpec> {
+    let m = &config.model;
+    let weights = m.weights.clone().ok_or_else(|| anyhow!("model.weights is not set"))?;
+    for file in std::iter::once(&weights).chain(&m.ppn) {
+        check_weights(file).map_err(|e| anyhow!(e))?;
+    }
+    Ok(ModelSpec {
+        family: Some(m.family.parse()?),
+        ppn: m.ppn.clone(),
+        precision: m.precision,
+        input_size: m.input_size,
+        presence_threshold: m.presence_threshold,
+        max_hole_area: m.max_hole_area,
+        max_sprinkle_area: m.max_sprinkle_area,
+        threads: m.threads,
+        ..ModelSpec::new(weights)
+    })
 }
 
 /// The settings of the phantom.

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::guide::Script;
 use anyhow::{Context, Result, bail};
 
 use crate::config::{ClassConfig, Origin};
 use crate::mask::Mask;
-use crate::overlay::ClassStyle;
-use crate::segment::{Point, Prompt, Units};
+use crate::pipeline::Guide;
+use crate::segment::{Guidance, Mode, Point, Prompt};
 
 /// Class that prompts without a name belong to.
 const UNNAMED: &str = "object";
@@ -29,12 +30,50 @@ pub struct PromptArgs {
     /// A rough mask: a picture of the frame's size, black outside and anything else inside: [NAME=]FILE
     #[arg(long, value_name = "[NAME=]PNG")]
     pub mask_prompt: Vec<String>,
+    /// Change prompts and mode from frame to frame, by this file of JSON lines:
+    /// {"frame": 40, "mode": "assisted", "prompts": [{"class": "nerve", "box": [10, 20, 80, 90]}], "clear": ["vessel"]}
+    #[arg(long, value_name = "FILE")]
+    pub guide: Option<PathBuf>,
+    /// Take such lines, without `frame`, from stdin while the stream runs
+    #[arg(long)]
+    pub control: bool,
 }
 
 impl PromptArgs {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.boxes.is_empty() && self.points.is_empty() && self.mask_prompt.is_empty()
+    }
+
+    /// What is asked of each frame: the classes' own prompts, then what the file of `--guide` says.
+    ///
+    /// # Errors
+    /// A mask or a guide that cannot be read.
+    pub fn guide(&self, classes: &[ClassConfig], learned: &[String], mode: Option<Mode>) -> Result<Guide> {
+        let first = guidance_of(classes, learned, mode)?;
+        let schedule = match &self.guide {
+            Some(file) => {
+                let base = file.parent().unwrap_or(Path::new("")).to_owned();
+                script(classes, learned, base, first.clone()).read(file)?
+            }
+            None => Vec::new(),
+        };
+        Ok(Guide::scheduled(first, schedule))
+    }
+
+    /// Lets the console change `guide`.
+    ///
+    /// # Errors
+    /// A mask that cannot be read, a thread that cannot be started.
+    pub fn follow(
+        &self,
+        classes: &[ClassConfig],
+        learned: &[String],
+        mode: Option<Mode>,
+        guide: Arc<Guide>,
+    ) -> Result<()> {
+        let first = guidance_of(classes, learned, mode)?;
+        Ok(script(classes, learned, PathBuf::new(), first).follow(guide)?)
     }
 
     /// The classes that the prompts speak of, in order of appearance.
@@ -84,25 +123,45 @@ impl PromptArgs {
 
 fn of<'a>(classes: &'a mut Vec<ClassConfig>, name: &str, flag: &str) -> &'a mut ClassConfig {
     let index = classes.iter().position(|c| c.name == name).unwrap_or_else(|| {
-        classes.push(ClassConfig {
-            name: name.to_owned(),
-            color: ClassStyle::palette(classes.len()),
-            units: Units::Px,
-            bbox: None,
-            points: Vec::new(),
-            mask_prompt: None,
-            at: Origin::Flag(flag.to_owned()),
-        });
+        classes.push(ClassConfig::plain(name, classes.len(), Origin::Flag(flag.to_owned())));
         classes.len() - 1
     });
     &mut classes[index]
 }
 
-/// The prompts of `classes`, with their mask files read.
+fn script(classes: &[ClassConfig], learned: &[String], base: PathBuf, first: Guidance) -> Script {
+    Script::new(classes.iter().map(|c| c.name.clone()).collect(), base, !learned.is_empty(), first)
+}
+
+/// What `classes` ask of a frame; without a word on the mode, assisted where there is a prompt predictor.
 ///
 /// # Errors
 /// A mask that cannot be read.
-pub fn prompts_of(classes: &[ClassConfig]) -> Result<Vec<Prompt>> {
+pub fn guidance_of(classes: &[ClassConfig], learned: &[String], mode: Option<Mode>) -> Result<Guidance> {
+    let mode = mode.unwrap_or(if learned.is_empty() { Mode::Manual } else { Mode::Assisted });
+    Ok(Guidance { mode, prompts: prompts_of(classes)? })
+}
+
+/// The predictor's classes, then those of `given` that it does not know. A class of both keeps its settings.
+pub fn with_learned(learned: &[String], mut given: Vec<ClassConfig>) -> Vec<ClassConfig> {
+    let mut classes = Vec::with_capacity(learned.len() + given.len());
+    for (index, name) in learned.iter().enumerate() {
+        let known = given.iter().position(|c| c.name == *name).map(|at| given.remove(at));
+        classes.push(
+            known.unwrap_or_else(|| {
+                ClassConfig::plain(name, index, Origin::Flag("the prompt predictor".into()))
+            }),
+        );
+    }
+    classes.extend(given);
+    classes
+}
+
+/// The prompts of those of `classes` that have one, with their mask files read.
+///
+/// # Errors
+/// A mask that cannot be read.
+fn prompts_of(classes: &[ClassConfig]) -> Result<Vec<Prompt>> {
     let prompt = |(class, c): (usize, &ClassConfig)| {
         Ok(Prompt {
             class,
@@ -112,7 +171,7 @@ pub fn prompts_of(classes: &[ClassConfig]) -> Result<Vec<Prompt>> {
             mask: c.mask_prompt.as_deref().map(read_mask).transpose()?.map(Arc::new),
         })
     };
-    classes.iter().enumerate().map(prompt).collect()
+    classes.iter().enumerate().filter(|(_, c)| c.has_prompt()).map(prompt).collect()
 }
 
 fn split_name(text: &str) -> (Option<&str>, &str) {
@@ -139,7 +198,10 @@ fn numbers<const N: usize>(text: &str) -> Result<[f32; N]> {
 }
 
 /// Reads a picture as a mask: black is outside, anything else inside.
-fn read_mask(file: &Path) -> Result<Mask> {
+///
+/// # Errors
+/// A file that cannot be read, or without pixels.
+pub fn read_mask(file: &Path) -> Result<Mask> {
     let shown = || file.display().to_string();
     let picture = image::ImageReader::open(file)
         .with_context(|| format!("cannot open the mask prompt: {}", shown()))?
@@ -157,7 +219,7 @@ mod tests {
 
     fn args(boxes: &[&str], points: &[&str]) -> PromptArgs {
         let own = |v: &[&str]| v.iter().map(ToString::to_string).collect();
-        PromptArgs { boxes: own(boxes), points: own(points), mask_prompt: Vec::new() }
+        PromptArgs { boxes: own(boxes), points: own(points), ..PromptArgs::default() }
     }
 
     #[test]

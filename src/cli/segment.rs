@@ -8,16 +8,17 @@ use anyhow::{Context, Result, bail};
 use image::ExtendedColorType;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::prompts::{PromptArgs, prompts_of};
+use super::prompts::{PromptArgs, with_learned};
 use super::{Exit, ModelArgs, class_styles, usage};
 use crate::cine::{self, CineFrame};
+use crate::config::ClassConfig;
 use crate::frame::{
     CaptureTime, FrameId, FrameMeta, ImageView, ImageViewMut, PixelFormat, Plane, PlaneMut, Rgb, YuvColor,
 };
 use crate::mask::{ClassMask, Paired, Segmentation};
 use crate::overlay::{Drawable, Overlay, Style};
-use crate::pipeline::file_safe;
-use crate::segment::Segmenter;
+use crate::pipeline::{Guide, file_safe};
+use crate::segment::{self, Guidance, Mode, Segmenter, learned_classes};
 use crate::stage::StageTimes;
 use crate::state::AiState;
 use crate::whole;
@@ -57,17 +58,9 @@ struct ClassResult<'a> {
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 pub fn run(args: &Args) -> Result<Exit> {
-    if args.prompts.is_empty() {
-        return usage("this model needs to be told where to look: give --box, --point or --mask-prompt");
-    }
-    let prompts = args.prompts.classes().and_then(|classes| Ok((prompts_of(&classes)?, classes)));
-    let (prompts, classes) = match prompts {
-        Ok(found) => found,
+    let (mut model, classes, guide) = match prepare(args) {
+        Ok(ready) => ready,
         Err(e) => return usage(&format!("{e:#}")),
-    };
-    let mut model = match args.model.load() {
-        Ok(model) => model,
-        Err(e) => return usage(&e),
     };
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot make the folder: {}", args.out.display()))?;
@@ -77,6 +70,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     let mut results = Vec::new();
     let inputs: BTreeSet<PathBuf> = args.images.iter().filter_map(|i| i.canonicalize().ok()).collect();
     let mut written = BTreeSet::new();
+    let mut seen = 0;
     for path in &args.images {
         let done = each_frame(path, |name, frame| {
             let masks = classes.iter().map(|c| format!("{name}.{}", file_safe(&c.name)));
@@ -86,7 +80,8 @@ pub fn run(args: &Args) -> Result<Exit> {
                 bail!("another input or class has written `{twice}.png` already; it would be overwritten");
             }
             let rgba = rgba_of(frame);
-            let masks = segment(model.as_mut(), &rgba, &prompts, args.logits.is_some())?;
+            let masks = segment(model.as_mut(), &rgba, &guide.of(seen), args.logits.is_some())?;
+            seen += 1;
             for found in &masks {
                 let class = &classes[found.class].name;
                 if let Some(logits) = &found.logits {
@@ -136,6 +131,25 @@ pub fn run(args: &Args) -> Result<Exit> {
     Ok(if failed.is_empty() { Exit::Fine } else { Exit::Failed })
 }
 
+/// The model, the classes it is asked for, and how.
+fn prepare(args: &Args) -> Result<(Box<dyn Segmenter>, Vec<ClassConfig>, Guide)> {
+    if args.prompts.control {
+        bail!("--control changes a running stream; stills take --guide");
+    }
+    let given = args.prompts.classes()?;
+    let (spec, device) = args.model.resolve().map_err(anyhow::Error::msg)?;
+    let learned = learned_classes(&spec)?;
+    if learned.is_empty() && given.is_empty() {
+        bail!("this model needs to be told where to look: give --box, --point or --mask-prompt");
+    }
+    if learned.is_empty() && args.model.mode.is_some_and(Mode::is_learned) {
+        bail!("this mode needs a prompt predictor: give --ppn, or --mode manual");
+    }
+    let classes = with_learned(&learned, given);
+    let guide = args.prompts.guide(&classes, &learned, args.model.mode)?;
+    Ok((segment::load(&spec, &device)?, classes, guide))
+}
+
 /// Calls `each` with a name and a frame, for every frame of `path`.
 fn each_frame(path: &Path, mut each: impl FnMut(&str, &CineFrame) -> Result<()>) -> Result<()> {
     let mut reader = cine::open(path)?;
@@ -171,13 +185,13 @@ fn rgba_of(frame: &CineFrame) -> Rgba {
 fn segment(
     model: &mut dyn Segmenter,
     picture: &Rgba,
-    prompts: &[crate::segment::Prompt],
+    guidance: &Guidance,
     keep_logits: bool,
 ) -> Result<Vec<ClassMask>> {
     let plane = Plane { data: &picture.data, stride: picture.width * 4 };
     let view =
         ImageView::new(PixelFormat::Rgbx, picture.width, picture.height, YuvColor::default(), vec![plane])?;
-    Ok(model.segment(&view, prompts, keep_logits, &mut StageTimes::default())?)
+    Ok(model.segment(&view, guidance, keep_logits, &mut StageTimes::default())?)
 }
 
 fn draw(overlay: &mut Overlay, mut picture: Rgba, masks: Vec<ClassMask>) -> Result<Rgb> {

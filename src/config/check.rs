@@ -1,6 +1,7 @@
 //! Settings that are fine alone and impossible together.
 
 use super::{Config, ConfigError, DisplayChoice, PaceChoice, QueueChoice};
+use crate::segment::Mode;
 
 impl Config {
     /// Refuses impossible combinations. `live` is what [`Bound::is_live`](crate::media::template::Bound::is_live) says of the
@@ -46,27 +47,48 @@ impl Config {
         self.check_outputs()
     }
 
-    /// A family of the SAM kind segments what it is pointed at; without a prompt there is nothing to do.
     fn check_model(&self) -> Result<(), ConfigError> {
         let family = &self.model.family;
-        let combination = |what: String, keys: &[&str]| {
-            let at = keys.iter().map(|k| self.origin(k)).collect();
-            ConfigError::Combination { what, at }
-        };
         if self.model.weights.is_none() {
             let what = format!(
                 "model.weights is not set: expected the weights file of {family}, or model.enabled = false"
             );
-            return Err(combination(what, &["model.weights"]));
+            return Err(self.combination(what, &["model.weights"]));
         }
-        if self.classes.is_empty() {
+        Ok(())
+    }
+
+    fn combination(&self, what: String, keys: &[&str]) -> ConfigError {
+        ConfigError::Combination { what, at: keys.iter().map(|k| self.origin(k)).collect() }
+    }
+
+    /// A family of the SAM kind segments what it is pointed at, by a person or by a prompt predictor; without either
+    /// there is nothing to do. `learned` are the predictor's classes, none without a predictor.
+    ///
+    /// # Errors
+    /// [`ConfigError::Combination`], with every place involved.
+    pub fn check_prompts(&self, learned: &[String]) -> Result<(), ConfigError> {
+        if !self.model.enabled {
+            return Ok(());
+        }
+        let family = &self.model.family;
+        if learned.is_empty()
+            && let Some(mode) = self.model.mode.filter(|m| m.is_learned())
+        {
+            let what = format!(
+                "model.mode = \"{mode}\" needs a prompt predictor, and neither model.ppn nor the weights have one: expected \
+                 model.ppn, or mode \"manual\""
+            );
+            return Err(self.combination(what, &["model.mode", "model.ppn"]));
+        }
+        if self.classes.is_empty() && (learned.is_empty() || self.model.mode == Some(Mode::Manual)) {
             let what = format!(
                 "{family} needs to be told what to segment: expected at least one [[classes]] with a box, points or a \
                  mask_prompt, or model.enabled = false"
             );
-            return Err(combination(what, &["model.family"]));
+            return Err(self.combination(what, &["model.family"]));
         }
-        match self.classes.iter().find(|c| !c.has_prompt()) {
+        match self.classes.iter().find(|c| !c.has_prompt() && !learned.contains(&c.name)) {
             None => Ok(()),
             Some(class) => Err(ConfigError::Combination {
                 what: format!(

@@ -33,6 +33,19 @@ pub struct ClassConfig {
 }
 
 impl ClassConfig {
+    /// A class that is only a name, in the `index`-th colour.
+    pub fn plain(name: &str, index: usize, at: Origin) -> Self {
+        Self {
+            name: name.to_owned(),
+            color: ClassStyle::palette(index),
+            units: Units::Px,
+            bbox: None,
+            points: Vec::new(),
+            mask_prompt: None,
+            at,
+        }
+    }
+
     /// Whether anything says where the class is.
     pub fn has_prompt(&self) -> bool {
         self.bbox.is_some() || !self.points.is_empty() || self.mask_prompt.is_some()

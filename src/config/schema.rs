@@ -8,7 +8,7 @@ use super::read::{Log, Section};
 use super::tree::Node;
 use crate::media::template::Params;
 use crate::overlay::Style;
-use crate::segment::DeviceChoice;
+use crate::segment::{DeviceChoice, Mode, Precision};
 use crate::weights::Family;
 
 /// How the frames of a recorded source are paced.
@@ -46,6 +46,20 @@ pub struct ModelConfig {
     pub family: String,
     /// Weights file.
     pub weights: Option<PathBuf>,
+    /// Prompt predictor, with whatever else was tuned with it.
+    pub ppn: Option<PathBuf>,
+    /// Where prompts come from; `None`: assisted by the predictor if there is one, else manual.
+    pub mode: Option<Mode>,
+    /// Share of certainty, 0 to 1, below which a class is not there.
+    pub presence_threshold: f32,
+    /// Arithmetic of the network.
+    pub precision: Precision,
+    /// Side of the network's input in pixels; `None`: the family's own.
+    pub input_size: Option<usize>,
+    /// Holes up to this many pixels of the low-resolution mask are filled.
+    pub max_hole_area: usize,
+    /// Islands up to this many pixels of the low-resolution mask are removed.
+    pub max_sprinkle_area: usize,
     /// Where the network runs.
     pub device: DeviceChoice,
     /// CPU threads of the network, 0 = automatic.
@@ -181,6 +195,22 @@ impl ModelConfig {
                 family,
             )?,
             weights: s.path_opt("weights")?,
+            ppn: s.path_opt("ppn")?,
+            mode: s.choice(
+                "mode",
+                None,
+                &[
+                    ("auto", None),
+                    ("autonomous", Some(Mode::Autonomous)),
+                    ("assisted", Some(Mode::Assisted)),
+                    ("manual", Some(Mode::Manual)),
+                ],
+            )?,
+            presence_threshold: s.float("presence_threshold", 0.5, 0.0, 1.0)?,
+            precision: s.choice("precision", Precision::Fp32, &Precision::ALL.map(|p| (p.name(), p)))?,
+            input_size: Some(s.int("input_size", 0, 0, 2048)? as usize).filter(|&side| side > 0),
+            max_hole_area: s.int("max_hole_area", 0, 0, 65_536)? as usize,
+            max_sprinkle_area: s.int("max_sprinkle_area", 0, 0, 65_536)? as usize,
             device: s.text(
                 "device",
                 "\"auto\", \"cpu\" or \"cuda:N\"",

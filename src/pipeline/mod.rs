@@ -7,6 +7,7 @@ mod ai;
 mod compositor;
 mod control;
 mod exchange;
+mod guide;
 mod intake;
 mod report;
 mod run;
@@ -16,6 +17,7 @@ mod worker;
 
 pub use ai::{OffEvent, Phase};
 pub use exchange::{DisplayMode, ExchangeConfig, QueueMode};
+pub use guide::Guide;
 pub use report::{Ended, Report};
 pub use run::{Finished, Plan, RunError, Snapshot, run};
 pub use sidecar::{MaskFormat, SidecarConfig, file_safe};

@@ -11,10 +11,11 @@ use crossbeam::sync::Parker;
 use parking_lot::Mutex;
 
 use super::exchange::Exchange;
+use super::guide::Guide;
 use super::sidecar::SidecarHandle;
 use super::ticket::Job;
 use crate::mask::{ClassMask, Segmentation};
-use crate::segment::{ModelInfo, Prompt, SegmentError, Segmenter};
+use crate::segment::{ModelInfo, SegmentError, Segmenter};
 use crate::stage::{Stage, StageTimes};
 
 /// Longest pause between two attempts to start the model.
@@ -39,8 +40,8 @@ pub trait ModelFactory: Send + Sync {
 /// How the worker treats frames and failures.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// What to look for; the same in every frame.
-    pub prompts: Vec<Prompt>,
+    /// What to look for in which frame.
+    pub guide: Arc<Guide>,
     /// Time after which a frame is given up and the worker replaced.
     pub watchdog: Duration,
     /// First pause after a failure; doubles with every further one.
@@ -267,10 +268,9 @@ impl Worker {
         times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, Failure> {
         let frame = &job.frame;
+        let guidance = self.config.guide.of(frame.meta.id.seq);
         let found = catch_unwind(AssertUnwindSafe(|| {
-            frame
-                .format
-                .with_view(&frame.buffer, |view| model.segment(view, &self.config.prompts, false, times))
+            frame.format.with_view(&frame.buffer, |view| model.segment(view, &guidance, false, times))
         }));
         match found {
             Ok(Ok(Ok(masks))) => Ok(masks),

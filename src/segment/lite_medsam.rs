@@ -4,7 +4,7 @@ use tch::{Device, TchError, Tensor};
 
 use super::postprocess::class_masks;
 use super::preprocess::{Placement, input_tensor, mask_logits, scaled_rgb};
-use super::{ModelInfo, Prompt, SegmentError, Segmenter};
+use super::{Guidance, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::{ClassMask, Mask};
 use crate::nn;
@@ -145,10 +145,10 @@ impl Segmenter for LiteMedSam {
     fn segment(
         &mut self,
         image: &ImageView<'_>,
-        prompts: &[Prompt],
+        guidance: &Guidance,
         keep_logits: bool,
         times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError> {
-        tch::no_grad(|| self.run(image, prompts, keep_logits, times))
+        tch::no_grad(|| self.run(image, &guidance.prompts, keep_logits, times))
     }
 }

@@ -1,9 +1,9 @@
 //! From a weights file to a segmenter.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::device::Resolved;
-use super::{LiteMedSam, ModelInfo, Segmenter};
+use super::{LiteMedSam, ModelInfo, ModelSpec, Segmenter};
 use crate::nn;
 use crate::weights::{Checkpoint, CheckpointError, Family, FamilyError, Weights, WeightsError, sha256};
 
@@ -47,29 +47,21 @@ pub enum LoadError {
     },
 }
 
-/// Builds the segmenter that `weights` are for, on `device`.
-///
-/// `family` is checked against the file; `None` takes what the file is. `threads` is libtorch's number of CPU threads for
-/// the whole process; 0 leaves it as it is.
+/// Builds the segmenter that `spec` asks for, on `device`.
 ///
 /// # Errors
 /// An unreadable or hostile file, another family than asked for, a family that cannot be run, tensors that do not fit.
-pub fn load(
-    family: Option<&str>,
-    weights: &Path,
-    device: &Resolved,
-    threads: usize,
-) -> Result<Box<dyn Segmenter>, LoadError> {
+pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, LoadError> {
+    let weights = &spec.weights;
     let path = || weights.to_owned();
     let unfit = |reason| LoadError::Family { reason, path: path() };
-    let asked = family.map(str::parse).transpose().map_err(unfit)?;
     let checkpoint = Checkpoint::open(weights)?;
-    let family = Family::expect(asked, &checkpoint).map_err(unfit)?;
+    let family = Family::expect(spec.family, &checkpoint).map_err(unfit)?;
     if family != Family::LiteMedSam {
         return Err(LoadError::Unsupported { family, path: path() });
     }
-    if threads > 0 {
-        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    if spec.threads > 0 {
+        tch::set_num_threads(i32::try_from(spec.threads).unwrap_or(i32::MAX));
     }
     let weights_sha256 = sha256(weights).map_err(|reason| LoadError::Io { reason, path: path() })?;
     let view = Weights::new(&checkpoint, device.device);
@@ -83,4 +75,13 @@ pub fn load(
         device: device.name(),
     };
     Ok(Box::new(LiteMedSam::new(net, device.device, info)))
+}
+
+/// Names of the classes that the prompt predictor of `spec` knows, in its order; none without a predictor.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn learned_classes(spec: &ModelSpec) -> Result<Vec<String>, LoadError> {
+    let _ = Checkpoint::open(&spec.weights)?;
+    Ok(Vec::new())
 }

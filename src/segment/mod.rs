@@ -4,21 +4,25 @@
 //! encoder, prompts, decoder and postprocessing; see `lite_medsam`.
 
 pub mod device;
+mod guidance;
 mod lite_medsam;
 mod load;
 mod postprocess;
 pub mod preprocess;
 mod prompt;
 pub mod resize;
+mod spec;
 
 use crate::frame::ImageView;
 use crate::mask::ClassMask;
 use crate::stage::StageTimes;
 
 pub use device::{DeviceChoice, DeviceError, Resolved, load_cuda};
+pub use guidance::{Guidance, Mode, ModeError};
 pub use lite_medsam::LiteMedSam;
-pub use load::{LoadError, load};
+pub use load::{LoadError, learned_classes, load};
 pub use prompt::{Point, Prompt, PromptError, Units};
+pub use spec::{ModelSpec, Precision};
 
 /// What a report says of a model.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -65,7 +69,8 @@ pub trait Segmenter: Send {
     /// What the report says of it.
     fn info(&self) -> &ModelInfo;
 
-    /// Segments `image`; one [`ClassMask`] per prompt, in the prompts' order, at the image's resolution.
+    /// Segments `image`; one [`ClassMask`] per class that `guidance` asks for, at the image's
+    /// resolution.
     /// Time is charged to the stages from upload to postprocess. With `keep_logits` every class carries its logits.
     ///
     /// # Errors
@@ -73,7 +78,7 @@ pub trait Segmenter: Send {
     fn segment(
         &mut self,
         image: &ImageView<'_>,
-        prompts: &[Prompt],
+        guidance: &Guidance,
         keep_logits: bool,
         times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError>;

@@ -17,9 +17,10 @@ use sonomask::media::{Pace, ROI_PARAMS, SinkPipeline, SourcePipeline, StreamForm
 use sonomask::overlay::{ClassStyle, Overlay, Style};
 use sonomask::phantom::{Phantom, PhantomConfig, PhantomReader, read_stamp};
 use sonomask::pipeline::{
-    DisplayMode, ExchangeConfig, Finished, ModelFactory, Plan, QueueMode, SidecarConfig, WorkerConfig, run,
+    DisplayMode, ExchangeConfig, Finished, Guide, ModelFactory, Plan, QueueMode, SidecarConfig, WorkerConfig,
+    run,
 };
-use sonomask::segment::{ModelInfo, Prompt, SegmentError, Segmenter};
+use sonomask::segment::{Guidance, ModelInfo, SegmentError, Segmenter};
 use sonomask::stage::{Stage, StageTimes};
 
 pub const CLASSES: [&str; 3] = ["nerve", "vessel", "bone"];
@@ -55,7 +56,7 @@ impl Segmenter for Oracle {
     fn segment(
         &mut self,
         image: &ImageView<'_>,
-        _prompts: &[Prompt],
+        _guidance: &Guidance,
         _keep_logits: bool,
         times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError> {
@@ -223,7 +224,7 @@ impl Setup {
             },
             model: Some((
                 WorkerConfig {
-                    prompts: Vec::new(),
+                    guide: Arc::new(Guide::constant(Guidance::default())),
                     watchdog: self.watchdog,
                     backoff: self.backoff,
                     max_restarts: self.max_restarts,
