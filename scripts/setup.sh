@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set-up for Debian 12 / Ubuntu 22.04 and later: system packages, libtorch, weights, demo recording.
 # Safe to run again at any time: it does only what is missing. Usage: scripts/setup.sh [--cuda] [--verify]
+# Exit codes: 0 all is there, 1 something failed, 2 wrong usage, 3 packages are missing that only root can install.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -73,7 +74,7 @@ install_packages() {
             echo "error: ${#missing[@]} system packages are missing and there is neither root nor sudo here to install them." >&2
             echo "As root, run the next line, then repeat your make command:" >&2
             echo "apt-get update && apt-get install -y --no-install-recommends ${missing[*]}" >&2
-            exit 1
+            exit 3
         fi
     fi
     echo "installing ${#missing[@]} system packages: ${missing[*]}"

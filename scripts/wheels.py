@@ -2,12 +2,14 @@
 
 pip decides where the index is, which proxy, certificate and credentials to use (its configuration files, `PIP_*`
 and the usual proxy variables), so nothing of that is written here. We decide what is asked for, check it by sha256,
-try again, and say how far it is.
+try again, and say how far it is. Of a large wheel pip tells the address and `transfer.py` fetches it, because pip begins
+a file again that an earlier run left half done; where that does not work, pip fetches it after all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -16,15 +18,19 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import pins
+import transfer
 
 ATTEMPTS = 4
 POLL_SECONDS = 0.5
 UNKNOWN_SIZE_STEP = 100_000_000
 MESSAGE_CHARACTERS = 300
 QUIET_BELOW = 20_000_000
+"""Bytes under which a wheel is neither worth a progress line nor the question for its address."""
+ADDRESS_SECONDS = 120
 
 
 class FetchError(Exception):
@@ -57,10 +63,84 @@ def download(wheel: pins.Wheel, cache: Path) -> Path:
         print(f"  {wheel.filename} is damaged: fetching it again", flush=True)
         path.unlink()
     pip = _pip(cache) if wheel is not pins.PIP else [sys.executable, "-m", "pip"]
+    if not _resumed(pip, wheel, cache):
+        _by_pip(pip, wheel, cache)
+    if not path.exists():
+        raise FetchError(f"pip reported success but left no {wheel.filename} in {cache}")
+    if (found := sha256(path)) != wheel.sha256:
+        path.unlink()
+        raise FetchError(f"{wheel.filename}: sha256 {found}, expected {wheel.sha256}: removed")
+    return path
+
+
+def _resumed(pip: list[str], wheel: pins.Wheel, cache: Path) -> bool:
+    """Fetches a large wheel so that a later run can go on with it; false where pip has to do it."""
+    if 0 < wheel.size < QUIET_BELOW:
+        return False
+    part = cache / f"{wheel.filename}.part"
+    try:
+        url = _address(pip, wheel, cache)
+        line = _line(pip)
+        # A part that turns out to be of another file is given up once.
+        for _ in range(2):
+            have = part.stat().st_size if part.exists() else 0
+            if have:
+                print(f"  going on after {megabytes(have)} of an earlier run", flush=True)
+            transfer.fetch(url, part, wheel.size, line, Progress(wheel, have))
+            if sha256(part) == wheel.sha256:
+                part.replace(cache / wheel.filename)
+                return True
+            part.unlink()
+            if not have:
+                break
+        raise transfer.Unsuitable("what came has another sha256 than the pinned one")
+    except transfer.Unsuitable as reason:
+        print(f"  pip alone fetches it, without going on in a later run ({reason})", flush=True)
+        return False
+    except transfer.Interrupted as reason:
+        raise FetchError(
+            f"{wheel.package} {wheel.version}: the transfer broke off: {reason}\n"
+            f"  What has come is kept ({part}): the next run goes on from there."
+        ) from None
+
+
+def _address(pip: list[str], wheel: pins.Wheel, cache: Path) -> str:
+    """Where the index that pip is configured for has the wheel."""
+    with tempfile.TemporaryDirectory(dir=cache, prefix="pip-") as scratch:
+        report = Path(scratch) / "report.json"
+        command = [*pip, "install", "--dry-run", "--quiet", "--ignore-installed", "--no-deps", "--only-binary", ":all:"]
+        # A dry run would download the whole wheel for its metadata where the index does not offer them apart.
+        command += ["--use-feature", "fast-deps", "--disable-pip-version-check", "--report", str(report), *_tags(wheel)]
+        command += ["--target", str(Path(scratch) / "target"), f"{wheel.package}=={wheel.version}"]
+        environment = {**os.environ, "TMPDIR": scratch, "PIP_NO_INPUT": "1"}
+        try:
+            subprocess.run(
+                command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=ADDRESS_SECONDS, check=True
+            )
+            url = json.loads(report.read_text())["install"][0]["download_info"]["url"]
+        except (subprocess.SubprocessError, OSError, ValueError, LookupError, TypeError) as error:
+            raise transfer.Unsuitable(f"pip did not tell the address: {type(error).__name__}") from None
+    if not isinstance(url, str) or urllib.parse.unquote(url.split("#")[0].rsplit("/", 1)[-1]) != wheel.filename:
+        raise transfer.Unsuitable("pip would take another file")
+    return url
+
+
+def _line(pip: list[str]) -> transfer.Line:
+    """pip's certificates and proxy, whichever of its files or variables they come from."""
+    listed = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, errors="replace").stdout
+    found: dict[str, str] = {}
+    # Later layers come after the earlier ones: those for all commands, for `download`, and the variables.
+    for section in ("global", "download", ":env:"):
+        for key, value in re.findall(rf"^{section}\.(cert|proxy)='(.*)'$", listed, re.M):
+            found[key] = value
+    return transfer.Line(found.get("cert"), found.get("proxy"))
+
+
+def _by_pip(pip: list[str], wheel: pins.Wheel, cache: Path) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         problem = _attempt(pip, wheel, cache)
         if problem is None:
-            break
+            return
         if "HASH" in problem or attempt == ATTEMPTS:
             raise FetchError(
                 f"{wheel.package} {wheel.version}: pip could not fetch it ({attempt} of {ATTEMPTS} attempts)\n{problem}\n"
@@ -71,12 +151,6 @@ def download(wheel: pins.Wheel, cache: Path) -> Path:
         pause = 2**attempt
         print(f"  attempt {attempt} of {ATTEMPTS} failed, next in {pause} s: {problem.splitlines()[-1].strip()}", flush=True)
         time.sleep(pause)
-    if not path.exists():
-        raise FetchError(f"pip reported success but left no {wheel.filename} in {cache}")
-    if (found := sha256(path)) != wheel.sha256:
-        path.unlink()
-        raise FetchError(f"{wheel.filename}: sha256 {found}, expected {wheel.sha256}: removed")
-    return path
 
 
 def _pip(cache: Path) -> list[str]:
@@ -91,19 +165,25 @@ def _pip(cache: Path) -> list[str]:
     return [sys.executable, str(download(pins.PIP, cache.parent / "bin") / "pip")]
 
 
-def _attempt(pip: list[str], wheel: pins.Wheel, cache: Path) -> str | None:
-    """One run of `pip download`: nothing when it worked, else the end of what pip said."""
-    # Said outright, so that any Python fetches the same file; the interpreter tag suits every pinned wheel.
+def _tags(wheel: pins.Wheel) -> list[str]:
+    """Said outright, so that any Python fetches the same file; the interpreter tag suits every pinned wheel."""
     tags = ["--implementation", "cp", "--python-version", "3.11", "--abi", "cp311"]
     for platform in wheel.filename[: -len(".whl")].rsplit("-", 1)[1].split("."):
         tags += ["--platform", platform]
+    return tags
+
+
+def _attempt(pip: list[str], wheel: pins.Wheel, cache: Path) -> str | None:
+    """One run of `pip download`: nothing when it worked, else the end of what pip said."""
     with tempfile.TemporaryDirectory(dir=cache, prefix="pip-") as scratch:
         requirement = Path(scratch) / "requirement.txt"
         requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
         terminal = sys.stdout.isatty()
         command = [*pip, "download", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check"]
-        command += [*tags, "--dest", str(cache), "--requirement", str(requirement)]
+        command += [*_tags(wheel), "--dest", str(cache), "--requirement", str(requirement)]
         command += ["--progress-bar", "on" if terminal else "off"]
+        if wheel is not pins.PIP:
+            command += ["--resume-retries", "5"]
         # The system's folder for temporary files may be a small memory disk; the largest wheel has 530 MB.
         environment = {**os.environ, "TMPDIR": scratch, "PIP_NO_INPUT": "1"}
         process = subprocess.Popen(
@@ -135,25 +215,39 @@ def _attempt(pip: list[str], wheel: pins.Wheel, cache: Path) -> str | None:
     return "\n".join(f"    {line}" for line in lines) or f"    pip ended with status {process.returncode}"
 
 
-def _report_progress(scratch: Path, wheel: pins.Wheel, done: threading.Event) -> None:
-    """Where there is no terminal for pip's bar: a line for every tenth of the file, with the rate and the time left."""
-    started = time.monotonic()
-    if 0 < wheel.size < QUIET_BELOW:
-        return
-    step = wheel.size / 10 if wheel.size else UNKNOWN_SIZE_STEP
-    reported = 0
-    while not done.wait(POLL_SECONDS):
-        have = _largest_file(scratch)
-        if have < step or int(have / step) <= reported:
-            continue
-        reported = int(have / step)
-        rate = have / (time.monotonic() - started)
-        if wheel.size:
-            left = max(0.0, wheel.size - have) / rate
-            share = f"{100 * have / wheel.size:3.0f} %  {megabytes(have)} of {megabytes(wheel.size)}"
+class Progress:
+    """A line for every tenth of a wheel, with the rate and the time left. `have` bytes are from an earlier run."""
+
+    def __init__(self, wheel: pins.Wheel, have: int = 0) -> None:
+        self.size = wheel.size
+        self.begin = have
+        self.step = wheel.size / 10 if wheel.size else UNKNOWN_SIZE_STEP
+        self.reported = int(have / self.step)
+        self.started = time.monotonic()
+
+    def __call__(self, have: int) -> None:
+        if have < self.begin:
+            # The server began again from nothing.
+            self.begin, self.reported, self.started = 0, 0, time.monotonic()
+        if int(have / self.step) <= self.reported:
+            return
+        self.reported = int(have / self.step)
+        rate = (have - self.begin) / max(time.monotonic() - self.started, 1e-6)
+        if self.size:
+            left = max(0.0, self.size - have) / max(rate, 1.0)
+            share = f"{100 * have / self.size:3.0f} %  {megabytes(have)} of {megabytes(self.size)}"
             print(f"    {share}  {megabytes(rate)}/s  {left:.0f} s left", flush=True)
         else:
             print(f"    {megabytes(have)}  {megabytes(rate)}/s", flush=True)
+
+
+def _report_progress(scratch: Path, wheel: pins.Wheel, done: threading.Event) -> None:
+    """Where there is no terminal for pip's bar: what pip has by now."""
+    if 0 < wheel.size < QUIET_BELOW:
+        return
+    progress = Progress(wheel)
+    while not done.wait(POLL_SECONDS):
+        progress(_largest_file(scratch))
 
 
 def _largest_file(folder: Path) -> int:

@@ -31,6 +31,12 @@ fn said(output: &Output, code: i32) -> String {
     text
 }
 
+#[track_caller]
+fn said_stdout(output: &Output) -> String {
+    said(output, 0);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
@@ -595,10 +601,34 @@ fn doctor_tells_what_is_here() {
             .any(|w| w["verdict"].as_str().is_some_and(|v| v.contains("published")))
     );
     let here = folder();
-    let output = run(here.path(), &["doctor"]);
+    let output = run(here.path(), &["doctor", "--weights", "absent.pth"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "without weights: {text}");
     assert!(text.contains("make setup"), "{text}");
+}
+
+#[test]
+fn presets_and_defaults_find_their_weights_outside_of_a_checkout() {
+    let here = folder();
+    // The checkout's, seen from the program.
+    let text = said_stdout(&run(here.path(), &["doctor"]));
+    assert!(text.contains("lite_medsam.pth  lite-medsam"), "{text}");
+    let config = ["run", "--preset", "cine", "--print-config"];
+    let text = said_stdout(&run(here.path(), &config));
+    let line = |text: &str| text.lines().find(|l| l.starts_with("weights = ")).unwrap_or_default().to_owned();
+    assert!(line(&text).contains("/weights/lite_medsam.pth"), "{text}");
+    assert!(!line(&text).contains(&here.path().display().to_string()), "{text}");
+    // One's own folder comes first, and a path of one's own is taken as it stands.
+    std::fs::create_dir(here.path().join("weights")).expect("a folder");
+    std::fs::write(here.path().join("weights/lite_medsam.pth"), "mine").expect("a file");
+    let text = said_stdout(&run(here.path(), &config));
+    let mine = std::fs::canonicalize(here.path()).expect("a path").join("weights/lite_medsam.pth");
+    assert!(line(&text).contains(&mine.display().to_string()), "{text}");
+    let text = said_stdout(&run(
+        here.path(),
+        &[&config[..], &["--set", "model.weights=\"weights/none.pth\""]].concat(),
+    ));
+    assert!(line(&text).contains(&mine.with_file_name("none.pth").display().to_string()), "{text}");
 }
 
 #[test]

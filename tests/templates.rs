@@ -339,6 +339,29 @@ fn a_missing_element_comes_with_its_package() {
 }
 
 #[test]
+fn elements_that_only_some_values_need_are_told_with_the_value() {
+    let display = builtin(Kind::Sink, "display");
+    assert_eq!(display.elements(), ["autovideosink", "videoconvert", "waylandsink"]);
+    let choice = |element: &str, setting: &str| (element.to_owned(), setting.to_owned());
+    let mut found = display.elements_by_choice();
+    found.sort();
+    let expected = [
+        choice("glimagesink", "output = \"gl\""),
+        choice("kmssink", "output = \"kms\""),
+        choice("ximagesink", "output = \"x11\""),
+        choice("xvimagesink", "output = \"xv\""),
+    ];
+    assert_eq!(found, expected);
+    let mkv = builtin(Kind::Sink, "record-mkv").elements_by_choice();
+    assert_eq!(mkv, [choice("avenc_ffv1", "codec = \"ffv1\"")]);
+    let udp = builtin(Kind::Source, "udp").elements_by_choice();
+    for element in ["rtph265depay", "rtpjpegdepay", "rtpmp2tdepay"] {
+        assert!(udp.iter().any(|(e, _)| e == element), "{udp:?}");
+    }
+    assert!(builtin(Kind::Sink, "null").elements_by_choice().is_empty());
+}
+
+#[test]
 fn a_users_template_is_found_and_shadows_a_builtin() {
     let dir = tempfile::tempdir().unwrap();
     let dirs = [dir.path().join("absent"), dir.path().to_owned()];
@@ -558,6 +581,37 @@ fn ffv1_keeps_every_bit() {
             };
             assert!(keep(sent) == keep(found), "{format} frame {i} differs ({})", decoded.caps);
         }
+    }
+}
+
+#[test]
+fn a_source_whose_pads_come_late_can_be_started_again() {
+    gst::init().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mkv");
+    // Sound as well: its pad must not take the place of the picture's.
+    let text = format!(
+        "matroskamux name=m ! filesink location={} \
+         audiotestsrc num-buffers=40 ! audioconvert ! avenc_ac3 ! m. \
+         videotestsrc num-buffers=15 ! video/x-raw,width=64,height=48 ! x264enc ! m.",
+        path.display()
+    );
+    run(gst::parse::launch(&text).unwrap().downcast_ref().unwrap()).unwrap();
+    let mut params = Params::default();
+    params.set("path", path.to_str().unwrap(), "test");
+    let bin = builtin(Kind::Source, "file").bind(&params).unwrap().launch().unwrap();
+    let pipeline = gst::Pipeline::new();
+    let sink = gst_app::AppSink::builder().sync(false).build();
+    pipeline.add_many([bin.upcast_ref::<gst::Element>(), sink.upcast_ref()]).unwrap();
+    bin.link(&sink).unwrap();
+    for round in 0..3 {
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let mut frames = 0;
+        while sink.try_pull_sample(gst::ClockTime::from_seconds(10)).is_some() {
+            frames += 1;
+        }
+        assert_eq!((frames, sink.is_eos()), (15, true), "round {round}");
+        pipeline.set_state(gst::State::Null).unwrap();
     }
 }
 

@@ -144,6 +144,75 @@ fn foreign_globals_are_named_and_refused() {
 }
 
 #[test]
+fn foreign_objects_are_inert_beside_a_state_dict_and_refused_in_it() {
+    let call = |p: Pickle| p.global("os", "system").text("touch owned").raw(b"\x85R");
+    let made =
+        |p: Pickle| p.global("some.module", "Callback").raw(b")\x81").raw(b"}").text("a").int(1).raw(b"sb");
+    let tensor = |p: Pickle| p.text("w").tensor("FloatStorage", 8, 0, &[8], &[1]).raw(b"s");
+    let under = |key: &str| Pickle::new().raw(b"}").text(key).raw(b"}");
+    // Beside it: a call, an object with state, an object as a key's value deep in a list, a storage of a foreign type.
+    let beside = tensor(under("state_dict")).raw(b"s").text("evil");
+    let beside = call(beside).raw(b"s").text("callbacks").raw(b"]");
+    let beside = made(beside).raw(b"as").text("alien").tensor("QInt8Storage", 8, 0, &[8], &[1]).raw(b"s");
+    let checkpoint = open(&archive(&beside.end(), &eight_floats())).unwrap();
+    assert_eq!(checkpoint.tensors().count(), 1);
+    assert_eq!(checkpoint.foreign(), ["os.system", "some.module.Callback", "torch.QInt8Storage"]);
+    assert!(!PathBuf::from("owned").exists());
+    // In it: as a value, inside a value, as a key, as the type of a storage.
+    let in_it = |body: fn(Pickle) -> Pickle| body(tensor(under("state_dict"))).raw(b"s.").0;
+    let pickles = [
+        (in_it(|p| p.text("v").global("os", "system").text("x").raw(b"\x85Rs")), "os.system"),
+        (in_it(|p| p.text("v").raw(b"]").global("os", "system").raw(b"as")), "os.system"),
+        (in_it(|p| p.global("a", "b").raw(b"Ns")), "a.b"),
+        (in_it(|p| p.text("v").tensor("QInt8Storage", 8, 0, &[8], &[1]).raw(b"s")), "torch.QInt8Storage"),
+        (tensor(call(Pickle::new().raw(b"}").text("v")).raw(b"s")).end(), "os.system"),
+    ];
+    for (pickle, expected) in pickles {
+        let found = reason(&archive(&pickle, &eight_floats()));
+        assert!(matches!(&found, Reason::ForeignGlobal { name, .. } if name == expected), "{found:?}");
+    }
+}
+
+#[test]
+fn objects_without_number_are_refused() {
+    let many = Pickle::new().raw(&vec![b'N'; 300_000]).end();
+    assert!(matches!(reason(&archive(&many, &[])), Reason::Pickle { .. }));
+    let memo = Pickle::new().raw(b"]").raw(&vec![0x94; 300_000]).end();
+    assert!(matches!(reason(&archive(&memo, &[])), Reason::Pickle { .. }));
+    // One long name, remembered once and used again and again.
+    let long = Pickle::new().text(&"x".repeat(1 << 20)).raw(b"\x94").raw(&b"h\0h\0\x93".repeat(10)).end();
+    assert!(matches!(reason(&archive(&long, &[])), Reason::Pickle { .. }));
+}
+
+#[test]
+fn old_files_that_lie_about_their_storages_are_refused() {
+    let magic = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.".to_vec();
+    let file = |root: &[u8], keys: &[u8], tail: &[u8]| {
+        [&magic, &b"\x80\x02M\xe9\x03."[..], b"\x80\x02}.", root, keys, tail].concat()
+    };
+    let root = Pickle::state_dict("FloatStorage", 8, 0, &[8], &[1]);
+    let keys = Pickle::new().raw(b"]").text("0").raw(b"a.").0;
+    let data = [&8u64.to_le_bytes()[..], &eight_floats()].concat();
+    let good = file(&root, &keys, &data);
+    assert_eq!(open(&good).unwrap().tensor("w").unwrap().unwrap().double_value(&[7]), 7.0);
+    for len in 0..good.len() {
+        assert!(open(&good[..len]).is_err(), "cut at {len}");
+    }
+    for tail in [
+        [&u64::MAX.to_le_bytes()[..], &eight_floats()].concat(),
+        [&9u64.to_le_bytes()[..], &eight_floats()].concat(),
+        [&4u64.to_le_bytes()[..], &eight_floats()].concat(),
+    ] {
+        assert!(open(&file(&root, &keys, &tail)).is_err());
+    }
+    let twice = Pickle::new().raw(b"]").text("0").raw(b"a").text("0").raw(b"a.").0;
+    assert!(matches!(reason(&file(&root, &twice, &[&data[..], &data].concat())), Reason::Archive(_)));
+    let other = Pickle::new().raw(b"]").text("1").raw(b"a.").0;
+    assert!(matches!(reason(&file(&root, &other, &data)), Reason::Archive(_)));
+    assert!(matches!(reason(&file(&root, &Pickle::new().raw(b"]").end(), &data)), Reason::Archive(_)));
+}
+
+#[test]
 fn calls_and_state_that_do_not_fit_are_refused() {
     let ordered = |p: Pickle| p.global("collections", "OrderedDict");
     let pickles = [
@@ -235,7 +304,7 @@ fn lengths_beyond_the_pickle_are_refused() {
     for body in [
         &b"X\xff\xff\xff\xffab."[..],
         b"\x8c\xffab.",
-        b"\x8a\x09123456789.",
+        b"\x8a\xff123456789.",
         b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.",
     ] {
         assert!(
@@ -330,6 +399,49 @@ fn compressed_entries_are_refused_before_they_are_unpacked() {
 }
 
 #[test]
+fn a_directory_that_claims_entries_without_number_costs_nothing() {
+    // The 64-bit end record: a number of entries that no memory holds, a directory beyond the file. The 32-bit one says so, too.
+    let claim = |count: u64, size: u64, offset: u64| {
+        let end_64 =
+            [&b"PK\x06\x06"[..], &44u64.to_le_bytes(), &[0; 12], &count.to_le_bytes(), &count.to_le_bytes()];
+        let end_64 = [&end_64.concat()[..], &size.to_le_bytes(), &offset.to_le_bytes()].concat();
+        let at = 4 + 60u64;
+        let locator = [&b"PK\x06\x07\0\0\0\0"[..], &at.to_le_bytes(), &1u32.to_le_bytes()].concat();
+        let end = [&b"PK\x05\x06\0\0\0\0"[..], &[0xff; 12], &[0, 0]].concat();
+        [&b"PK\x03\x04"[..], &[0; 60], &end_64, &locator, &end].concat()
+    };
+    for (count, size, offset) in [
+        (1 << 50, 46 << 50, 1 << 51),
+        (u64::MAX, u64::MAX, u64::MAX),
+        (1 << 50, 0, 64),
+        (0, u64::MAX, 1),
+        (1 << 50, 56, 64),
+    ] {
+        assert!(matches!(reason(&claim(count, size, offset)), Reason::Archive(_)));
+    }
+    let short = [&b"PK\x03\x04PK\x05\x06\0\0\0\0"[..], &[0xff; 12], &[0, 0]].concat();
+    assert!(matches!(reason(&short), Reason::Archive(_)));
+}
+
+#[test]
+fn names_that_occur_twice_in_the_archive_are_refused() {
+    let stored = CompressionMethod::Stored;
+    let pickle = Pickle::state_dict("FloatStorage", 8, 0, &[8], &[1]);
+    let zip = zip(&[
+        ("a/data.pkl", &pickle, stored),
+        ("a/data/0", &eight_floats(), stored),
+        ("a/data/1", b"", stored),
+    ]);
+    let mut same = zip;
+    for at in 0..same.len() - 8 {
+        if &same[at..at + 8] == b"a/data/1" {
+            same[at + 7] = b'0';
+        }
+    }
+    assert!(matches!(reason(&same), Reason::Archive(what) if what.contains("occurs twice")));
+}
+
+#[test]
 fn archives_that_hold_something_else_are_refused() {
     let stored = CompressionMethod::Stored;
     let pickle = Pickle::state_dict("FloatStorage", 8, 0, &[8], &[1]);
@@ -355,7 +467,10 @@ fn archives_that_hold_something_else_are_refused() {
 fn files_of_other_kinds_are_told_apart() {
     assert!(matches!(reason(b""), Reason::Unknown));
     assert!(matches!(reason(b"GIF89a, or whatever this is"), Reason::Unknown));
-    assert!(matches!(reason(&Pickle::new().raw(b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.").0), Reason::Legacy));
+    let magic = Pickle::new().raw(b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.").0;
+    assert!(matches!(reason(&magic), Reason::Pickle { .. }));
+    assert!(matches!(reason(&[magic, vec![b'N'; 8]].concat()), Reason::Pickle { .. }));
+    assert!(matches!(reason(&Pickle::new().raw(b"}").end()), Reason::Unknown));
     let missing = Checkpoint::open(&PathBuf::from("no/such/weights.pth")).unwrap_err();
     assert!(matches!(missing.reason, Reason::Io(_)) && missing.to_string().ends_with("no/such/weights.pth"));
 }

@@ -1,18 +1,18 @@
 //! `sonomask doctor`: what is here, what is missing, and the command that installs it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::{DEFAULT_WEIGHTS, Exit, print, print_json};
+use super::{Exit, print, print_json};
 use crate::media::launch::{has_element, package_of};
 use crate::media::template::{Kind, Template, template_dirs};
 use crate::segment::DeviceChoice;
 use crate::telemetry::{libtorch_dir, versions};
-use crate::weights::{Checkpoint, Family, published, sha256};
+use crate::weights::{Checkpoint, Family, own_weights_dirs, published, sha256};
 
 /// Print what was found: GStreamer and the plugins of each pipeline, libtorch, devices, weights, capture devices.
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,7 @@ pub struct Args {
     /// Print as JSON
     #[arg(long)]
     json: bool,
-    /// Weights to check; by default everything in `weights/`
+    /// Weights to check; by default everything in the folders in which weights are searched
     #[arg(long, value_name = "FILE")]
     weights: Vec<PathBuf>,
 }
@@ -34,6 +34,8 @@ struct Findings {
     cpu_threads: usize,
     pipelines: Vec<Pipeline>,
     weights: Vec<Weights>,
+    /// Where presets and defaults look for weights, best first.
+    weights_dirs: Vec<PathBuf>,
     capture_devices: Vec<String>,
     install: Vec<String>,
 }
@@ -43,7 +45,10 @@ struct Pipeline {
     name: String,
     origin: String,
     summary: String,
+    /// What it cannot do without.
     missing: Vec<Missing>,
+    /// What only other values of a parameter need.
+    missing_by_choice: Vec<Missing>,
     error: Option<String>,
 }
 
@@ -51,6 +56,16 @@ struct Pipeline {
 struct Missing {
     element: String,
     package: Option<&'static str>,
+    /// The setting that needs it, if not every one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    setting: Option<String>,
+}
+
+impl Missing {
+    /// `element` unless GStreamer has it.
+    fn unless_here(element: String, setting: Option<String>) -> Option<Self> {
+        (!has_element(&element)).then(|| Self { package: package_of(&element), element, setting })
+    }
 }
 
 #[derive(serde::Serialize)]
@@ -90,7 +105,12 @@ fn look(args: &Args) -> Findings {
                     name: format!("{word}-{}", t.name()),
                     origin: t.origin().to_owned(),
                     summary: t.doc().lines().next().unwrap_or_default().to_owned(),
-                    missing: missing(&t),
+                    missing: t.elements().into_iter().filter_map(|e| Missing::unless_here(e, None)).collect(),
+                    missing_by_choice: t
+                        .elements_by_choice()
+                        .into_iter()
+                        .filter_map(|(e, setting)| Missing::unless_here(e, Some(setting)))
+                        .collect(),
                     error: None,
                 },
                 Err(e) => Pipeline {
@@ -98,6 +118,7 @@ fn look(args: &Args) -> Findings {
                     origin: String::new(),
                     summary: String::new(),
                     missing: Vec::new(),
+                    missing_by_choice: Vec::new(),
                     error: Some(e.to_string()),
                 },
             });
@@ -110,9 +131,10 @@ fn look(args: &Args) -> Findings {
         let packages: Vec<&str> = packages.into_iter().collect();
         install.push(format!("sudo apt-get install {}", packages.join(" ")));
     }
-    let weights = weights(&args.weights);
+    let weights_dirs = own_weights_dirs();
+    let weights = weights(&args.weights, &weights_dirs);
     if !weights.iter().any(|w| w.usable) {
-        install.push("make setup".into());
+        install.push("make setup    (in a checkout: fetches LiteMedSAM's weights; outside, put a copy into one of the folders above)".into());
     }
     Findings {
         schema: 1,
@@ -122,24 +144,27 @@ fn look(args: &Args) -> Findings {
         cpu_threads: tch::get_num_threads() as usize,
         pipelines,
         weights,
+        weights_dirs,
         capture_devices: capture_devices(),
         install,
     }
 }
 
-fn missing(template: &Template) -> Vec<Missing> {
-    let absent = template.elements().into_iter().filter(|e| !has_element(e));
-    absent.map(|element| Missing { package: package_of(&element), element }).collect()
-}
-
-fn weights(asked: &[PathBuf]) -> Vec<Weights> {
-    let mut files = asked.to_vec();
-    if files.is_empty() {
-        let dir = Path::new(DEFAULT_WEIGHTS).parent().unwrap_or(Path::new("."));
+fn weights(asked: &[PathBuf], dirs: &[PathBuf]) -> Vec<Weights> {
+    if !asked.is_empty() {
+        return asked.iter().cloned().map(check).collect();
+    }
+    let known = ["pth", "pt", "ckpt", "safetensors"];
+    let mut files = Vec::new();
+    // Two of the folders may be one, and a file of a better one hides its namesakes.
+    let mut names = BTreeSet::new();
+    for dir in dirs {
         let listed = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
-        let known = ["pth", "pt", "ckpt", "safetensors"];
-        files = listed.filter(|p| p.extension().is_some_and(|e| known.iter().any(|k| e == *k))).collect();
-        files.sort();
+        let fits = |p: &PathBuf| p.extension().is_some_and(|e| known.iter().any(|k| e == *k)) && p.is_file();
+        let mut here: Vec<PathBuf> =
+            listed.filter(fits).filter(|p| names.insert(p.file_name().map(ToOwned::to_owned))).collect();
+        here.sort();
+        files.append(&mut here);
     }
     files.into_iter().map(check).collect()
 }
@@ -184,6 +209,10 @@ fn capture_devices() -> Vec<String> {
     found
 }
 
+fn needed(m: &Missing) -> String {
+    format!("{} (package {})", m.element, m.package.unwrap_or("unknown"))
+}
+
 fn show(found: &Findings) {
     for (name, version) in &found.versions {
         print(&format!("{name:12} {version}"));
@@ -197,18 +226,19 @@ fn show(found: &Findings) {
             (Some(e), _) => print(&format!("  BAD      {}: {e}", p.name)),
             (None, true) => print(&format!("  ok       {:18} {}", p.name, p.summary)),
             (None, false) => {
-                let names: Vec<String> = p
-                    .missing
-                    .iter()
-                    .map(|m| format!("{} (package {})", m.element, m.package.unwrap_or("unknown")))
-                    .collect();
+                let names: Vec<String> = p.missing.iter().map(needed).collect();
                 print(&format!("  MISSING  {:18} {}", p.name, names.join(", ")));
             }
+        }
+        for m in &p.missing_by_choice {
+            let setting = m.setting.as_deref().unwrap_or_default();
+            print(&format!("           {:18} {setting} is not to be had: it needs {}", "", needed(m)));
         }
     }
     print("\nweights");
     if found.weights.is_empty() {
-        print("  none in weights/");
+        let dirs: Vec<String> = found.weights_dirs.iter().map(|d| d.display().to_string()).collect();
+        print(&format!("  none in {}", dirs.join(", ")));
     }
     for w in &found.weights {
         print(&format!(

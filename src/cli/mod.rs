@@ -11,6 +11,7 @@ mod prompts;
 mod run;
 mod segment;
 mod signal;
+mod weights;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,10 +23,10 @@ use clap::{Parser, Subcommand};
 use crate::config::ClassConfig;
 use crate::overlay::ClassStyle;
 use crate::segment::{DeviceChoice, Mode, ModelSpec, Precision, Resolved};
-use crate::weights::Family;
+use crate::weights::{Family, find_weights, own_weights_dirs};
 
 /// Weights that set-up fetches.
-const DEFAULT_WEIGHTS: &str = "weights/lite_medsam.pth";
+const DEFAULT_WEIGHTS: &str = "lite_medsam.pth";
 
 /// Real-time ultrasound segmentation. Research use only: not for diagnosis.
 #[derive(Debug, Parser)]
@@ -45,6 +46,7 @@ enum Command {
     Segment(segment::Args),
     Phantom(phantom::Args),
     Doctor(doctor::Args),
+    Weights(weights::Args),
 }
 
 /// How a command ended, as an exit code.
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Segment(args) => segment::run(args),
         Command::Phantom(args) => phantom::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Weights(args) => weights::run(args),
     };
     match done {
         Ok(exit) => exit.into(),
@@ -136,12 +139,15 @@ struct ModelArgs {
     /// Family of the model; recognised from the weights if not given
     #[arg(long, value_name = "FAMILY")]
     model: Option<String>,
-    /// Checkpoint of the model
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_WEIGHTS)]
-    weights: PathBuf,
+    /// Checkpoint of the model; LiteMedSAM's if not given, from where `sonomask doctor` finds it
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
     /// Prompt predictor over the checkpoint, with whatever was tuned with it
     #[arg(long, value_name = "FILE")]
     ppn: Option<PathBuf>,
+    /// Which of the predictor's data sets, where it has several
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
     /// autonomous (the predictor alone), assisted (predictor and prompts) or manual (prompts alone); without it assisted where
     /// there is a predictor, else manual
     #[arg(long)]
@@ -174,7 +180,9 @@ impl ModelArgs {
     fn resolve(&self) -> Result<(ModelSpec, Resolved), String> {
         let family =
             self.model.as_deref().map(str::parse::<Family>).transpose().map_err(|e| e.to_string())?;
-        for file in std::iter::once(&self.weights).chain(&self.ppn) {
+        let default = || find_weights(Path::new(DEFAULT_WEIGHTS), &own_weights_dirs());
+        let weights = self.weights.clone().unwrap_or_else(default);
+        for file in std::iter::once(&weights).chain(&self.ppn) {
             check_weights(file)?;
         }
         if !(0.0..=1.0).contains(&self.presence_threshold) {
@@ -185,24 +193,28 @@ impl ModelArgs {
         let spec = ModelSpec {
             family,
             ppn: self.ppn.clone(),
+            dataset: self.dataset.clone(),
             precision: self.precision,
             input_size: self.input_size,
             presence_threshold: self.presence_threshold,
             max_hole_area: self.max_hole_area,
             max_sprinkle_area: self.max_sprinkle_area,
             threads: self.threads,
-            ..ModelSpec::new(&self.weights)
+            ..ModelSpec::new(&weights)
         };
         Ok((spec, device))
     }
 }
+
+/// How to come by weights.
+const GET_WEIGHTS: &str = "`make setup` in a checkout fetches LiteMedSAM's; `sonomask doctor` says in which folders weights are searched";
 
 /// A missing weights file, with the way to get one.
 fn check_weights(path: &Path) -> Result<(), String> {
     if path.is_file() {
         return Ok(());
     }
-    Err(format!("there are no weights at this path (`make setup` fetches LiteMedSAM's): {}", path.display()))
+    Err(format!("there are no weights at this path ({GET_WEIGHTS}): {}", path.display()))
 }
 
 /// The control plane's threads: buses, signals, statistics, the watchdog. From here on signals ask the work to end.

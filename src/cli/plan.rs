@@ -259,6 +259,7 @@ fn model_spec(config: &Config) -> Result<ModelSpec> {
     Ok(ModelSpec {
         family: Some(m.family.parse()?),
         ppn: m.ppn.clone(),
+        dataset: m.dataset.clone(),
         precision: m.precision,
         input_size: m.input_size,
         presence_threshold: m.presence_threshold,

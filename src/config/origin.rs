@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
 
+use crate::weights::{find_weights, own_weights_dirs};
+
 /// The place that gave a setting its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -46,7 +48,8 @@ impl Origin {
     }
 
     /// `path` as seen from the current directory. For a preset `..` is taken back by name, because the folder `configs` need
-    /// not exist; in a file it keeps its meaning through symbolic links.
+    /// not exist, and weights are searched (see [`crate::weights::weights_dirs`]); in a file a path keeps its meaning
+    /// through symbolic links.
     pub fn resolve(&self, path: &str) -> PathBuf {
         if !matches!(self, Self::Preset(..)) {
             return self.base().join(path);
@@ -61,6 +64,9 @@ impl Origin {
                 out.push(part);
             }
         }
-        out
+        match out.strip_prefix("weights") {
+            Ok(name) if !name.as_os_str().is_empty() => find_weights(name, &own_weights_dirs()),
+            _ => out,
+        }
     }
 }

@@ -48,6 +48,8 @@ pub struct ModelConfig {
     pub weights: Option<PathBuf>,
     /// Prompt predictor, with whatever else was tuned with it.
     pub ppn: Option<PathBuf>,
+    /// Which of the predictor's data sets, where it has several.
+    pub dataset: Option<String>,
     /// Where prompts come from; `None`: assisted by the predictor if there is one, else manual.
     pub mode: Option<Mode>,
     /// Share of certainty, 0 to 1, below which a class is not there.
@@ -196,6 +198,8 @@ impl ModelConfig {
             )?,
             weights: s.path_opt("weights")?,
             ppn: s.path_opt("ppn")?,
+            dataset: s
+                .text("dataset", "a name", ("", None), |t| Some((!t.is_empty()).then(|| t.to_owned())))?,
             mode: s.choice(
                 "mode",
                 None,

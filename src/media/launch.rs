@@ -1,8 +1,11 @@
 //! From a bound template to GStreamer elements, and which Debian package has an element.
 
+use std::sync::Arc;
+
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
+use parking_lot::Mutex;
 
 use super::template::{Bound, Kind, Setting, TemplateError};
 
@@ -166,6 +169,7 @@ impl Bound {
         .map_err(|e| refused(e.to_string()))?
         .downcast::<gst::Bin>()
         .map_err(|_| refused("the description is not a bin".to_owned()))?;
+        keep_links(&bin);
         for setting in &self.settings {
             apply(&bin, setting).map_err(refused)?;
         }
@@ -187,6 +191,39 @@ impl Bound {
             gst::GhostPad::builder_with_target(&pad).map_err(|e| refused(e.to_string()))?.name(name).build();
         bin.add_pad(&ghost).map_err(|e| refused(e.to_string()))?;
         Ok(bin)
+    }
+}
+
+/// Links pads that come again to where the first of them was linked.
+///
+/// gst-launch's syntax links a pad that appears later (of rtspsrc, a demuxer, decodebin) once and then stops listening.
+/// A source that is started again, or a stream that begins anew, makes new pads, and they would stay loose.
+fn keep_links(bin: &gst::Bin) {
+    for element in bin.iterate_recurse().into_iter().flatten() {
+        let makes_pads = |t: gst::PadTemplate| {
+            t.direction() == gst::PadDirection::Src && t.presence() == gst::PadPresence::Sometimes
+        };
+        if !element.pad_template_list().into_iter().any(makes_pads) {
+            continue;
+        }
+        let targets: Arc<Mutex<Vec<glib::WeakRef<gst::Pad>>>> = Arc::default();
+        // Runs after the parser's own handler, which was connected first.
+        element.connect_pad_added(move |_, pad| {
+            if let Some(peer) = pad.peer() {
+                let mut known = targets.lock();
+                if !known.iter().any(|t| t.upgrade().as_ref() == Some(&peer)) {
+                    known.push(peer.downgrade());
+                }
+                return;
+            }
+            let known: Vec<gst::Pad> = targets.lock().iter().filter_map(glib::WeakRef::upgrade).collect();
+            // A pad of another kind (sound) is refused by its caps and stays loose, as at the first time.
+            for target in known.iter().filter(|t| !t.is_linked()) {
+                if pad.link(target).is_ok() {
+                    break;
+                }
+            }
+        });
     }
 }
 

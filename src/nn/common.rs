@@ -2,6 +2,7 @@
 
 use tch::{TchError, Tensor};
 
+use super::lora::Lora;
 use crate::weights::{Weights, WeightsError};
 
 /// A pointwise non-linearity.
@@ -28,11 +29,21 @@ impl Activation {
     }
 }
 
-/// `y = x W^T + b` over the last dimension. Keys `weight [out, in]`, `bias [out]`.
+/// `x + y` for an `x` that nobody else holds and that has the sum's shape: in place unless a gradient is wanted.
+///
+/// # Errors
+/// libtorch's.
+pub(super) fn add_to(mut x: Tensor, y: &Tensor) -> Result<Tensor, TchError> {
+    if x.requires_grad() || y.requires_grad() { x.f_add(y) } else { x.f_add_(y) }
+}
+
+/// `y = x W^T + b` over the last dimension. Keys `weight [out, in]`, `bias [out]`; `w_a.weight [r, in]` and `w_b.weight [out, r]`
+/// where the layer is adapted with low rank, then `y` has `w_b (w_a x)` added.
 #[derive(Debug)]
 pub struct Linear {
     weight: Tensor,
     bias: Tensor,
+    lora: Option<Lora>,
 }
 
 impl Linear {
@@ -41,7 +52,11 @@ impl Linear {
     /// # Errors
     /// Keys or shapes that do not fit.
     pub fn new(w: &Weights<'_>, inputs: i64, outputs: i64) -> Result<Self, WeightsError> {
-        Ok(Self { weight: w.get("weight", &[outputs, inputs])?, bias: w.get("bias", &[outputs])? })
+        Ok(Self {
+            weight: w.matrix("weight", &[outputs, inputs])?,
+            bias: w.matrix("bias", &[outputs])?,
+            lora: Lora::read(w, inputs, outputs)?,
+        })
     }
 
     /// `[..., in]` to `[..., out]`.
@@ -49,7 +64,27 @@ impl Linear {
     /// # Errors
     /// libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_linear(&self.weight, Some(&self.bias))
+        let y = x.f_linear(&self.weight, Some(&self.bias))?;
+        match &self.lora {
+            Some(lora) => add_to(y, &lora.forward(x)?),
+            None => Ok(y),
+        }
+    }
+
+    /// The weight `[out, in]`, with what low rank adds to it, for products that are taken in another order.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn weight(&self) -> Result<Tensor, TchError> {
+        match &self.lora {
+            Some(lora) => self.weight.f_add(&lora.product()?),
+            None => Ok(self.weight.shallow_clone()),
+        }
+    }
+
+    /// The bias `[out]`.
+    pub(super) fn bias(&self) -> &Tensor {
+        &self.bias
     }
 }
 
@@ -123,7 +158,7 @@ impl Conv2d {
         stride: i64,
         padding: i64,
     ) -> Result<Self, WeightsError> {
-        let bias = w.get("bias", &[channels[1]])?;
+        let bias = w.matrix("bias", &[channels[1]])?;
         Ok(Self { bias: Some(bias), ..Self::without_bias(w, channels, kernel, stride, padding)? })
     }
 
@@ -138,7 +173,7 @@ impl Conv2d {
         stride: i64,
         padding: i64,
     ) -> Result<Self, WeightsError> {
-        let weight = w.get("weight", &[outputs, inputs, kernel, kernel])?;
+        let weight = w.matrix("weight", &[outputs, inputs, kernel, kernel])?;
         Ok(Self { weight, bias: None, stride, padding })
     }
 
@@ -148,6 +183,14 @@ impl Conv2d {
     /// libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         x.f_conv2d(&self.weight, self.bias.as_ref(), self.stride, self.padding, 1, 1)
+    }
+
+    /// A 1 x 1 convolution's weight `[out, in]` and bias, for products that are taken in another order.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn as_linear(&self) -> Result<(Tensor, Option<Tensor>), TchError> {
+        Ok((self.weight.f_flatten(1, -1)?, self.bias.as_ref().map(Tensor::shallow_clone)))
     }
 }
 
@@ -165,8 +208,8 @@ impl ConvTranspose2d {
     /// # Errors
     /// Keys or shapes that do not fit.
     pub fn new(w: &Weights<'_>, [inputs, outputs]: [i64; 2], kernel: i64) -> Result<Self, WeightsError> {
-        let weight = w.get("weight", &[inputs, outputs, kernel, kernel])?;
-        Ok(Self { weight, bias: w.get("bias", &[outputs])?, kernel })
+        let weight = w.matrix("weight", &[inputs, outputs, kernel, kernel])?;
+        Ok(Self { weight, bias: w.matrix("bias", &[outputs])?, kernel })
     }
 
     /// `[B, in, H, W]` to `[B, out, k H, k W]`.
@@ -178,7 +221,16 @@ impl ConvTranspose2d {
     }
 }
 
-/// Two linear layers. Keys `lin1`, `lin2`.
+/// What the layers of an [`MlpBlock`] are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MlpKeys {
+    /// `lin1`, `lin2`, as in SAM.
+    Lin,
+    /// `layers.0`, `layers.1`, as in SAM 2.
+    Layers,
+}
+
+/// Two linear layers with an activation between them.
 #[derive(Debug)]
 pub struct MlpBlock {
     lin1: Linear,
@@ -187,16 +239,30 @@ pub struct MlpBlock {
 }
 
 impl MlpBlock {
-    /// Reads the block.
+    /// Reads the block with SAM's keys.
     ///
     /// # Errors
     /// Keys or shapes that do not fit.
     pub fn new(w: &Weights<'_>, dim: i64, hidden: i64, act: Activation) -> Result<Self, WeightsError> {
-        Ok(Self {
-            lin1: Linear::new(&w.pp("lin1"), dim, hidden)?,
-            lin2: Linear::new(&w.pp("lin2"), hidden, dim)?,
-            act,
-        })
+        Self::with_keys(w, dim, hidden, act, MlpKeys::Lin)
+    }
+
+    /// Reads the block.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn with_keys(
+        w: &Weights<'_>,
+        dim: i64,
+        hidden: i64,
+        act: Activation,
+        keys: MlpKeys,
+    ) -> Result<Self, WeightsError> {
+        let (first, second) = match keys {
+            MlpKeys::Lin => (w.pp("lin1"), w.pp("lin2")),
+            MlpKeys::Layers => (w.pp("layers").pp(0), w.pp("layers").pp(1)),
+        };
+        Ok(Self { lin1: Linear::new(&first, dim, hidden)?, lin2: Linear::new(&second, hidden, dim)?, act })
     }
 
     /// `[..., dim]` to the same shape.
@@ -208,21 +274,30 @@ impl MlpBlock {
     }
 }
 
-/// Linear layers with ReLU between them. Keys `layers.0`, `layers.1`, ...
+/// Linear layers with an activation between them. Keys `layers.0`, `layers.1`, ...
 #[derive(Debug)]
 pub struct Mlp {
     layers: Vec<Linear>,
+    act: Activation,
 }
 
 impl Mlp {
-    /// Reads the layers; `dims` are the widths from input to output.
+    /// Reads layers with ReLU between them; `dims` are the widths from input to output.
     ///
     /// # Errors
     /// Keys or shapes that do not fit.
     pub fn new(w: &Weights<'_>, dims: &[i64]) -> Result<Self, WeightsError> {
+        Self::with_activation(w, dims, Activation::Relu)
+    }
+
+    /// The same with `act` between the layers.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn with_activation(w: &Weights<'_>, dims: &[i64], act: Activation) -> Result<Self, WeightsError> {
         let layers = w.pp("layers");
         let layers = dims.windows(2).enumerate().map(|(i, d)| Linear::new(&layers.pp(i), d[0], d[1]));
-        Ok(Self { layers: layers.collect::<Result<_, _>>()? })
+        Ok(Self { layers: layers.collect::<Result<_, _>>()?, act })
     }
 
     /// `[..., first]` to `[..., last]`.
@@ -234,7 +309,7 @@ impl Mlp {
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x)?;
             if i + 1 < self.layers.len() {
-                x = Activation::Relu.apply(x)?;
+                x = self.act.apply(x)?;
             }
         }
         Ok(x)

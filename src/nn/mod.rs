@@ -4,19 +4,43 @@
 //! - `forward` keeps the graph differentiable; whoever only infers wraps it in `tch::no_grad`.
 //! - libtorch's errors (out of memory, shapes that do not fit) are returned, never thrown.
 //!
-//! Sources: SAM (<https://arxiv.org/abs/2304.02643>, <https://github.com/facebookresearch/segment-anything>), TinyViT as
+//! Sources: SAM (<https://arxiv.org/abs/2304.02643>, <https://github.com/facebookresearch/segment-anything>), SAM 2
+//! (<https://arxiv.org/abs/2408.00714>, <https://github.com/facebookresearch/sam2>), TinyViT as
 //! used by MobileSAM (<https://arxiv.org/abs/2306.14289>) and LiteMedSAM (<https://github.com/bowang-lab/MedSAM>).
 
+mod adapter;
 mod common;
-mod lite_medsam;
+mod encoder_step;
+mod fpn_neck;
+mod hiera;
+mod lora;
 mod mask_decoder;
+mod neck;
+mod position_encoding;
+mod ppn;
 mod prompt_encoder;
+mod sam;
+mod sam1;
+mod sam2;
 mod tiny_vit;
 mod transformer;
+mod vit;
 
-pub use common::{Activation, Conv2d, ConvTranspose2d, LayerNorm, LayerNorm2d, Linear, Mlp, MlpBlock};
-pub use lite_medsam::LiteMedSam;
-pub use mask_decoder::{MaskDecoder, OutputUpscaling};
+pub use adapter::Adapters;
+pub use common::{
+    Activation, Conv2d, ConvTranspose2d, LayerNorm, LayerNorm2d, Linear, Mlp, MlpBlock, MlpKeys,
+};
+pub use encoder_step::EncoderStep;
+pub use fpn_neck::FpnNeck;
+pub use hiera::{Hiera, HieraConfig};
+pub use lora::{MergedLora, lora_shapes};
+pub use mask_decoder::{Decoded, MaskDecoder, MaskDecoderConfig, MaskSelection, OutputUpscaling};
+pub use position_encoding::sine_grid;
+pub use ppn::{PpnConfig, PpnForm, Prediction, PromptPredictor, learnable_prompts};
 pub use prompt_encoder::{PositionEmbeddingRandom, PromptEncoder};
+pub use sam::{Sam, SamFeatures};
+pub use sam1::{Sam1, Sam1Config, Sam1Encoder, Sam1EncoderConfig, Sam1Features};
+pub use sam2::{Sam2, Sam2Features, Sam2ImageEncoder};
 pub use tiny_vit::{TinyVit, TinyVitConfig, TinyVitStem};
 pub use transformer::{Attention, TwoWayAttentionBlock, TwoWayTransformer};
+pub use vit::{ImageEncoderVit, VitConfig};

@@ -102,6 +102,11 @@ impl PromptEncoder {
         self.image_embedding_size.map(|d| 4 * d)
     }
 
+    /// Size `[h, w]` of the network's input, which boxes and points are given in.
+    pub fn input_image_size(&self) -> [i64; 2] {
+        self.input_image_size
+    }
+
     /// Where the weights are.
     pub fn device(&self) -> Device {
         self.label_embed.device()

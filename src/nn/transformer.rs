@@ -2,7 +2,7 @@
 
 use tch::{TchError, Tensor};
 
-use super::common::{Activation, LayerNorm, Linear, MlpBlock};
+use super::common::{Activation, LayerNorm, Linear, MlpBlock, MlpKeys};
 use crate::weights::{Weights, WeightsError};
 
 /// Tokens and image after a block or after the transformer: `[B, N, C]` and `[B, H W, C]`.
@@ -41,7 +41,7 @@ impl Attention {
         })
     }
 
-    /// `q [B, N, C]`, `k` and `v` `[B, M, C]` to `[B, N, C]`.
+    /// `q [1 or B, N, C]`, `k` and `v` `[1 or B, M, C]` to `[B, N, C]`. A side of batch 1 is projected once.
     ///
     /// # Errors
     /// libtorch's.
@@ -53,6 +53,10 @@ impl Attention {
         let q = heads(self.q_proj.forward(q)?)?;
         let k = heads(self.k_proj.forward(k)?)?;
         let v = heads(self.v_proj.forward(v)?)?;
+        // The fused kernels do not broadcast; expanding copies nothing.
+        let b = q.size4()?.0.max(k.size4()?.0);
+        let batch = |x: Tensor| x.f_expand([b, -1, -1, -1], false);
+        let (q, k, v) = (batch(q)?, batch(k)?, batch(v)?);
         let out =
             Tensor::f_scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, None, false)?;
         self.out_proj.forward(&out.f_transpose(1, 2)?.f_flatten(2, 3)?)
@@ -84,6 +88,7 @@ impl TwoWayAttentionBlock {
         num_heads: i64,
         mlp_dim: i64,
         downsample_rate: i64,
+        mlp_keys: MlpKeys,
         skip_first_layer_pe: bool,
     ) -> Result<Self, WeightsError> {
         let norm = |name| LayerNorm::new(&w.pp(name), dim, LAYER_NORM_EPS);
@@ -93,7 +98,7 @@ impl TwoWayAttentionBlock {
             norm1: norm("norm1")?,
             cross_attn_token_to_image: cross("cross_attn_token_to_image")?,
             norm2: norm("norm2")?,
-            mlp: MlpBlock::new(&w.pp("mlp"), dim, mlp_dim, Activation::Relu)?,
+            mlp: MlpBlock::with_keys(&w.pp("mlp"), dim, mlp_dim, Activation::Relu, mlp_keys)?,
             norm3: norm("norm3")?,
             norm4: norm("norm4")?,
             cross_attn_image_to_token: cross("cross_attn_image_to_token")?,
@@ -101,7 +106,7 @@ impl TwoWayAttentionBlock {
         })
     }
 
-    /// `queries`, `query_pe` `[B, N, C]`; `keys` `[B, M, C]`; `key_pe` `[1 or B, M, C]`.
+    /// `queries`, `query_pe` `[B, N, C]`; `keys` and `key_pe` `[1 or B, M, C]`. The keys returned have batch B.
     ///
     /// # Errors
     /// libtorch's.
@@ -153,10 +158,19 @@ impl TwoWayTransformer {
         dim: i64,
         num_heads: i64,
         mlp_dim: i64,
+        mlp_keys: MlpKeys,
     ) -> Result<Self, WeightsError> {
         let layers = w.pp("layers");
         let block = |i| {
-            TwoWayAttentionBlock::new(&layers.pp(i), dim, num_heads, mlp_dim, 2, /* skip pe */ i == 0)
+            TwoWayAttentionBlock::new(
+                &layers.pp(i),
+                dim,
+                num_heads,
+                mlp_dim,
+                2,
+                mlp_keys,
+                /* skip pe */ i == 0,
+            )
         };
         Ok(Self {
             layers: (0..depth).map(block).collect::<Result<_, _>>()?,
@@ -165,7 +179,7 @@ impl TwoWayTransformer {
         })
     }
 
-    /// `image` `[B, C, H, W]`, `image_pe` `[1 or B, C, H, W]`, `tokens` `[B, N, C]`.
+    /// `image` and `image_pe` `[1 or B, C, H, W]`, `tokens` `[B, N, C]`.
     ///
     /// # Errors
     /// libtorch's.

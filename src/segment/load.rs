@@ -2,10 +2,21 @@
 
 use std::path::PathBuf;
 
+use tch::Device;
+
 use super::device::Resolved;
-use super::{LiteMedSam, ModelInfo, ModelSpec, Segmenter};
-use crate::nn;
-use crate::weights::{Checkpoint, CheckpointError, Family, FamilyError, Weights, WeightsError, sha256};
+use super::learned::{self, Learned};
+use super::sam::{Cleanup, Manners, Sam};
+use super::{ModelInfo, ModelSpec, PpnInfo, Precision, Segmenter};
+use crate::nn::{self, MergedLora, PromptPredictor};
+use crate::weights::{
+    Checkpoint, CheckpointError, Family, FamilyError, Layered, Weights, WeightsError, sha256,
+};
+
+/// Metadata with the family that a predictor was trained for.
+const FAMILY: &str = "family";
+/// Metadata with the handling of pictures that a predictor was trained with.
+const PREPROCESS: &str = "preprocess";
 
 /// Why there is no segmenter.
 #[derive(Debug, thiserror::Error)]
@@ -21,14 +32,17 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
-    /// The family is known and cannot be run.
-    #[error("the weights are {family}, which this version cannot run; it runs lite-medsam: {}", path.display())]
-    Unsupported {
-        /// What the file is.
-        family: Family,
+    /// The prompt predictor is not as its file says.
+    #[error("the prompt predictor cannot be used: {what}: {}", path.display())]
+    Predictor {
+        /// What is wrong.
+        what: String,
         /// The file.
         path: PathBuf,
     },
+    /// Half precision where there are no kernels for it.
+    #[error("fp16 needs a CUDA device: expected fp32 or bf16 on the CPU")]
+    Precision,
     /// Keys or shapes do not fit the network.
     #[error("{reason}: {}", path.display())]
     Weights {
@@ -47,41 +61,120 @@ pub enum LoadError {
     },
 }
 
-/// Builds the segmenter that `spec` asks for, on `device`.
+/// Builds the segmenter that `spec` asks for, on `device`. LoRA is merged into the weights.
 ///
 /// # Errors
-/// An unreadable or hostile file, another family than asked for, a family that cannot be run, tensors that do not fit.
+/// An unreadable or hostile file, another family than asked for, a size or a precision that cannot be had, tensors that do
+/// not fit or are left over, a prompt predictor that is not as its file says.
 pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, LoadError> {
-    let weights = &spec.weights;
-    let path = || weights.to_owned();
-    let unfit = |reason| LoadError::Family { reason, path: path() };
-    let checkpoint = Checkpoint::open(weights)?;
-    let family = Family::expect(spec.family, &checkpoint).map_err(unfit)?;
-    if family != Family::LiteMedSam {
-        return Err(LoadError::Unsupported { family, path: path() });
+    if spec.precision == Precision::Fp16 && device.device == Device::Cpu {
+        return Err(LoadError::Precision);
     }
+    let files = Files::open(spec)?;
+    let family = files.family(spec)?;
     if spec.threads > 0 {
         tch::set_num_threads(i32::try_from(spec.threads).unwrap_or(i32::MAX));
     }
-    let weights_sha256 = sha256(weights).map_err(|reason| LoadError::Io { reason, path: path() })?;
-    let view = Weights::new(&checkpoint, device.device);
-    let net = nn::LiteMedSam::new(&view).map_err(|reason| LoadError::Weights { reason, path: path() })?;
+    let source = files.source();
+    let merged = MergedLora::new(&source);
+    let view = Weights::new(&merged, device.device).computing_in(spec.precision.kind());
+    let unfit = |reason| LoadError::Weights { reason, path: spec.weights.clone() };
+    let side = spec.input_size.and_then(|side| i64::try_from(side).ok());
+    let net = nn::Sam::new(&view, family, side).map_err(unfit)?;
+    let learned = files.learned(spec)?;
+    let mut manners = Manners::of(family);
+    let mut ppn = None;
+    if let Some(learned) = &learned {
+        let w = view.pp(learned::PREFIX);
+        let predictor = PromptPredictor::new(&w, &learned.config(&net));
+        // The queries of the file's other data sets.
+        w.skip("learnable_prompts");
+        ppn = Some((predictor.map_err(unfit)?, learned.form));
+        if files.is_sam2rad() {
+            manners = manners.of_sam2rad();
+        }
+    }
+    view.finish().map_err(unfit)?;
+    let sum = |path: &PathBuf| sha256(path).map_err(|reason| LoadError::Io { reason, path: path.clone() });
     let info = ModelInfo {
         family: family.name().into(),
-        weights_sha256,
-        input_size: nn::LiteMedSam::INPUT_SIZE,
-        precision: "fp32".into(),
+        weights_sha256: sum(&spec.weights)?,
+        input_size: usize::try_from(net.input_size()).unwrap_or(0),
+        precision: spec.precision.name().into(),
         parameters: view.parameters(),
+        weights_bytes: view.bytes(),
+        ppn: match learned {
+            Some(learned) => Some(PpnInfo {
+                form: learned.form.name(),
+                dataset: learned.dataset,
+                classes: learned.classes,
+                sha256: spec.ppn.as_ref().map(sum).transpose()?,
+            }),
+            None => None,
+        },
         device: device.name(),
     };
-    Ok(Box::new(LiteMedSam::new(net, device.device, info)))
+    let cleanup = Cleanup {
+        presence_threshold: spec.presence_threshold,
+        max_hole_area: spec.max_hole_area,
+        max_sprinkle_area: spec.max_sprinkle_area,
+    };
+    Ok(Box::new(Sam::new(net, ppn, manners, cleanup, device.device, info)))
 }
 
 /// Names of the classes that the prompt predictor of `spec` knows, in its order; none without a predictor.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// A file that cannot be read, a predictor that is not as its file says.
 pub fn learned_classes(spec: &ModelSpec) -> Result<Vec<String>, LoadError> {
-    let _ = Checkpoint::open(&spec.weights)?;
-    Ok(Vec::new())
+    let files = Files::open(spec)?;
+    files.family(spec)?;
+    Ok(files.learned(spec)?.map_or_else(Vec::new, |learned| learned.classes))
+}
+
+/// The network's file, and the one laid over it.
+struct Files {
+    base: Checkpoint,
+    over: Option<Checkpoint>,
+}
+
+impl Files {
+    fn open(spec: &ModelSpec) -> Result<Self, LoadError> {
+        let base = Checkpoint::open(&spec.weights)?;
+        Ok(Self { base, over: spec.ppn.as_deref().map(Checkpoint::open).transpose()? })
+    }
+
+    fn source(&self) -> Layered<'_> {
+        Layered { top: self.over.as_ref().unwrap_or(&self.base), base: &self.base }
+    }
+
+    /// The family of the network, which the predictor must have been trained for.
+    fn family(&self, spec: &ModelSpec) -> Result<Family, LoadError> {
+        let unfit = |path: &PathBuf| {
+            let path = path.clone();
+            move |reason| LoadError::Family { reason, path }
+        };
+        let family = Family::expect(spec.family, &self.base).map_err(unfit(&spec.weights))?;
+        let trained_for = self.over.as_ref().and_then(|over| over.metadata().get(FAMILY));
+        if let (Some(name), Some(path)) = (trained_for, &spec.ppn) {
+            let found = name.parse::<Family>().map_err(unfit(path))?;
+            if found != family {
+                return Err(unfit(path)(FamilyError::Mismatch { asked: family, found }));
+            }
+        }
+        Ok(family)
+    }
+
+    fn learned(&self, spec: &ModelSpec) -> Result<Option<Learned>, LoadError> {
+        Learned::find(spec, &self.source(), |key| self.metadata(key))
+    }
+
+    fn metadata(&self, key: &str) -> Option<String> {
+        self.over.as_ref().unwrap_or(&self.base).metadata().get(key).cloned()
+    }
+
+    /// Whether the authors of Sam2Rad trained it, with their own handling of pictures.
+    fn is_sam2rad(&self) -> bool {
+        self.metadata(PREPROCESS).is_some_and(|p| p == "sam2rad")
+    }
 }

@@ -1,16 +1,19 @@
 //! Frame in, masks out.
 //!
 //! [`Segmenter`] is all that `pipeline` knows of a model. A family brings its own preprocessing,
-//! encoder, prompts, decoder and postprocessing; see `lite_medsam`.
+//! encoder, prompts, decoder and postprocessing; see [`Sam`].
 
 pub mod device;
+mod expected;
+mod generate;
 mod guidance;
-mod lite_medsam;
+mod learned;
 mod load;
-mod postprocess;
+pub mod postprocess;
 pub mod preprocess;
 mod prompt;
 pub mod resize;
+mod sam;
 mod spec;
 
 use crate::frame::ImageView;
@@ -18,10 +21,12 @@ use crate::mask::ClassMask;
 use crate::stage::StageTimes;
 
 pub use device::{DeviceChoice, DeviceError, Resolved, load_cuda};
+pub use expected::compare;
+pub use generate::{GenerateError, GeneratedPpn, expected_tensors, generate};
 pub use guidance::{Guidance, Mode, ModeError};
-pub use lite_medsam::LiteMedSam;
 pub use load::{LoadError, learned_classes, load};
 pub use prompt::{Point, Prompt, PromptError, Units};
+pub use sam::{Cleanup, Manners, Sam};
 pub use spec::{ModelSpec, Precision};
 
 /// What a report says of a model.
@@ -37,9 +42,27 @@ pub struct ModelInfo {
     pub precision: String,
     /// Number of weights.
     pub parameters: u64,
+    /// Bytes that the weights take on the device.
+    pub weights_bytes: u64,
+    /// The prompt predictor, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ppn: Option<PpnInfo>,
     /// Device the network runs on, `cpu` or `cuda:N`.
     #[serde(skip)]
     pub device: String,
+}
+
+/// What a report says of a prompt predictor.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct PpnInfo {
+    /// `single-scale` or `high-res`.
+    pub form: &'static str,
+    /// Name of the data set that it learned.
+    pub dataset: String,
+    /// Its classes, in the order of its queries.
+    pub classes: Vec<String>,
+    /// SHA-256 of the file it came from, if that is not the network's own; lower-case hex.
+    pub sha256: Option<String>,
 }
 
 /// Why a frame has no masks.

@@ -67,6 +67,8 @@ pub struct ModelSpec {
     pub weights: PathBuf,
     /// A second file over the first: a prompt predictor, with the parts of the decoder that were tuned with it.
     pub ppn: Option<PathBuf>,
+    /// Which of the predictor's data sets; needed only where it has several.
+    pub dataset: Option<String>,
     /// Arithmetic.
     pub precision: Precision,
     /// Side of the square input in pixels; `None` takes the family's own.
@@ -88,6 +90,7 @@ impl ModelSpec {
             family: None,
             weights: weights.into(),
             ppn: None,
+            dataset: None,
             precision: Precision::Fp32,
             input_size: None,
             presence_threshold: 0.5,

@@ -1,137 +1,86 @@
 //! A weights file: names, types and shapes now, tensors when asked for.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::ops::Range;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use sha2::{Digest as _, Sha256};
 use tch::{Kind, TchError, Tensor};
 
-use super::archive::Archive;
+use super::dtype::Dtype;
 use super::error::{CheckpointError, Reason};
-use super::pickle::{Node, Pickle, TensorRef};
+use super::tensor_info::TensorInfo;
+use super::{canonical, legacy, torch};
 
-/// Element types that are read.
+/// How a file is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// IEEE 32-bit.
-    F32,
-    /// IEEE 16-bit.
-    F16,
-    /// bfloat16.
-    BF16,
-    /// IEEE 64-bit.
-    F64,
-    /// Signed 64-bit.
-    I64,
-    /// Signed 32-bit.
-    I32,
-    /// Signed 16-bit.
-    I16,
-    /// Signed 8-bit.
-    I8,
-    /// Unsigned 8-bit.
-    U8,
-    /// One byte, zero or not.
-    Bool,
+pub enum Format {
+    /// PyTorch 1.6 and later: a zip file with a pickle and storages.
+    TorchZip,
+    /// PyTorch before 1.6: pickles and storages in a row.
+    TorchLegacy,
+    /// safetensors.
+    Safetensors,
 }
 
-impl Dtype {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
+impl Format {
+    /// Name in reports.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::BF16 | Self::I16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
+            Self::TorchZip => "torch-zip",
+            Self::TorchLegacy => "torch-legacy",
+            Self::Safetensors => "safetensors",
         }
     }
+}
 
-    /// Whether it is a floating-point type.
-    pub fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::F64)
-    }
+/// What a reader finds in a file, with the file's own names.
+#[derive(Debug)]
+pub(super) struct Contents {
+    pub format: Format,
+    pub under: Option<&'static str>,
+    pub root_keys: Vec<String>,
+    pub foreign: Vec<String>,
+    pub metadata: BTreeMap<String, String>,
+    pub tensors: BTreeMap<String, TensorInfo>,
+}
 
-    /// The same type in libtorch.
-    pub fn kind(self) -> Kind {
+/// The bytes of a file, wherever they are.
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Held(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
         match self {
-            Self::F32 => Kind::Float,
-            Self::F16 => Kind::Half,
-            Self::BF16 => Kind::BFloat16,
-            Self::F64 => Kind::Double,
-            Self::I64 => Kind::Int64,
-            Self::I32 => Kind::Int,
-            Self::I16 => Kind::Int16,
-            Self::I8 => Kind::Int8,
-            Self::U8 => Kind::Uint8,
-            Self::Bool => Kind::Bool,
+            Self::Mapped(map) => map,
+            Self::Held(bytes) => bytes,
         }
     }
-
-    fn of_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
-        use safetensors::Dtype as S;
-        Some(match dtype {
-            S::F32 => Self::F32,
-            S::F16 => Self::F16,
-            S::BF16 => Self::BF16,
-            S::F64 => Self::F64,
-            S::I64 => Self::I64,
-            S::I32 => Self::I32,
-            S::I16 => Self::I16,
-            S::I8 => Self::I8,
-            S::U8 => Self::U8,
-            S::BOOL => Self::Bool,
-            _ => return None,
-        })
-    }
-}
-
-/// Type and shape of one tensor, and where it lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// Element type in the file.
-    pub dtype: Dtype,
-    /// Sizes.
-    pub shape: Vec<usize>,
-    /// Elements from one index to the next, per dimension.
-    strides: Vec<usize>,
-    /// First to last byte of the view in the file.
-    bytes: Range<usize>,
-}
-
-impl TensorInfo {
-    /// Number of elements.
-    pub fn numel(&self) -> usize {
-        // Checked against the file's length when the file is opened.
-        self.shape.iter().product()
-    }
-
-    fn is_contiguous(&self) -> bool {
-        contiguous(&self.shape) == self.strides
-    }
-}
-
-fn contiguous(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1usize; shape.len()];
-    for i in (1..shape.len()).rev() {
-        strides[i - 1] = strides[i].saturating_mul(shape[i].max(1));
-    }
-    strides
 }
 
 /// An open weights file. Tensor data stays in the mapping until it is asked for.
+///
+/// Tensors have the names of the models' official code, whatever the file calls them: what Lightning, the Sam2Rad
+/// code and LoRA put around a name is taken away.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    map: Mmap,
-    tensors: BTreeMap<String, TensorInfo>,
+    bytes: Bytes,
+    contents: Contents,
+    set_aside: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Opens a PyTorch zip file (a state dict, or one under `model` or `state_dict`) or a safetensors file.
+    /// Opens a PyTorch file (a state dict, or one under `model` or `state_dict`) or a safetensors file.
     /// Every shape, stride and offset is checked against the file here, so that reading a tensor cannot fail of them.
     ///
     /// # Errors
@@ -145,17 +94,33 @@ impl Checkpoint {
         // SAFETY: the mapping is read-only and lives as long as the tensors are read. A weights file is replaced by
         // renaming a new one over it, never rewritten in place, so its bytes stay what they are while mapped.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| wrap(e.into()))?;
-        let tensors = match map.get(..9) {
-            Some([b'P', b'K', 3, 4, ..]) => torch_tensors(&map),
-            Some([0x80, 2..=5, ..]) => Err(Reason::Legacy),
-            Some([.., b'{']) => safetensors_tensors(&map),
-            _ => Err(Reason::Unknown),
-        };
-        let tensors = tensors.map_err(wrap)?;
-        if tensors.is_empty() {
-            return Err(wrap(Reason::NoTensors));
+        Self::read(path, Bytes::Mapped(map)).map_err(wrap)
+    }
+
+    /// Reads a file that is in memory; `path` is its name in messages.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
+        Self::read(path, Bytes::Held(bytes))
+            .map_err(|reason| CheckpointError { reason, path: path.to_owned() })
+    }
+
+    fn read(path: &Path, bytes: Bytes) -> Result<Self, Reason> {
+        let mut contents = if bytes.starts_with(b"PK\x03\x04") {
+            torch::read_zip(&bytes)
+        } else if bytes.starts_with(legacy::MAGIC) {
+            torch::read_legacy(&bytes)
+        } else if bytes.get(8) == Some(&b'{') {
+            read_safetensors(&bytes)
+        } else {
+            Err(Reason::Unknown)
+        }?;
+        if contents.tensors.is_empty() {
+            return Err(Reason::NoTensors);
         }
-        Ok(Self { path: path.to_owned(), map, tensors })
+        let set_aside = canonical::rename(&mut contents.tensors, &bytes)?;
+        Ok(Self { path: path.to_owned(), bytes, contents, set_aside })
     }
 
     /// The file.
@@ -163,14 +128,49 @@ impl Checkpoint {
         &self.path
     }
 
+    /// How the file is made.
+    pub fn format(&self) -> Format {
+        self.contents.format
+    }
+
+    /// The key of the root object under which the state dict was found; `None` where the root is the state dict.
+    pub fn under(&self) -> Option<&'static str> {
+        self.contents.under
+    }
+
+    /// Keys of the root object, in the file's order; none where the root is the state dict.
+    pub fn root_keys(&self) -> &[String] {
+        &self.contents.root_keys
+    }
+
+    /// What the file says of itself: safetensors' metadata, or the texts and integers beside a state dict.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.contents.metadata
+    }
+
+    /// Python objects beside the state dict that were passed over, as `module.name`. Nothing of them was executed.
+    pub fn foreign(&self) -> &[String] {
+        &self.contents.foreign
+    }
+
+    /// Names in the file that belong to no network and were left out.
+    pub fn set_aside(&self) -> &[String] {
+        &self.set_aside
+    }
+
     /// All tensors by name, in the order of their names.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
-        self.tensors.iter().map(|(n, t)| (n.as_str(), t))
+        self.contents.tensors.iter().map(|(n, t)| (n.as_str(), t))
     }
 
     /// Type and shape of tensor `name`.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.tensors.get(name)
+        self.contents.tensors.get(name)
+    }
+
+    /// The elements of tensor `name` in C order, little-endian, in the file's type. `None` if there is no such tensor.
+    pub fn data(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        Some(self.info(name)?.data(&self.bytes))
     }
 
     /// Copies tensor `name` out of the file: contiguous, on the CPU, in the file's type. `None` if there is no such tensor.
@@ -178,90 +178,19 @@ impl Checkpoint {
     /// # Errors
     /// Whatever libtorch refuses, which is running out of memory.
     pub fn tensor(&self, name: &str) -> Option<Result<Tensor, TchError>> {
-        let info = self.tensors.get(name)?;
+        let info = self.info(name)?;
         // Any byte that is not zero means true, but libtorch trusts a bool to be 0 or 1.
         let kind = if info.dtype == Dtype::Bool { Kind::Uint8 } else { info.dtype.kind() };
         let read = || {
-            let data = &self.map[info.bytes.clone()];
-            let dims = |v: &[usize]| v.iter().map(|&d| d as i64).collect::<Vec<_>>();
-            let flat = Tensor::f_from_data_size(data, &[(data.len() / info.dtype.size()) as i64], kind)?;
-            let tensor = if info.is_contiguous() || info.numel() == 0 {
-                flat.f_reshape(dims(&info.shape))?
-            } else {
-                flat.f_as_strided(dims(&info.shape), dims(&info.strides), 0)?.f_contiguous()?
-            };
+            let dims: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
+            let tensor = Tensor::f_from_data_size(&info.data(&self.bytes), &dims, kind)?;
             if info.dtype == Dtype::Bool { tensor.f_ne(0) } else { Ok(tensor) }
         };
         Some(read())
     }
 }
 
-fn torch_tensors(bytes: &[u8]) -> Result<BTreeMap<String, TensorInfo>, Reason> {
-    let mut archive = Archive::open(bytes)?;
-    let pickle = Pickle::parse(archive.pickle()?)?;
-    let mut tensors = BTreeMap::new();
-    for &(key, value) in state_dict(&pickle)? {
-        // A training checkpoint may keep counters beside its tensors.
-        let (Node::Str(key), Node::Tensor(tensor)) = (pickle.node(key), pickle.node(value)) else { continue };
-        let name = pickle.text(key);
-        let place = archive.storage(pickle.text(&tensor.storage.key))?;
-        let info =
-            place_tensor(tensor, &place).map_err(|what| Reason::Tensor { name: name.to_owned(), what })?;
-        if tensors.insert(name.to_owned(), info).is_some() {
-            return Err(Reason::Duplicate(name.to_owned()));
-        }
-    }
-    Ok(tensors)
-}
-
-/// The root dict, or the one it holds under `model` or `state_dict`.
-fn state_dict<'a>(pickle: &'a Pickle<'_>) -> Result<&'a [(usize, usize)], Reason> {
-    let Node::Dict(root) = pickle.root() else { return Err(Reason::NoTensors) };
-    for wanted in ["model", "state_dict"] {
-        for &(key, value) in root {
-            if let (Node::Str(key), Node::Dict(inner)) = (pickle.node(key), pickle.node(value))
-                && pickle.text(key) == wanted
-            {
-                return Ok(inner);
-            }
-        }
-    }
-    Ok(root)
-}
-
-/// Checks a tensor against the storage that lies at `place`.
-fn place_tensor(tensor: &TensorRef, place: &Range<usize>) -> Result<TensorInfo, String> {
-    let TensorRef { storage, offset, shape, strides } = tensor;
-    let size = storage.dtype.size();
-    if storage.numel.checked_mul(size) != Some(place.len()) {
-        return Err(format!(
-            "its storage should have {} elements of {size} bytes, it has {} bytes",
-            storage.numel,
-            place.len()
-        ));
-    }
-    let numel = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    // Broadcast views would let a few bytes claim any amount of memory; state dicts have none.
-    let Some(numel) = numel.filter(|&n| n <= storage.numel) else {
-        return Err(format!("shape {shape:?} is more than its storage of {} elements", storage.numel));
-    };
-    let span = if numel == 0 {
-        Some(0)
-    } else {
-        shape.iter().zip(strides).try_fold(1usize, |n, (&d, &s)| n.checked_add((d - 1).checked_mul(s)?))
-    };
-    let end = span.and_then(|span| span.checked_add(*offset)).filter(|&end| end <= storage.numel);
-    let Some(end) = end else {
-        return Err(format!(
-            "shape {shape:?} with strides {strides:?} from element {offset} reaches beyond its storage of {} elements",
-            storage.numel
-        ));
-    };
-    let bytes = place.start + offset * size..place.start + end * size;
-    Ok(TensorInfo { dtype: storage.dtype, shape: shape.clone(), strides: strides.clone(), bytes })
-}
-
-fn safetensors_tensors(bytes: &[u8]) -> Result<BTreeMap<String, TensorInfo>, Reason> {
+fn read_safetensors(bytes: &[u8]) -> Result<Contents, Reason> {
     let (header, metadata) = safetensors::SafeTensors::read_metadata(bytes)?;
     // Eight bytes of header length, the header, then the data that the offsets count from.
     let start = header + 8;
@@ -275,10 +204,17 @@ fn safetensors_tensors(bytes: &[u8]) -> Result<BTreeMap<String, TensorInfo>, Rea
         if range.end > bytes.len() || Some(range.len()) != expected {
             return Err(wrong(format!("shape {:?} does not fit {} bytes", info.shape, range.len())));
         }
-        let strides = contiguous(&info.shape);
-        tensors.insert(name, TensorInfo { dtype, shape: info.shape.clone(), strides, bytes: range });
+        tensors.insert(name, TensorInfo::contiguous(dtype, info.shape.clone(), range));
     }
-    Ok(tensors)
+    let metadata = metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    Ok(Contents {
+        format: Format::Safetensors,
+        under: None,
+        root_keys: Vec::new(),
+        foreign: Vec::new(),
+        metadata,
+        tensors,
+    })
 }
 
 /// SHA-256 of a file in lower-case hex, read in pieces.

@@ -18,12 +18,9 @@ pub enum Reason {
     /// The file cannot be opened or read.
     #[error("cannot read the weights: {0}")]
     Io(#[from] std::io::Error),
-    /// Neither a PyTorch zip file nor safetensors.
-    #[error("not a checkpoint: expected a PyTorch zip file (.pt, .pth) or safetensors")]
+    /// Neither a PyTorch file nor safetensors.
+    #[error("not a checkpoint: expected a PyTorch file (.pt, .pth, .ckpt) or safetensors")]
     Unknown,
-    /// A PyTorch file from before 1.6.
-    #[error("a PyTorch file in the format used before 1.6; load it in Python and save it again")]
-    Legacy,
     /// The zip container is damaged, or holds something unexpected.
     #[error("damaged PyTorch file: {0}")]
     Archive(String),
@@ -36,7 +33,7 @@ pub enum Reason {
     /// The pickle is damaged, or does what a checkpoint has no need of.
     #[error("refused pickle at byte {at}: {what}")]
     Pickle {
-        /// Offset in `data.pkl`.
+        /// Offset in the pickle.
         at: usize,
         /// What was found.
         what: String,
@@ -46,7 +43,7 @@ pub enum Reason {
         "refused pickle at byte {at}: it names {name}, which is none of the objects a state dict is made of"
     )]
     ForeignGlobal {
-        /// Offset in `data.pkl`.
+        /// Offset in the pickle.
         at: usize,
         /// `module.name`.
         name: String,
@@ -68,6 +65,16 @@ pub enum Reason {
     /// Two tensors of one name.
     #[error("tensor {0} occurs twice")]
     Duplicate(String),
+    /// Two tensors that are one in the network hold different values.
+    #[error("tensors {first} and {second} are copies of one tensor, {name}, but their values differ")]
+    Differ {
+        /// Name in the network.
+        name: String,
+        /// One name in the file.
+        first: String,
+        /// Another name in the file.
+        second: String,
+    },
     /// Neither the root nor its `model` or `state_dict` holds tensors.
     #[error("no tensors: expected a state dict, or one under the key `model` or `state_dict`")]
     NoTensors,

@@ -101,6 +101,11 @@ impl Family {
         }
     }
 
+    /// Whether it is SAM 2 or 2.1.
+    pub fn is_sam2(self) -> bool {
+        self.name().starts_with("sam2")
+    }
+
     fn names() -> String {
         Self::ALL.map(Self::name).join(", ")
     }

@@ -1,21 +1,28 @@
 //! A pickle reader that knows what a state dict is made of, and nothing else.
 //!
-//! - No object is ever constructed by name: the globals of [`Global`] are recognised, all others are an error.
-//! - Memory is bounded by the length of the pickle: every opcode makes at most one node, strings are ranges of
-//!   the input, memo keys are a map and not an index.
+//! - No object is ever constructed by name: the globals of [`Global`] are recognised. A training checkpoint keeps
+//!   its callbacks and settings beside the state dict; those become [`Node::Opaque`], which is a name and nothing
+//!   else. In the state dict itself such a name is an error: see [`Pickle::foreign_under`].
+//! - Memory is bounded: every opcode makes at most one node, of which there may be [`MAX_NODES`], strings are ranges
+//!   of the input, memo keys are a map and not an index.
 //! - Nodes live in one arena, so self-reference costs nothing and is found by [`Pickle::check_acyclic`].
 
 mod machine;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::checkpoint::Dtype;
+use super::dtype::Dtype;
 use super::error::Reason;
 
 /// Deepest nesting accepted; a state dict inside a training checkpoint needs about six.
 const MAX_DEPTH: usize = 64;
 /// Longest pickle accepted in bytes; the largest SAM checkpoint has 0.3 MB.
 pub(super) const MAX_PICKLE: usize = 4 << 20;
+/// Most objects accepted; the largest SAM with its optimizer state, as Lightning saves it, makes about 60,000.
+const MAX_NODES: usize = 1 << 18;
+/// Longest `module.name` accepted in bytes.
+const MAX_NAME: usize = 512;
 
 /// Index of a node in its arena.
 pub(super) type Id = usize;
@@ -67,20 +74,31 @@ pub(super) struct TensorRef {
     pub strides: Vec<usize>,
 }
 
+/// A Python object that is not on the list: where it is named, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Foreign {
+    pub at: usize,
+    pub module: Range<usize>,
+    pub name: Range<usize>,
+}
+
 /// One object of the pickle.
 #[derive(Debug)]
 pub(super) enum Node {
-    None,
-    Bool,
+    /// Nothing of interest: None, a bool, a float, bytes, a large integer.
+    Plain,
     Int(i64),
-    Float,
     Str(Range<usize>),
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Global(Global),
-    Storage(StorageRef),
+    Storage(Box<StorageRef>),
     Tensor(Box<TensorRef>),
+    /// The name of something foreign.
+    Foreign(Box<Foreign>),
+    /// What calling it would have made.
+    Opaque(Box<Foreign>),
 }
 
 /// A parsed pickle.
@@ -89,6 +107,7 @@ pub(super) struct Pickle<'a> {
     bytes: &'a [u8],
     nodes: Vec<Node>,
     root: Id,
+    length: usize,
 }
 
 impl<'a> Pickle<'a> {
@@ -100,15 +119,66 @@ impl<'a> Pickle<'a> {
                 what: format!("{} bytes, more than {MAX_PICKLE}", bytes.len()),
             });
         }
-        let (nodes, root) = machine::run(bytes)?;
-        let pickle = Self { bytes, nodes, root };
+        Self::parse_front(bytes)
+    }
+
+    /// Parses the pickle that `bytes` begin with; what follows it is left alone.
+    pub fn parse_front(bytes: &'a [u8]) -> Result<Self, Reason> {
+        let bytes = bytes.get(..MAX_PICKLE).unwrap_or(bytes);
+        let machine::Finished { nodes, root, length } = machine::run(bytes)?;
+        let pickle = Self { bytes, nodes, root, length };
         pickle.check_acyclic()?;
         Ok(pickle)
     }
 
+    /// Bytes up to and with STOP.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Every storage that is named in the pickle.
+    pub fn storages(&self) -> impl Iterator<Item = &StorageRef> {
+        self.nodes.iter().filter_map(|node| match node {
+            Node::Storage(storage) => Some(&**storage),
+            _ => None,
+        })
+    }
+
+    /// Every foreign name in the pickle, wherever it is, each once.
+    pub fn foreign(&self) -> BTreeSet<String> {
+        let names = self.nodes.iter().filter_map(|node| match node {
+            Node::Foreign(foreign) => Some(self.name(foreign)),
+            _ => None,
+        });
+        names.collect()
+    }
+
+    /// The first foreign name among everything that `ids` hold.
+    pub fn foreign_under(&self, ids: impl IntoIterator<Item = Id>) -> Option<Reason> {
+        let mut seen = vec![false; self.nodes.len()];
+        let mut open: Vec<Id> = ids.into_iter().collect();
+        open.reverse();
+        while let Some(id) = open.pop() {
+            if std::mem::replace(&mut seen[id], true) {
+                continue;
+            }
+            match &self.nodes[id] {
+                Node::Foreign(foreign) | Node::Opaque(foreign) => {
+                    return Some(Reason::ForeignGlobal { at: foreign.at, name: self.name(foreign) });
+                }
+                node => open.extend(children(node)),
+            }
+        }
+        None
+    }
+
+    fn name(&self, foreign: &Foreign) -> String {
+        format!("{}.{}", self.text(&foreign.module), self.text(&foreign.name))
+    }
+
     /// The object the pickle stands for.
-    pub fn root(&self) -> &Node {
-        &self.nodes[self.root]
+    pub fn root(&self) -> Id {
+        self.root
     }
 
     /// Node `id`.
@@ -129,13 +199,7 @@ impl<'a> Pickle<'a> {
             Open,
             Done,
         }
-        let children = |id: Id| -> Vec<Id> {
-            match &self.nodes[id] {
-                Node::Tuple(ids) | Node::List(ids) => ids.clone(),
-                Node::Dict(pairs) => pairs.iter().flat_map(|&(k, v)| [k, v]).collect(),
-                _ => Vec::new(),
-            }
-        };
+        let children = |id: Id| children(&self.nodes[id]);
         let mut marks = vec![Mark::New; self.nodes.len()];
         let mut path = vec![(self.root, children(self.root))];
         marks[self.root] = Mark::Open;
@@ -156,5 +220,13 @@ impl<'a> Pickle<'a> {
             }
         }
         Ok(())
+    }
+}
+
+fn children(node: &Node) -> Vec<Id> {
+    match node {
+        Node::Tuple(ids) | Node::List(ids) => ids.clone(),
+        Node::Dict(pairs) => pairs.iter().flat_map(|&(k, v)| [k, v]).collect(),
+        _ => Vec::new(),
     }
 }

@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
-use super::checkpoint::Dtype;
+use super::dtype::Dtype;
 use super::source::Source;
 
 /// Why a network cannot be built from a checkpoint.
@@ -55,6 +55,7 @@ struct Ledger {
     read: RefCell<BTreeMap<String, Vec<i64>>>,
     skipped: RefCell<BTreeSet<String>>,
     parameters: Cell<u64>,
+    bytes: Cell<u64>,
 }
 
 /// The tensors under one path of a [`Source`], as `f32` on one device. Remembers which were read.
@@ -62,6 +63,7 @@ struct Ledger {
 pub struct Weights<'a> {
     source: &'a dyn Source,
     device: Device,
+    compute: Kind,
     prefix: String,
     ledger: Rc<Ledger>,
 }
@@ -69,7 +71,13 @@ pub struct Weights<'a> {
 impl<'a> Weights<'a> {
     /// All of `source`; tensors go to `device`.
     pub fn new(source: &'a dyn Source, device: Device) -> Self {
-        Self { source, device, prefix: String::new(), ledger: Rc::default() }
+        Self { source, device, compute: Kind::Float, prefix: String::new(), ledger: Rc::default() }
+    }
+
+    /// The same view, with the weights of matrix products and convolutions in `kind`; see [`Weights::matrix`].
+    #[must_use]
+    pub fn computing_in(self, kind: Kind) -> Self {
+        Self { compute: kind, ..self }
     }
 
     /// The view one step down: `w.pp("neck").pp(0)` reads `neck.0.*`.
@@ -93,6 +101,18 @@ impl<'a> Weights<'a> {
         Ok(tensor)
     }
 
+    /// A learned tensor of `shape` for matrix products and convolutions, in the type that they are computed in.
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
+    pub fn matrix(&self, name: &str, shape: &[i64]) -> Result<Tensor, WeightsError> {
+        let tensor = self.get(name, shape)?;
+        let size = |kind: Kind| tensor.numel() as u64 * kind.elt_size_in_bytes() as u64;
+        let saved = size(Kind::Float) - size(self.compute).min(size(Kind::Float));
+        self.ledger.bytes.set(self.ledger.bytes.get() - saved);
+        Ok(tensor.f_to_kind(self.compute)?)
+    }
+
     /// A tensor of `shape` that belongs to the network but is not learned, such as running statistics.
     ///
     /// # Errors
@@ -101,6 +121,8 @@ impl<'a> Weights<'a> {
         let name = self.key(name);
         let tensor = self.source.read(&name, shape)?.f_to_device(self.device)?;
         self.ledger.read.borrow_mut().insert(name, shape.to_vec());
+        let bytes = tensor.numel() as u64 * Kind::Float.elt_size_in_bytes() as u64;
+        self.ledger.bytes.set(self.ledger.bytes.get() + bytes);
         Ok(tensor)
     }
 
@@ -120,6 +142,11 @@ impl<'a> Weights<'a> {
     /// Elements read by [`Weights::get`] so far, over all views of the source.
     pub fn parameters(&self) -> u64 {
         self.ledger.parameters.get()
+    }
+
+    /// Bytes that everything read so far takes, over all views of the source.
+    pub fn bytes(&self) -> u64 {
+        self.ledger.bytes.get()
     }
 
     /// Full names and shapes of everything read so far, over all views of the source.

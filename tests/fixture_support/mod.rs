@@ -137,7 +137,11 @@ impl Fixture {
         ];
         let statistic = statistics.into_iter().fold(0.0, f64::max);
         println!("{:<24} {key:<32} error {error:.2e}  statistics {statistic:.2e}", self.name);
-        assert!(error <= bar, "{} {key}: error {error:.3e} of the largest magnitude, bar {bar:.0e}", self.name);
+        assert!(
+            error <= bar,
+            "{} {key}: error {error:.3e} of the largest magnitude, bar {bar:.0e}",
+            self.name
+        );
         assert!(statistic <= bar, "{} {key}: statistics off by {statistics:?}, bar {bar:.0e}", self.name);
     }
 
@@ -150,7 +154,11 @@ impl Fixture {
         let largest = theirs.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
         let error = largest_difference(&ours, &theirs) / largest;
         println!("{:<24} {key:<32} error {error:.2e}", self.name);
-        assert!(error <= bar, "{} {key}: error {error:.3e} of the largest magnitude, bar {bar:.0e}", self.name);
+        assert!(
+            error <= bar,
+            "{} {key}: error {error:.3e} of the largest magnitude, bar {bar:.0e}",
+            self.name
+        );
     }
 
     /// Signs of every element; where the stored bits differ, our value must be within [`SIGN_MARGIN`] of zero.
@@ -189,7 +197,10 @@ impl Fixture {
 fn largest_difference(ours: &[f64], theirs: &[f64]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
     // `max` would pass over NaN.
-    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d > m || d.is_nan() { d } else { m })
+    ours.iter()
+        .zip(theirs)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |m, d| if d > m || d.is_nan() { d } else { m })
 }
 
 /// The `k` indices at which a tensor of `n` elements is stored.

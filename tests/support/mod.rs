@@ -107,6 +107,8 @@ impl ModelFactory for OracleFactory {
                 input_size: 0,
                 precision: "fp32".into(),
                 parameters: 0,
+                weights_bytes: 0,
+                ppn: None,
                 device: "cpu".into(),
             },
             calls: self.calls.clone(),

@@ -295,6 +295,36 @@ impl Template {
     /// Factory names of the elements it needs with the default values, and of those it says GStreamer will pick while
     /// running; for `doctor`. Sorted.
     pub fn elements(&self) -> Vec<String> {
+        let mut all = self.factories_with(&self.defaults());
+        all.extend(self.uses.iter().cloned());
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Elements that it needs only with another value of one parameter, with that setting (`output = "kms"`); for
+    /// `doctor`. In the order of the parameters.
+    pub fn elements_by_choice(&self) -> Vec<(String, String)> {
+        let always = self.elements();
+        let mut found = Vec::new();
+        for param in &self.params {
+            for value in self.samples(param) {
+                let Checked::Inline(word) = &value else { continue };
+                let setting = match param.ty {
+                    ParamType::Enum(_) => format!("{} = {word:?}", param.name),
+                    _ => format!("{} = {word}", param.name),
+                };
+                let mut values = self.defaults();
+                values.insert(&param.name, value);
+                let more = self.factories_with(&values).into_iter().filter(|e| !always.contains(e));
+                found.extend(more.map(|element| (element, setting.clone())));
+            }
+        }
+        found
+    }
+
+    /// Every parameter with its default, or with any value that fits where there is none.
+    fn defaults(&self) -> BTreeMap<&str, Checked> {
         let values = self.params.iter().map(|p| {
             let default = p.default.clone().map(|value| Given {
                 value,
@@ -305,14 +335,13 @@ impl Template {
             let checked = default.and_then(|given| p.ty.check(&given));
             (p.name.as_str(), checked.or_else(|| self.samples(p).into_iter().next()))
         });
-        let values = values.filter_map(|(name, value)| Some((name, value?))).collect();
+        values.filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    fn factories_with(&self, values: &BTreeMap<&str, Checked>) -> Vec<String> {
         // Every combination was analysed when the template was read.
-        let analysis = self.expand(&values).and_then(|words| analyse(&words));
-        let mut all = analysis.map(|a| a.factories).unwrap_or_default();
-        all.extend(self.uses.iter().cloned());
-        all.sort();
-        all.dedup();
-        all
+        let analysis = self.expand(values).and_then(|words| analyse(&words));
+        analysis.map(|a| a.factories).unwrap_or_default()
     }
 
     /// Checks `params` and puts them in place. Relative paths are joined to the folder of the file that gave them.

@@ -9,7 +9,10 @@ mod conv;
 
 use tch::{TchError, Tensor};
 
-use super::common::{Conv2d, LayerNorm2d};
+use super::adapter::Adapters;
+use super::common::Activation;
+use super::encoder_step::{EncoderStep, expect_picture};
+use super::neck::Neck;
 use crate::weights::{Weights, WeightsError};
 use block::TinyVitBlock;
 use conv::{Conv2dBn, MbConv, PatchMerging};
@@ -26,6 +29,8 @@ pub enum TinyVitStem {
 /// Dimensions of a TinyViT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TinyVitConfig {
+    /// Side of the square input in pixels.
+    pub img_size: i64,
     /// First layers.
     pub stem: TinyVitStem,
     /// Channels per stage.
@@ -46,6 +51,7 @@ impl TinyVitConfig {
     /// 256x256 in, 64x64 out: no reduction in the stem and none before the last stage.
     pub fn lite_medsam() -> Self {
         Self {
+            img_size: 256,
             stem: TinyVitStem::Pointwise,
             embed_dims: [64, 128, 160, 320],
             depths: [2, 2, 6, 2],
@@ -58,7 +64,16 @@ impl TinyVitConfig {
 
     /// 1024x1024 in, 64x64 out.
     pub fn mobile_sam() -> Self {
-        Self { stem: TinyVitStem::Strided, ..Self::lite_medsam() }
+        Self { img_size: 1024, stem: TinyVitStem::Strided, ..Self::lite_medsam() }
+    }
+
+    /// Side of the image embedding.
+    pub fn embedding_size(&self) -> i64 {
+        let stem = match self.stem {
+            TinyVitStem::Pointwise => 1,
+            TinyVitStem::Strided => 4,
+        };
+        self.img_size / (stem * self.merge_strides.iter().product::<i64>())
     }
 }
 
@@ -68,7 +83,10 @@ pub struct TinyVit {
     patch_embed: [Conv2dBn; 2],
     conv_layer: ConvLayer,
     layers: Vec<BasicLayer>,
+    /// One for every block with attention, where Sam2Rad tuned the encoder with them.
+    adapters: Option<Adapters>,
     neck: Neck,
+    img_size: i64,
 }
 
 impl TinyVit {
@@ -77,8 +95,7 @@ impl TinyVit {
     /// # Errors
     /// Keys or shapes that do not fit.
     pub fn new(w: &Weights<'_>, config: &TinyVitConfig) -> Result<Self, WeightsError> {
-        let TinyVitConfig { stem, embed_dims, depths, num_heads, window_sizes, merge_strides, out_chans } =
-            config;
+        let TinyVitConfig { stem, embed_dims, depths, num_heads, window_sizes, merge_strides, .. } = config;
         let seq = w.pp("patch_embed").pp("seq");
         let width = embed_dims[0];
         let (kernel, stride) = match stem {
@@ -112,6 +129,8 @@ impl TinyVit {
             })
         };
         let layers = (1..4).map(basic).collect::<Result<_, _>>()?;
+        let widths: Vec<i64> =
+            (1..4).flat_map(|stage| (0..depths[stage]).map(move |_| embed_dims[stage])).collect();
         // The classification head is in MobileSAM's checkpoint and serves nothing here.
         w.skip("norm_head");
         w.skip("head");
@@ -119,37 +138,40 @@ impl TinyVit {
             patch_embed,
             conv_layer,
             layers,
-            neck: Neck::new(&w.pp("neck"), embed_dims[3], *out_chans)?,
+            adapters: Adapters::new(w, &widths)?,
+            neck: Neck::new(&w.pp("neck"), embed_dims[3], config.out_chans)?,
+            img_size: config.img_size,
         })
     }
 
     /// A normalised picture `[B, 3, S, S]` to its embedding `[B, out_chans, grid, grid]`.
     ///
     /// # Errors
-    /// libtorch's.
+    /// A picture of another size; else libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let mut output = None;
-        self.forward_stages(x, |stage| output = Some(stage.shallow_clone()))?;
-        output.ok_or_else(|| TchError::Shape("the encoder has no stages".into()))
+        self.trace(x, |_, _| ())
     }
 
-    /// The same, showing `visit` each stage's output `[B, C, H, W]` in turn: stem, four stages, neck.
+    /// The same, showing `visit` what each step gives, `[B, C, h, w]`.
     ///
     /// # Errors
-    /// libtorch's.
-    pub fn forward_stages(&self, x: &Tensor, mut visit: impl FnMut(&Tensor)) -> Result<(), TchError> {
+    /// As [`TinyVit::forward`].
+    pub fn trace(&self, x: &Tensor, mut visit: impl FnMut(EncoderStep, &Tensor)) -> Result<Tensor, TchError> {
+        expect_picture(x, self.img_size)?;
         let x = x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?;
         let [first, second] = &self.patch_embed;
-        let mut x = second.forward(&super::Activation::Gelu.apply(first.forward(&x)?)?)?;
-        visit(&x);
-        x = self.conv_layer.forward(x)?;
-        visit(&x);
-        for layer in &self.layers {
-            x = layer.forward(x)?;
-            visit(&x);
+        let mut x = second.forward(&Activation::Gelu.apply(first.forward(&x)?)?)?;
+        visit(EncoderStep::PatchEmbed, &x);
+        x = self.conv_layer.forward(x, &mut visit)?;
+        let mut before = 0;
+        for (layer, stage) in (1..).zip(&self.layers) {
+            let adapters = self.adapters.as_ref().map(|adapters| (adapters, before));
+            x = stage.forward(x, layer, adapters, &mut visit)?;
+            before += stage.blocks.len();
         }
-        visit(&self.neck.forward(&x)?);
-        Ok(())
+        let embedding = self.neck.forward(&x)?;
+        visit(EncoderStep::Neck, &embedding);
+        Ok(embedding)
     }
 }
 
@@ -161,11 +183,20 @@ struct ConvLayer {
 }
 
 impl ConvLayer {
-    fn forward(&self, mut x: Tensor) -> Result<Tensor, TchError> {
-        for block in &self.blocks {
-            x = block.forward(&x)?;
+    fn forward(
+        &self,
+        mut x: Tensor,
+        visit: &mut impl FnMut(EncoderStep, &Tensor),
+    ) -> Result<Tensor, TchError> {
+        for (block, weights) in self.blocks.iter().enumerate() {
+            x = weights.forward(&x)?;
+            visit(EncoderStep::Block { layer: 0, block }, &x);
         }
-        self.downsample.as_ref().map_or(Ok(x.shallow_clone()), |d| d.forward(&x))
+        if let Some(downsample) = &self.downsample {
+            x = downsample.forward(&x)?;
+            visit(EncoderStep::Downsample { layer: 0 }, &x);
+        }
+        Ok(x)
     }
 }
 
@@ -177,41 +208,26 @@ struct BasicLayer {
 }
 
 impl BasicLayer {
-    fn forward(&self, mut x: Tensor) -> Result<Tensor, TchError> {
-        for block in &self.blocks {
-            x = block.forward(&x)?;
+    /// `adapters` come with the number of blocks before this layer.
+    fn forward(
+        &self,
+        mut x: Tensor,
+        layer: usize,
+        adapters: Option<(&Adapters, usize)>,
+        visit: &mut impl FnMut(EncoderStep, &Tensor),
+    ) -> Result<Tensor, TchError> {
+        for (block, weights) in self.blocks.iter().enumerate() {
+            if let Some((adapters, before)) = adapters {
+                let cells = x.f_permute([0, 2, 3, 1])?;
+                x = adapters.apply(before + block, &cells)?.f_permute([0, 3, 1, 2])?;
+            }
+            x = weights.forward(&x)?;
+            visit(EncoderStep::Block { layer, block }, &x);
         }
-        self.downsample.as_ref().map_or(Ok(x.shallow_clone()), |d| d.forward(&x))
-    }
-}
-
-/// SAM's neck. Keys `0`, `1`, `2`, `3`.
-#[derive(Debug)]
-struct Neck {
-    conv0: Conv2d,
-    norm1: LayerNorm2d,
-    conv2: Conv2d,
-    norm3: LayerNorm2d,
-}
-
-impl Neck {
-    fn new(w: &Weights<'_>, dim: i64, out_chans: i64) -> Result<Self, WeightsError> {
-        Ok(Self {
-            conv0: Conv2d::without_bias(
-                &w.pp(0),
-                [dim, out_chans],
-                /* kernel */ 1,
-                /* stride */ 1,
-                /* padding */ 0,
-            )?,
-            norm1: LayerNorm2d::new(&w.pp(1), out_chans)?,
-            conv2: Conv2d::without_bias(&w.pp(2), [out_chans, out_chans], 3, 1, 1)?,
-            norm3: LayerNorm2d::new(&w.pp(3), out_chans)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let x = self.norm1.forward(&self.conv0.forward(x)?)?;
-        self.norm3.forward(&self.conv2.forward(&x)?)
+        if let Some(downsample) = &self.downsample {
+            x = downsample.forward(&x)?;
+            visit(EncoderStep::Downsample { layer }, &x);
+        }
+        Ok(x)
     }
 }

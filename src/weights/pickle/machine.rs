@@ -3,11 +3,20 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{Global, Id, Node, StorageRef, TensorRef};
+use super::{Foreign, Global, Id, MAX_NAME, MAX_NODES, Node, StorageRef, TensorRef};
 use crate::weights::error::Reason;
 
-/// Runs `bytes` up to STOP: all objects, and the one on top.
-pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Node>, Id), Reason> {
+/// What a run leaves behind.
+pub(super) struct Finished {
+    pub nodes: Vec<Node>,
+    /// The object on top at STOP.
+    pub root: Id,
+    /// Bytes read, STOP included.
+    pub length: usize,
+}
+
+/// Runs `bytes` up to STOP.
+pub(super) fn run(bytes: &[u8]) -> Result<Finished, Reason> {
     let mut machine = Machine {
         bytes,
         at: 0,
@@ -19,12 +28,12 @@ pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Node>, Id), Reason> {
     };
     loop {
         if let Some(root) = machine.step()? {
-            return Ok((machine.nodes, root));
+            return Ok(Finished { nodes: machine.nodes, root, length: machine.at });
         }
     }
 }
 
-/// Knows the opcodes of protocols 2 to 5 that state dicts use.
+/// Knows the opcodes of protocols 2 to 5 that state dicts and the training states around them use.
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -66,9 +75,13 @@ impl Machine<'_> {
         std::str::from_utf8(&self.bytes[range.clone()]).map_err(|_| self.refuse("text that is not UTF-8"))
     }
 
-    fn push(&mut self, node: Node) {
+    fn push(&mut self, node: Node) -> Result<(), Reason> {
+        if self.nodes.len() >= MAX_NODES {
+            return Err(self.refuse(format!("more than {MAX_NODES} objects")));
+        }
         self.nodes.push(node);
         self.stack.push(self.nodes.len() - 1);
+        Ok(())
     }
 
     /// Objects below the topmost mark belong to whoever set it.
@@ -92,6 +105,9 @@ impl Machine<'_> {
     fn remember(&mut self, key: u32) -> Result<(), Reason> {
         let id = self.top()?;
         self.memo.insert(key, id);
+        if self.memo.len() > MAX_NODES {
+            return Err(self.refuse(format!("more than {MAX_NODES} memo entries")));
+        }
         Ok(())
     }
 
@@ -106,8 +122,14 @@ impl Machine<'_> {
         let len = usize::try_from(len).map_err(|_| self.refuse("an absurd length"))?;
         let range = self.take(len)?;
         self.text(&range)?;
-        self.push(Node::Str(range));
-        Ok(())
+        self.push(Node::Str(range))
+    }
+
+    /// Something that is read past and never looked at.
+    fn inert(&mut self, len: u64) -> Result<(), Reason> {
+        let len = usize::try_from(len).map_err(|_| self.refuse("an absurd length"))?;
+        self.take(len)?;
+        self.push(Node::Plain)
     }
 
     fn tuple(&mut self, n: usize) -> Result<(), Reason> {
@@ -116,16 +138,22 @@ impl Machine<'_> {
             ids.push(self.pop()?);
         }
         ids.reverse();
-        self.push(Node::Tuple(ids));
-        Ok(())
+        self.push(Node::Tuple(ids))
     }
 
     fn global(&mut self, module: &Range<usize>, name: &Range<usize>) -> Result<(), Reason> {
-        let (module, name) = (self.text(module)?, self.text(name)?);
-        let global = Global::named(module, name)
-            .ok_or_else(|| Reason::ForeignGlobal { at: self.op_at, name: format!("{module}.{name}") })?;
-        self.push(Node::Global(global));
-        Ok(())
+        // Nobody's name is that long; every use of it would be another copy in messages and lists.
+        if module.len() + name.len() > MAX_NAME {
+            return Err(self.refuse("a name of absurd length"));
+        }
+        let node = match Global::named(self.text(module)?, self.text(name)?) {
+            Some(global) => Node::Global(global),
+            None => {
+                let foreign = Foreign { at: self.op_at, module: module.clone(), name: name.clone() };
+                Node::Foreign(Box::new(foreign))
+            }
+        };
+        self.push(node)
     }
 
     /// One opcode; the root when it is STOP.
@@ -142,55 +170,75 @@ impl Machine<'_> {
             0x95 => self.take(8).map(drop)?,
             b'.' => return self.pop().map(Some),
             b'(' => self.marks.push(self.stack.len()),
-            b'N' => self.push(Node::None),
-            0x88 | 0x89 => self.push(Node::Bool),
+            b'N' => self.push(Node::Plain)?,
+            0x88 | 0x89 => self.push(Node::Plain)?,
             b'K' => {
                 let v = self.uint(1)? as i64;
-                self.push(Node::Int(v));
+                self.push(Node::Int(v))?;
             }
             b'M' => {
                 let v = self.uint(2)? as i64;
-                self.push(Node::Int(v));
+                self.push(Node::Int(v))?;
             }
             b'J' => {
                 let v = self.uint(4)? as u32;
-                self.push(Node::Int(i64::from(v.cast_signed())));
+                self.push(Node::Int(i64::from(v.cast_signed())))?;
             }
             0x8a => {
                 let len = self.uint(1)? as usize;
                 if len > 8 {
-                    return Err(self.refuse("an integer of more than 64 bits"));
+                    return self.inert(len as u64).map(|()| None);
                 }
                 let raw = self.uint(len)?;
                 let unused = 64 - 8 * len as u32;
                 let v = if len == 0 { 0 } else { (raw << unused).cast_signed() >> unused };
-                self.push(Node::Int(v));
+                self.push(Node::Int(v))?;
             }
-            b'G' => {
-                self.take(8)?;
-                self.push(Node::Float);
-            }
-            b'X' => {
+            b'G' => self.inert(8)?,
+            // Text of Python 2 and of Python 3.
+            b'T' | b'X' => {
                 let len = self.uint(4)?;
                 self.string(len)?;
             }
-            0x8c => {
+            b'U' | 0x8c => {
                 let len = self.uint(1)?;
                 self.string(len)?;
             }
-            b')' => self.push(Node::Tuple(Vec::new())),
+            0x8d => {
+                let len = self.uint(8)?;
+                self.string(len)?;
+            }
+            // Bytes and integers of any length.
+            b'C' => {
+                let len = self.uint(1)?;
+                self.inert(len)?;
+            }
+            b'B' | 0x8b => {
+                let len = self.uint(4)?;
+                self.inert(len)?;
+            }
+            0x8e | 0x96 => {
+                let len = self.uint(8)?;
+                self.inert(len)?;
+            }
+            b')' => self.push(Node::Tuple(Vec::new()))?,
             0x85..=0x87 => self.tuple(usize::from(op - 0x84))?,
             b't' => {
                 let ids = self.pop_mark()?;
-                self.push(Node::Tuple(ids));
+                self.push(Node::Tuple(ids))?;
             }
-            b']' => self.push(Node::List(Vec::new())),
-            b'}' => self.push(Node::Dict(Vec::new())),
+            // A set is a list to us: nothing asks it whether it holds something.
+            b']' | 0x8f => self.push(Node::List(Vec::new()))?,
+            0x91 => {
+                let ids = self.pop_mark()?;
+                self.push(Node::List(ids))?;
+            }
+            b'}' => self.push(Node::Dict(Vec::new()))?,
             b'a' => {
                 let item = self.pop()?;
                 self.extend_list(vec![item])?;
             }
-            b'e' => {
+            b'e' | 0x90 => {
                 let items = self.pop_mark()?;
                 self.extend_list(items)?;
             }
@@ -202,6 +250,12 @@ impl Machine<'_> {
             b'u' => {
                 let items = self.pop_mark()?;
                 self.extend_dict(&items)?;
+            }
+            b'0' => self.pop().map(drop)?,
+            b'1' => self.pop_mark().map(drop)?,
+            b'2' => {
+                let id = self.top()?;
+                self.stack.push(id);
             }
             b'q' => {
                 let key = self.uint(1)? as u32;
@@ -238,11 +292,16 @@ impl Machine<'_> {
             }
             b'Q' => self.persistent()?,
             b'R' => self.reduce()?,
+            0x81 => self.new_object()?,
+            0x92 => {
+                self.pop()?;
+                self.new_object()?;
+            }
             b'b' => {
-                // State dicts carry `_metadata` as an attribute; nothing else may have state, and this is not needed.
+                // State dicts carry `_metadata` as an attribute, which is not needed; foreign objects are not made.
                 self.pop()?;
                 let target = self.top()?;
-                if !matches!(self.nodes[target], Node::Dict(_)) {
+                if !matches!(self.nodes[target], Node::Dict(_) | Node::Opaque(_)) {
                     return Err(self.refuse("state set on something that is no dict"));
                 }
             }
@@ -253,10 +312,11 @@ impl Machine<'_> {
 
     fn extend_list(&mut self, items: Vec<Id>) -> Result<(), Reason> {
         let target = self.top()?;
-        let Node::List(list) = &mut self.nodes[target] else {
-            return Err(self.refuse("an item added to something that is no list"));
-        };
-        list.extend(items);
+        match &mut self.nodes[target] {
+            Node::List(list) => list.extend(items),
+            Node::Opaque(_) => {}
+            _ => return Err(self.refuse("an item added to something that is no list")),
+        }
         Ok(())
     }
 
@@ -266,43 +326,63 @@ impl Machine<'_> {
         if !pairs.remainder().is_empty() {
             return Err(self.refuse("a key without a value"));
         }
-        let Node::Dict(dict) = &mut self.nodes[target] else {
-            return Err(self.refuse("an item set on something that is no dict"));
-        };
-        dict.extend(pairs.map(|pair| (pair[0], pair[1])));
+        match &mut self.nodes[target] {
+            Node::Dict(dict) => dict.extend(pairs.map(|pair| (pair[0], pair[1]))),
+            Node::Opaque(_) => {}
+            _ => return Err(self.refuse("an item set on something that is no dict")),
+        }
         Ok(())
     }
 
-    /// `("storage", type, key, location, numel)`.
+    /// `("storage", type, key, location, numel)`; before PyTorch 1.6 with the place in a larger storage behind it.
     fn persistent(&mut self) -> Result<(), Reason> {
         let id = self.pop()?;
         let parts = match &self.nodes[id] {
             Node::Tuple(ids) => ids.iter().map(|&i| &self.nodes[i]).collect::<Vec<_>>(),
             _ => return Err(self.refuse("a persistent id that is no tuple")),
         };
-        let [
-            Node::Str(tag),
-            Node::Global(Global::Storage(dtype)),
-            Node::Str(key),
-            Node::Str(_),
-            Node::Int(numel),
-        ] = parts.as_slice()
+        let [Node::Str(tag), kind, Node::Str(key), Node::Str(_), Node::Int(numel), view @ ..] =
+            parts.as_slice()
         else {
             return Err(self.refuse("a persistent id that is no storage"));
         };
-        if self.text(tag)? != "storage" {
+        if self.text(tag)? != "storage" || !matches!(view, [] | [Node::Plain]) {
             return Err(self.refuse("a persistent id that is no storage"));
         }
-        let numel = usize::try_from(*numel).map_err(|_| self.refuse("a storage of negative size"))?;
-        let storage = StorageRef { key: key.clone(), dtype: *dtype, numel };
-        self.push(Node::Storage(storage));
-        Ok(())
+        let node = match kind {
+            Node::Global(Global::Storage(dtype)) => {
+                let numel = usize::try_from(*numel).map_err(|_| self.refuse("a storage of negative size"))?;
+                Node::Storage(Box::new(StorageRef { key: key.clone(), dtype: *dtype, numel }))
+            }
+            Node::Foreign(name) => Node::Opaque(name.clone()),
+            _ => return Err(self.refuse("a persistent id that is no storage")),
+        };
+        self.push(node)
     }
 
+    /// An object of a class: never made. State dicts have none, so only what a foreign name stands for is let past.
+    fn new_object(&mut self) -> Result<(), Reason> {
+        let (_, class) = (self.pop()?, self.pop()?);
+        let Node::Foreign(name) = &self.nodes[class] else {
+            return Err(self.refuse("an object of something that is no class"));
+        };
+        let node = Node::Opaque(name.clone());
+        self.push(node)
+    }
+
+    /// A call: of the few functions that state dicts are made with. The call of a foreign one is noted, not made.
     fn reduce(&mut self) -> Result<(), Reason> {
         let (args, callable) = (self.pop()?, self.pop()?);
-        let (Node::Global(global), Node::Tuple(args)) = (&self.nodes[callable], &self.nodes[args]) else {
-            return Err(self.refuse("a call of something that is no known function"));
+        let Node::Tuple(args) = &self.nodes[args] else {
+            return Err(self.refuse("a call without arguments"));
+        };
+        let global = match &self.nodes[callable] {
+            Node::Global(global) => global,
+            Node::Foreign(name) => {
+                let node = Node::Opaque(name.clone());
+                return self.push(node);
+            }
+            _ => return Err(self.refuse("a call of something that is no known function")),
         };
         let args: Vec<&Node> = args.iter().map(|&i| &self.nodes[i]).collect();
         let node = match (global, args.as_slice()) {
@@ -317,13 +397,17 @@ impl Machine<'_> {
                 if shape.len() != strides.len() {
                     return Err(self.refuse(format!("{} sizes and {} strides", shape.len(), strides.len())));
                 }
-                Node::Tensor(Box::new(TensorRef { storage: storage.clone(), offset, shape, strides }))
+                let storage = StorageRef::clone(storage);
+                Node::Tensor(Box::new(TensorRef { storage, offset, shape, strides }))
             }
             (Global::RebuildParameter, [Node::Tensor(tensor), ..]) => Node::Tensor(tensor.clone()),
+            // A tensor of a foreign element type is as foreign as the type.
+            (Global::RebuildTensor | Global::RebuildParameter, [Node::Opaque(name), ..]) => {
+                Node::Opaque(name.clone())
+            }
             _ => return Err(self.refuse("a call with arguments that do not fit")),
         };
-        self.push(node);
-        Ok(())
+        self.push(node)
     }
 
     /// Sizes or strides: at most eight, which bounds what copies of a tensor reference can cost.

@@ -1,0 +1,48 @@
+//! The neck of SAM 2's image encoder: every stage of the trunk to one width.
+//!
+//! Source: `modeling/backbones/image_encoder.py` of SAM 2.
+
+use tch::{TchError, Tensor};
+
+use super::common::{Conv2d, add_to};
+use crate::weights::{Weights, WeightsError};
+
+/// One 1x1 convolution a level. Keys `convs.N.conv`, the coarsest level first.
+#[derive(Debug)]
+pub struct FpnNeck {
+    /// From fine to coarse.
+    convs: [Conv2d; 4],
+}
+
+impl FpnNeck {
+    /// Reads the neck; `channels` are the trunk's, from fine to coarse, `d_model` is the width of all outputs.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn new(w: &Weights<'_>, d_model: i64, channels: [i64; 4]) -> Result<Self, WeightsError> {
+        let conv = |level: usize| {
+            let w = w.pp("convs").pp(3 - level).pp("conv");
+            Conv2d::new(
+                &w,
+                [channels[level], d_model],
+                /* kernel */ 1,
+                /* stride */ 1,
+                /* padding */ 0,
+            )
+        };
+        Ok(Self { convs: [conv(0)?, conv(1)?, conv(2)?, conv(3)?] })
+    }
+
+    /// The trunk's four maps to levels 0, 1 and 2, `[B, d_model, H, W]` at strides 4, 8 and 16. Level 2 has taken in the coarsest
+    /// map, which is no output of its own; levels 0 and 1 take in nothing.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn forward(&self, maps: &[Tensor; 4]) -> Result<[Tensor; 3], TchError> {
+        let lateral = |level: usize| self.convs[level].forward(&maps[level]);
+        let level2 = lateral(2)?;
+        let (_, _, h, w) = level2.size4()?;
+        let coarsest = lateral(3)?.f_upsample_nearest2d([h, w], None, None)?;
+        Ok([lateral(0)?, lateral(1)?, add_to(level2, &coarsest)?])
+    }
+}

@@ -1,0 +1,76 @@
+//! Hiera's block: attention in windows or over all, and an MLP.
+
+use tch::{TchError, Tensor};
+
+use super::attention::{MultiScaleAttention, max_pool};
+use super::window::Windows;
+use crate::nn::common::add_to;
+use crate::nn::{Activation, LayerNorm, Linear, MlpBlock, MlpKeys};
+use crate::weights::{Weights, WeightsError};
+
+const LAYER_NORM_EPS: f64 = 1e-6;
+
+/// What a block does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BlockConfig {
+    pub(super) dim: i64,
+    pub(super) dim_out: i64,
+    pub(super) num_heads: i64,
+    /// Halves height and width.
+    pub(super) q_pool: bool,
+    /// Side of the attention windows; everywhere if there is none.
+    pub(super) window: Option<i64>,
+}
+
+/// One block. Keys `norm1`, `attn`, `norm2`, `mlp` and, where the width changes, `proj`.
+#[derive(Debug)]
+pub(super) struct MultiScaleBlock {
+    norm1: LayerNorm,
+    attn: MultiScaleAttention,
+    norm2: LayerNorm,
+    mlp: MlpBlock,
+    proj: Option<Linear>,
+    q_pool: bool,
+    window: Option<i64>,
+}
+
+impl MultiScaleBlock {
+    pub(super) fn new(w: &Weights<'_>, config: &BlockConfig) -> Result<Self, WeightsError> {
+        let BlockConfig { dim, dim_out, num_heads, q_pool, window } = *config;
+        let changes = dim != dim_out;
+        Ok(Self {
+            norm1: LayerNorm::new(&w.pp("norm1"), dim, LAYER_NORM_EPS)?,
+            attn: MultiScaleAttention::new(&w.pp("attn"), dim, dim_out, num_heads, q_pool)?,
+            norm2: LayerNorm::new(&w.pp("norm2"), dim_out, LAYER_NORM_EPS)?,
+            mlp: MlpBlock::with_keys(&w.pp("mlp"), dim_out, 4 * dim_out, Activation::Gelu, MlpKeys::Layers)?,
+            proj: changes.then(|| Linear::new(&w.pp("proj"), dim, dim_out)).transpose()?,
+            q_pool,
+            window,
+        })
+    }
+
+    /// `[B, H, W, dim]` to `[B, H or H / 2, W or W / 2, dim_out]`.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let normed = self.norm1.forward(x)?;
+        // Where the width changes the shortcut leaves after the norm; it is pooled after the projection.
+        let shortcut = match &self.proj {
+            None => x.shallow_clone(),
+            Some(proj) if self.q_pool => max_pool(&proj.forward(&normed)?)?,
+            Some(proj) => proj.forward(&normed)?,
+        };
+        let (_, h, w, _) = x.size4()?;
+        let x = match self.window {
+            None => {
+                let out = self.attn.forward(&normed)?;
+                add_to(out.f_reshape(shortcut.size())?, &shortcut)?
+            }
+            Some(side) => {
+                let windows = Windows::new(side, [h, w]);
+                let out = self.attn.forward(&windows.partition(&normed)?)?;
+                let windows = if self.q_pool { windows.pooled() } else { windows };
+                windows.add(&shortcut, &out)?
+            }
+        };
+        add_to(self.mlp.forward(&self.norm2.forward(&x)?)?, &x)
+    }
+}

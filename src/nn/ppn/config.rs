@@ -1,0 +1,116 @@
+//! What a prompt predictor consists of.
+
+use tch::TchError;
+
+use super::DIM;
+use crate::weights::{Source, WeightsError};
+
+/// The two forms of the prompt predictor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PpnForm {
+    /// One block on the image embedding; the mask head's logits are enlarged four times. What the paper describes.
+    SingleScale,
+    /// A block on each of several levels, from the embedding to the finest. What the authors run on SAM 2.
+    HighRes,
+}
+
+impl PpnForm {
+    /// Name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SingleScale => "single-scale",
+            Self::HighRes => "high-res",
+        }
+    }
+}
+
+impl std::str::FromStr for PpnForm {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = [Self::SingleScale, Self::HighRes].into_iter().find(|f| f.name() == name);
+        found.ok_or_else(|| format!("unknown form {name:?}; expected single-scale or high-res"))
+    }
+}
+
+/// What a prompt predictor consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PpnConfig {
+    /// Which form.
+    pub form: PpnForm,
+    /// Name of the data set that the queries were learned on, a part of their key.
+    pub dataset: String,
+    /// Names of the classes, in the order of the queries.
+    pub classes: Vec<String>,
+    /// Queries of a class, `N`. The first two become a box.
+    pub tokens: i64,
+    /// Channels of every level from coarse to fine, the embedding's first.
+    pub channel_dims: Vec<i64>,
+    /// How much larger the interim mask is than the finest level; it has to come out at four times the embedding.
+    pub mask_scale_factor: i64,
+}
+
+impl PpnConfig {
+    /// Queries of a class in the authors' configurations.
+    pub const TOKENS: i64 = 10;
+
+    /// One block on the embedding, for any network.
+    pub fn single_scale(dataset: impl Into<String>, classes: Vec<String>) -> Self {
+        Self {
+            form: PpnForm::SingleScale,
+            dataset: dataset.into(),
+            classes,
+            tokens: Self::TOKENS,
+            channel_dims: vec![DIM],
+            mask_scale_factor: 4,
+        }
+    }
+
+    /// SAM 2: the embedding and the features of stride 8 (64 channels) and 4 (32) that its mask decoder takes.
+    pub fn sam2_high_res(dataset: impl Into<String>, classes: Vec<String>) -> Self {
+        Self {
+            form: PpnForm::HighRes,
+            channel_dims: vec![DIM, 64, 32],
+            mask_scale_factor: 1,
+            ..Self::single_scale(dataset, classes)
+        }
+    }
+
+    /// SAM and MobileSAM: the embedding and the outputs of the encoder's last two blocks, which are `width` wide (768, 1024 and 1280 for
+    /// ViT-B, L and H, 320 for TinyViT) and of the embedding's size.
+    pub fn sam_high_res(dataset: impl Into<String>, classes: Vec<String>, width: i64) -> Self {
+        Self {
+            form: PpnForm::HighRes,
+            channel_dims: vec![DIM, width, width],
+            ..Self::single_scale(dataset, classes)
+        }
+    }
+
+    /// Refuses what no network can be made of.
+    pub(super) fn check(&self) -> Result<(), WeightsError> {
+        let wrong = if self.channel_dims.first() != Some(&DIM) {
+            format!("the first level has {DIM} channels, not {:?}", self.channel_dims)
+        } else if self.tokens < 2 {
+            format!("a class needs two queries for its box, not {}", self.tokens)
+        } else if self.mask_scale_factor < 1 {
+            format!("the mask cannot be {} times the finest level", self.mask_scale_factor)
+        } else {
+            return Ok(());
+        };
+        Err(TchError::Shape(wrong).into())
+    }
+}
+
+/// The data sets whose queries `source` holds below `prefix` (`ppn` in sonomask's names), each with its numbers of classes and of
+/// queries a class.
+pub fn learnable_prompts(source: &dyn Source, prefix: &str) -> Vec<(String, i64, i64)> {
+    let prefix = format!("{prefix}.learnable_prompts.");
+    let found = |name: String| {
+        let dataset = name.strip_prefix(&prefix)?;
+        match source.shape(&name)?[..] {
+            [classes, tokens, _] => Some((dataset.to_owned(), classes, tokens)),
+            _ => None,
+        }
+    };
+    source.names().into_iter().filter_map(found).collect()
+}

@@ -1,0 +1,150 @@
+//! A network of either generation, as whoever segments sees it: a picture to features, prompts to embeddings, both to masks.
+
+use tch::{TchError, Tensor};
+
+use super::mask_decoder::{Decoded, MaskDecoder, MaskSelection};
+use super::ppn::{PpnConfig, PpnForm};
+use super::prompt_encoder::PromptEncoder;
+use super::sam1::{Sam1, Sam1Config};
+use super::sam2::Sam2;
+use crate::weights::{Family, Weights, WeightsError};
+
+/// Side of SAM 2's input that its published weights were trained at.
+const SAM2_INPUT_SIZE: i64 = 1024;
+
+/// SAM, MobileSAM, MedSAM, LiteMedSAM or SAM 2.
+#[derive(Debug)]
+pub enum Sam {
+    /// The first generation and its relatives.
+    One(Box<Sam1>),
+    /// SAM 2 and 2.1, on single pictures.
+    Two {
+        /// The network.
+        net: Box<Sam2>,
+        /// Side of its input in pixels.
+        input_size: i64,
+    },
+}
+
+/// What an encoder knows of a picture.
+#[derive(Debug)]
+pub struct SamFeatures {
+    /// The image embedding as the decoder takes it, `[1, 256, h, w]`.
+    pub embedding: Tensor,
+    /// `[1, 32, 4h, 4w]` and `[1, 64, 2h, 2w]`, of decoders that add them.
+    pub high_res: Option<(Tensor, Tensor)>,
+    /// Outputs of the last two blocks `[1, C, h, w]`, the last one last; of the first generation, where asked for.
+    pub levels: Option<[Tensor; 2]>,
+}
+
+impl Sam {
+    /// Reads the network of `family` for an input of `input_size` pixels a side; `None` is the family's own size. What else
+    /// lies in the weights is the caller's to judge, see [`Weights::finish`].
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit, a size that the family cannot take.
+    pub fn new(w: &Weights<'_>, family: Family, input_size: Option<i64>) -> Result<Self, WeightsError> {
+        let Some(mut config) = Sam1Config::of(family) else {
+            let input_size = input_size.unwrap_or(SAM2_INPUT_SIZE);
+            return Ok(Self::Two { net: Box::new(Sam2::new(w, family, input_size)?), input_size });
+        };
+        let own = config.input_size();
+        if let Some(asked) = input_size.filter(|&asked| asked != own) {
+            let what =
+                format!("{family} takes {own} pixels a side and no other size, asked for were {asked}");
+            return Err(TchError::Shape(what).into());
+        }
+        // Sam2Rad adds SAM 2's object score to the decoders of the first generation.
+        config.mask_decoder.object_score = w.shape("mask_decoder.obj_score_token.weight").is_some();
+        Ok(Self::One(Box::new(Sam1::new(w, &config)?)))
+    }
+
+    /// Side of the square input in pixels.
+    pub fn input_size(&self) -> i64 {
+        match self {
+            Self::One(net) => net.input_size() as i64,
+            Self::Two { input_size, .. } => *input_size,
+        }
+    }
+
+    /// Prompts to embeddings.
+    pub fn prompt_encoder(&self) -> &PromptEncoder {
+        match self {
+            Self::One(net) => &net.prompt_encoder,
+            Self::Two { net, .. } => &net.sam_prompt_encoder,
+        }
+    }
+
+    fn mask_decoder(&self) -> &MaskDecoder {
+        match self {
+            Self::One(net) => &net.mask_decoder,
+            Self::Two { net, .. } => &net.sam_mask_decoder,
+        }
+    }
+
+    /// A preprocessed picture `[1, 3, S, S]` to its features; with `levels` also those that only a prompt predictor of the
+    /// first generation looks at.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn encode(&self, x: &Tensor, levels: bool) -> Result<SamFeatures, TchError> {
+        Ok(match self {
+            Self::One(net) if levels => {
+                let features = net.image_encoder.features(x)?;
+                SamFeatures { embedding: features.embedding, high_res: None, levels: Some(features.levels) }
+            }
+            Self::One(net) => {
+                SamFeatures { embedding: net.image_encoder.forward(x)?, high_res: None, levels: None }
+            }
+            Self::Two { net, .. } => {
+                let features = net.encode_image(x)?;
+                SamFeatures { embedding: features.embedding, high_res: Some(features.high_res), levels: None }
+            }
+        })
+    }
+
+    /// Masks for `B` prompts on one picture; see [`MaskDecoder::forward`].
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn decode(
+        &self,
+        features: &SamFeatures,
+        sparse: &Tensor,
+        dense: &Tensor,
+        selection: MaskSelection,
+    ) -> Result<Decoded, TchError> {
+        let high_res = features.high_res.as_ref().map(|(s0, s1)| (s0, s1));
+        let pe = self.prompt_encoder().get_dense_pe();
+        self.mask_decoder().forward(&features.embedding, pe, sparse, dense, high_res, selection)
+    }
+
+    /// The prompt predictor of the `form` that Sam2Rad defines for this network.
+    pub fn ppn_config(&self, form: PpnForm, dataset: &str, classes: Vec<String>, tokens: i64) -> PpnConfig {
+        let config = match (form, self) {
+            (PpnForm::SingleScale, _) => PpnConfig::single_scale(dataset, classes),
+            (PpnForm::HighRes, Self::Two { .. }) => PpnConfig::sam2_high_res(dataset, classes),
+            (PpnForm::HighRes, Self::One(net)) => {
+                PpnConfig::sam_high_res(dataset, classes, net.level_channels())
+            }
+        };
+        PpnConfig { tokens, ..config }
+    }
+}
+
+impl SamFeatures {
+    /// The levels that a prompt predictor of this `form` looks at, from coarse to fine, the embedding first.
+    ///
+    /// # Errors
+    /// Levels that were not asked for when the picture was encoded.
+    pub fn for_ppn(&self, form: PpnForm) -> Result<Vec<&Tensor>, TchError> {
+        match (form, &self.high_res, &self.levels) {
+            (PpnForm::SingleScale, ..) => Ok(vec![&self.embedding]),
+            (PpnForm::HighRes, Some((s0, s1)), _) => Ok(vec![&self.embedding, s1, s0]),
+            (PpnForm::HighRes, None, Some([before, last])) => Ok(vec![&self.embedding, last, before]),
+            (PpnForm::HighRes, None, None) => {
+                Err(TchError::Shape("the picture was encoded without the blocks' outputs".into()))
+            }
+        }
+    }
+}

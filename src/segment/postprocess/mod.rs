@@ -1,0 +1,287 @@
+//! From the decoder's logits to masks at frame resolution.
+
+mod components;
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::SegmentError;
+use super::preprocess::Placement;
+use crate::mask::{ClassMask, LowResLogits, Mask};
+use crate::weights::Family;
+
+pub use components::{VIDEO_HOLE_AREA, clean, fill_holes};
+
+/// Logits that SAM 2 gives back, to be fed in again, go no further from zero than this.
+const RETURNED: f64 = 32.0;
+/// Where another object wins, logits go no higher than this.
+const LOSER: f64 = -10.0;
+
+/// How low-resolution logits become a mask of the frame. All resizes are bilinear with `align_corners = false`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Postprocess {
+    /// The padding is cut off the low-resolution logits, the rest resized to the frame (LiteMedSAM).
+    Crop,
+    /// Resized to the frame in one step; returned logits are clamped to +-32 (SAM 2).
+    Direct,
+    /// Resized to the input, the padding cut off, the rest resized to the frame (SAM v1, MobileSAM, Sam2Rad).
+    ThroughInput,
+    /// Made probabilities first, then resized to the frame in one step; above a half is inside (MedSAM).
+    Probability,
+}
+
+/// What a decoder says of `B` classes.
+#[derive(Debug)]
+pub struct Decoded<'a> {
+    /// `[B, 1, h, w]`, above zero is inside.
+    pub logits: &'a Tensor,
+    /// Predicted IoU, `[B, 1]`.
+    pub scores: &'a Tensor,
+    /// Logits of the class being in the frame, `[B, 1]`, for families that have a head for it.
+    pub presence: Option<&'a Tensor>,
+}
+
+impl Postprocess {
+    /// What the weights of `family` were published with.
+    pub fn of(family: Family) -> Self {
+        match family {
+            Family::LiteMedSam => Self::Crop,
+            Family::MobileSam | Family::SamVitB | Family::SamVitL | Family::SamVitH => Self::ThroughInput,
+            Family::MedSam => Self::Probability,
+            Family::Sam2HieraTiny
+            | Family::Sam2HieraSmall
+            | Family::Sam2HieraBasePlus
+            | Family::Sam2HieraLarge
+            | Family::Sam21HieraTiny
+            | Family::Sam21HieraSmall
+            | Family::Sam21HieraBasePlus
+            | Family::Sam21HieraLarge => Self::Direct,
+        }
+    }
+
+    /// Logits `[B, C, h, w]` (of the whole input, padding included) at the size of the frame, `[B, C, height, width]`; for
+    /// [`Postprocess::Probability`] probabilities. See [`Postprocess::threshold`].
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn at_frame_size(self, logits: &Tensor, placement: &Placement) -> Result<Tensor, TchError> {
+        let size = |(width, height): (usize, usize)| [height as i64, width as i64];
+        let resize = |t: &Tensor, to: [i64; 2]| t.f_upsample_bilinear2d(to, false, None, None);
+        let cut = |t: &Tensor| {
+            let [rows, columns] = size(placement.scaled);
+            t.f_narrow(2, 0, rows)?.f_narrow(3, 0, columns)
+        };
+        let frame = size(placement.frame);
+        match self {
+            Self::Crop => resize(&cut(logits)?, frame),
+            Self::Direct => resize(logits, frame),
+            Self::ThroughInput => {
+                resize(&cut(&resize(logits, size((placement.side, placement.side)))?)?, frame)
+            }
+            Self::Probability => resize(&logits.f_sigmoid()?, frame),
+        }
+    }
+
+    /// Values of [`Postprocess::at_frame_size`] above this are inside.
+    pub fn threshold(self) -> f64 {
+        match self {
+            Self::Probability => 0.5,
+            Self::Crop | Self::Direct | Self::ThroughInput => 0.0,
+        }
+    }
+
+    /// Masks of the classes `classes`, one for each answer, in their order.
+    ///
+    /// # Errors
+    /// NaN or infinity in logits, score or presence, another number of answers than of classes, a failure of libtorch.
+    pub fn class_masks(
+        self,
+        decoded: &Decoded<'_>,
+        classes: &[usize],
+        placement: &Placement,
+        keep_logits: bool,
+    ) -> Result<Vec<ClassMask>, SegmentError> {
+        let _guard = tch::no_grad_guard();
+        let (batch, channels, rows, cols) = decoded.logits.size4()?;
+        if (batch, channels) != (classes.len() as i64, 1) {
+            let classes = classes.len();
+            return Err(SegmentError::Other(format!(
+                "{batch} answers of {channels} masks for {classes} classes"
+            )));
+        }
+        let logits = to_vec(decoded.logits)?;
+        let scores = per_class(decoded.scores, classes, "score")?;
+        let presence = match decoded.presence {
+            Some(presence) => per_class(presence, classes, "presence")?,
+            None => vec![f32::INFINITY; classes.len()],
+        };
+        let planes = logits.chunks_exact((rows * cols).max(1) as usize);
+        let mut answers = Vec::with_capacity(classes.len());
+        for (i, (plane, &class)) in planes.zip(classes).enumerate() {
+            if plane.iter().any(|v| !v.is_finite()) {
+                return Err(SegmentError::NonFinite { what: "logits", class });
+            }
+            // One at a time: at full size a class takes megabytes.
+            let full = self.at_frame_size(&decoded.logits.f_narrow(0, i as i64, 1)?, placement)?;
+            answers.push(ClassMask {
+                class,
+                mask: to_mask(&full.f_gt(self.threshold())?, placement.frame)?,
+                score: scores[i],
+                presence: 1.0 / (1.0 + (-presence[i]).exp()),
+                logits: keep_logits.then(|| LowResLogits {
+                    width: cols as usize,
+                    height: rows as usize,
+                    values: self.returned(plane),
+                }),
+            });
+        }
+        if answers.len() != classes.len() {
+            return Err(SegmentError::Other(format!("logits of {cols}x{rows}; expected at least one pixel")));
+        }
+        Ok(answers)
+    }
+
+    fn returned(self, plane: &[f32]) -> Vec<f32> {
+        match self {
+            Self::Direct => plane.iter().map(|v| v.clamp(-RETURNED as f32, RETURNED as f32)).collect(),
+            Self::Crop | Self::ThroughInput | Self::Probability => plane.to_vec(),
+        }
+    }
+}
+
+/// Logits as SAM 2 gives them back and takes them again as a mask prompt: within +-32.
+///
+/// # Errors
+/// libtorch's.
+pub fn clamped(logits: &Tensor) -> Result<Tensor, TchError> {
+    logits.f_clamp(-RETURNED, RETURNED)
+}
+
+/// Where logits `[N, 1, h, w]` of `N` objects overlap, the highest keeps its value and the others are held at -10 or below
+/// (SAM 2, `_apply_non_overlapping_constraints`).
+///
+/// # Errors
+/// libtorch's.
+pub fn non_overlapping(logits: &Tensor) -> Result<Tensor, TchError> {
+    let (objects, _, _, _) = logits.size4()?;
+    if objects < 2 {
+        return Ok(logits.shallow_clone());
+    }
+    let winner = logits.f_argmax(0, true)?;
+    let own = Tensor::f_arange(objects, (Kind::Int64, logits.device()))?.f_reshape([objects, 1, 1, 1])?;
+    logits.f_where_self(&winner.f_eq_tensor(&own)?, &logits.f_clamp_max(LOSER)?)
+}
+
+/// One number for each class.
+fn per_class(tensor: &Tensor, classes: &[usize], what: &'static str) -> Result<Vec<f32>, SegmentError> {
+    let values = to_vec(tensor)?;
+    if values.len() != classes.len() {
+        let (found, expected) = (values.len(), classes.len());
+        return Err(SegmentError::Other(format!("{found} values of {what} for {expected} classes")));
+    }
+    match values.iter().zip(classes).find(|(v, _)| !v.is_finite()) {
+        Some((_, &class)) => Err(SegmentError::NonFinite { what, class }),
+        None => Ok(values),
+    }
+}
+
+fn to_mask(inside: &Tensor, (width, height): (usize, usize)) -> Result<Mask, SegmentError> {
+    let inside = inside.f_to_kind(Kind::Uint8)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let mut bytes = vec![0u8; inside.numel()];
+    inside.f_copy_data_u8(&mut bytes, inside.numel())?;
+    Mask::new(width, height, bytes)
+        .ok_or_else(|| SegmentError::Other(format!("a mask that is not {width}x{height}")))
+}
+
+fn to_vec(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
+    let tensor = tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let mut values = vec![0f32; tensor.numel()];
+    tensor.f_copy_data(&mut values, tensor.numel())?;
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: [Postprocess; 4] =
+        [Postprocess::Crop, Postprocess::Direct, Postprocess::ThroughInput, Postprocess::Probability];
+
+    fn masks(how: Postprocess, logits: &Tensor, score: f32) -> Result<Vec<ClassMask>, SegmentError> {
+        let place = if matches!(how, Postprocess::Crop | Postprocess::ThroughInput) {
+            Placement::new
+        } else {
+            Placement::square
+        };
+        let scores = Tensor::from_slice(&[score]).reshape([1, 1]);
+        let decoded = Decoded { logits, scores: &scores, presence: None };
+        how.class_masks(&decoded, &[7], &place(32, 16, 8), true)
+    }
+
+    #[test]
+    fn padding_does_not_reach_the_mask() {
+        // Positive only in the padding below the scaled picture of 8x4.
+        let logits = Tensor::full([1, 1, 8, 8], -1.0, (Kind::Float, Device::Cpu));
+        let _ = logits.narrow(2, 4, 4).fill_(5.0);
+        for how in [Postprocess::Crop, Postprocess::ThroughInput] {
+            let answer = masks(how, &logits, 0.5).unwrap().remove(0);
+            assert_eq!(
+                (answer.class, answer.mask.width(), answer.mask.height(), answer.mask.area()),
+                (7, 32, 16, 0)
+            );
+            assert_eq!((answer.score, answer.presence), (0.5, 1.0));
+            let kept = answer.logits.unwrap();
+            assert_eq!((kept.width, kept.height, kept.values[63]), (8, 8, 5.0));
+        }
+        for how in [Postprocess::Direct, Postprocess::Probability] {
+            assert!(masks(how, &logits, 0.5).unwrap()[0].mask.area() > 32 * 7, "{how:?}");
+        }
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_are_errors() {
+        let good = Tensor::zeros([1, 1, 8, 8], (Kind::Float, Device::Cpu));
+        for how in EVERY {
+            assert!(masks(how, &good, 1.0).is_ok());
+            let nan = masks(how, &good, f32::NAN);
+            assert!(matches!(nan, Err(SegmentError::NonFinite { what: "score", class: 7 })));
+            for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                let logits = good.copy();
+                let _ = logits.narrow(3, 7, 1).narrow(2, 7, 1).fill_(bad);
+                let answer = masks(how, &logits, 1.0);
+                assert!(matches!(answer, Err(SegmentError::NonFinite { what: "logits", class: 7 })));
+            }
+        }
+    }
+
+    #[test]
+    fn classes_keep_their_order_and_carry_their_presence() {
+        let logits = Tensor::from_slice(&[50f32, -50.0]).view([2, 1, 1, 1]).expand([2, 1, 8, 8], false);
+        let scores = Tensor::from_slice(&[0.25f32, 0.75]).view([2, 1]);
+        let presence = Tensor::from_slice(&[0f32, -40.0]).view([2, 1]);
+        let placement = Placement::square(12, 6, 32);
+        let decoded = Decoded { logits: &logits, scores: &scores, presence: Some(&presence) };
+        let answers = Postprocess::Direct.class_masks(&decoded, &[4, 2], &placement, true).unwrap();
+        let seen: Vec<_> = answers.iter().map(|a| (a.class, a.mask.area(), a.score, a.presence)).collect();
+        assert_eq!(seen[0], (4, 72, 0.25, 0.5));
+        assert_eq!((seen[1].0, seen[1].1, seen[1].2), (2, 0, 0.75));
+        assert!(seen[1].3 < 1e-6);
+        // Returned logits are clamped.
+        assert_eq!(answers[0].logits.as_ref().unwrap().values[0], 32.0);
+        // Another number of answers, of masks, of scores.
+        for classes in [&[1usize][..], &[1, 2, 3]] {
+            assert!(Postprocess::Direct.class_masks(&decoded, classes, &placement, false).is_err());
+        }
+        let one = scores.narrow(0, 0, 1);
+        let decoded = Decoded { scores: &one, ..decoded };
+        assert!(Postprocess::Direct.class_masks(&decoded, &[4, 2], &placement, false).is_err());
+    }
+
+    #[test]
+    fn one_object_alone_overlaps_nothing() {
+        let one = Tensor::from_slice(&[3f32, -3.0]).view([1, 1, 1, 2]);
+        assert_eq!(f64::try_from((non_overlapping(&one).unwrap() - &one).abs().max()).unwrap(), 0.0);
+        let two = Tensor::from_slice(&[3f32, -30.0, 2.0, 1.0]).view([2, 1, 1, 2]);
+        let expected = Tensor::from_slice(&[3f32, -30.0, -10.0, 1.0]).view([2, 1, 1, 2]);
+        assert_eq!(f64::try_from((non_overlapping(&two).unwrap() - expected).abs().max()).unwrap(), 0.0);
+    }
+}

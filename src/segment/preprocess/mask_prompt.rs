@@ -1,0 +1,73 @@
+//! Mask prompts: from a mask at frame resolution to what a prompt encoder takes.
+
+use tch::{Kind, TchError, Tensor};
+
+use super::Placement;
+use crate::mask::Mask;
+use crate::segment::resize::resize_area;
+
+/// Logit of a pixel that is certainly inside; its negative is certainly outside. SAM 2 takes these for masks that did
+/// not come from a decoder (`_use_mask_as_output`).
+const CERTAIN: f64 = 10.0;
+
+/// LiteMedSAM: a mask at frame resolution as logits `[1, 1, side, side]`.
+///
+/// The mask is scaled by area like the frame; a pixel covered by a share `s` becomes `20 s - 10`, and the padding -10: certain
+/// inside, certain outside, zero on the border.
+///
+/// # Errors
+/// libtorch's.
+pub fn mask_logits(mask: &Mask, placement: &Placement) -> Result<Tensor, TchError> {
+    let bytes: Vec<u8> = mask.data().iter().map(|&v| v * 255).collect();
+    let scaled = resize_area::<1>(&bytes, placement.frame, placement.scaled);
+    let side = placement.side;
+    let mut logits = vec![-CERTAIN as f32; side * side];
+    for (row, out) in scaled.chunks_exact(placement.scaled.0).zip(logits.chunks_exact_mut(side)) {
+        for (&v, out) in row.iter().zip(out) {
+            *out = f32::from(v) / 255.0 * 20.0 - 10.0;
+        }
+    }
+    let side = side as i64;
+    Tensor::f_from_slice(&logits)?.f_reshape([1, 1, side, side])
+}
+
+/// A mask at frame resolution as 0 and 1 at the resolution of the input, `[1, 1, side, side]`; padding is 0.
+///
+/// Antialiased bilinear and at least a half: what SAM 2's video predictor makes of a mask prompt, and from there its memory.
+///
+/// # Errors
+/// libtorch's.
+pub fn mask_canvas(mask: &Mask, placement: &Placement) -> Result<Tensor, TchError> {
+    canvas(mask, placement, true)
+}
+
+fn canvas(mask: &Mask, placement: &Placement, antialias: bool) -> Result<Tensor, TchError> {
+    let _guard = tch::no_grad_guard();
+    let (width, height) = (mask.width() as i64, mask.height() as i64);
+    let (scaled_w, scaled_h) = (placement.scaled.0 as i64, placement.scaled.1 as i64);
+    let mask = Tensor::f_from_slice(mask.data())?.f_reshape([1, 1, height, width])?.f_to_kind(Kind::Float)?;
+    let size = [scaled_h, scaled_w];
+    let scaled = if antialias {
+        mask.f_internal_upsample_bilinear2d_aa(size, false, None, None)?
+    } else {
+        mask.f_upsample_bilinear2d(size, false, None, None)?
+    };
+    let side = placement.side as i64;
+    scaled.f_ge(0.5)?.f_to_kind(Kind::Float)?.f_constant_pad_nd([0, side - scaled_w, 0, side - scaled_h])
+}
+
+/// Logits of a quarter of the side from a [`mask_canvas`], as SAM 2 makes its low-resolution answer from a mask prompt.
+pub(super) fn quarter_logits(canvas: &Tensor) -> Result<Tensor, TchError> {
+    let _guard = tch::no_grad_guard();
+    let side = canvas.size4()?.3 / 4;
+    let logits = canvas.f_mul_scalar(2.0 * CERTAIN)?.f_sub_scalar(CERTAIN)?;
+    logits.f_internal_upsample_bilinear2d_aa([side, side], false, None, None)
+}
+
+/// Shares 0..=1 of a quarter of the side, bilinear without antialiasing: Sam2Rad was trained with these for mask prompts.
+pub(super) fn quarter_shares(mask: &Mask, placement: &Placement) -> Result<Tensor, TchError> {
+    let canvas = canvas(mask, placement, false)?;
+    let _guard = tch::no_grad_guard();
+    let side = placement.side as i64 / 4;
+    canvas.f_upsample_bilinear2d([side, side], false, None, None)
+}
