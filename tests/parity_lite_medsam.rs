@@ -25,10 +25,13 @@ const PROMPTS: [&str; 5] = ["box", "points", "box_point", "mask", "box_mask"];
 const RELATIVE: f64 = 1e-3;
 const MASK_IOU: f64 = 0.999;
 
+fn folder() -> PathBuf {
+    std::env::var_os("SONOMASK_FIXTURES")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"), PathBuf::from)
+}
+
 fn fixture(name: &str) -> Checkpoint {
-    let root = std::env::var_os("SONOMASK_FIXTURES")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"), PathBuf::from);
-    Checkpoint::open(&root.join("lite_medsam").join(format!("{name}.safetensors"))).unwrap()
+    Checkpoint::open(&folder().join("lite_medsam").join(format!("{name}.safetensors"))).unwrap()
 }
 
 fn weights_path() -> PathBuf {
@@ -41,9 +44,13 @@ fn weights_path() -> PathBuf {
 const SIDE: usize = 256;
 
 fn network() -> nn::Sam1 {
+    network_in(Kind::Float)
+}
+
+fn network_in(kind: Kind) -> nn::Sam1 {
     let checkpoint = Checkpoint::open(&weights_path()).unwrap();
     let config = nn::Sam1Config::of(Family::LiteMedSam).unwrap();
-    let weights = Weights::new(&checkpoint, Device::Cpu);
+    let weights = Weights::new(&checkpoint, Device::Cpu).computing_in(kind);
     let net = nn::Sam1::new(&weights, &config).unwrap();
     weights.finish().unwrap();
     assert_eq!(net.input_size(), SIDE);
@@ -373,4 +380,32 @@ fn parity_resize_inter_area() {
             assert_eq!((ours.len(), wrong), (theirs.len(), 0), "{name} x{channels}");
         }
     }
+}
+
+/// Relative L2 of what the first does not share with the second.
+fn distance(ours: &Tensor, theirs: &Tensor) -> f64 {
+    let norm = |t: Tensor| f64::try_from(t.to_kind(Kind::Double).norm()).unwrap();
+    norm(ours - theirs) / norm(theirs.shallow_clone())
+}
+
+/// In bfloat16 we are no further from the reference in `f32` than its own autocast to bfloat16 is, over the pictures.
+#[test]
+fn parity_lite_medsam_in_bf16_is_no_further_than_the_official_autocast() {
+    let _guard = tch::no_grad_guard();
+    let net = network_in(Kind::BFloat16);
+    let official = Checkpoint::open(&folder().join("precision.safetensors")).unwrap();
+    let (mut ours, mut theirs) = (0.0, 0.0);
+    for name in IMAGES {
+        let file = fixture(name);
+        let embedding = net.image_encoder.forward(&reference_input(&file)).unwrap();
+        let prompt = prompt("box", box_of(&file), &rgb(&file, "image"));
+        let (logits, _) = decode(&net, &embedding, &prompt, &placement(&rgb(&file, "image")));
+        let of_logits = distance(&cut(&logits.view([256, 256])), &get(&file, "box.logits"));
+        let of_reference = Vec::<f64>::try_from(get(&official, &format!("lite_medsam.{name}"))).unwrap();
+        println!("{name}: logits {of_logits:.5}, official autocast {:.5}", of_reference[1]);
+        assert!(of_logits > 1e-5, "{name}: this was not computed in bfloat16");
+        ours += of_logits;
+        theirs += of_reference[1];
+    }
+    assert!(ours <= theirs, "{ours} against {theirs}, sums over the pictures");
 }

@@ -7,7 +7,7 @@
 
 mod fixture_support;
 
-use fixture_support::{ENCODER, Fixture, LOGITS};
+use fixture_support::{ENCODER, Fixture, LOGITS, sub_indices};
 use sonomask::nn::{Decoded, MaskSelection, Sam2, Sam2Features, sine_grid};
 use sonomask::weights::{Blank, Family, Weights};
 use tch::{Device, Kind, Tensor};
@@ -16,8 +16,12 @@ use tch::{Device, Kind, Tensor};
 const SCORES: f64 = LOGITS;
 
 fn network(file: &Fixture, family: Family, side: i64) -> Sam2 {
+    network_in(file, family, side, Kind::Float)
+}
+
+fn network_in(file: &Fixture, family: Family, side: i64, kind: Kind) -> Sam2 {
     let generated = file.generated();
-    let w = Weights::new(&generated, Device::Cpu);
+    let w = Weights::new(&generated, Device::Cpu).computing_in(kind);
     let net = Sam2::new(&w, family, side).unwrap();
     w.finish().unwrap();
     net
@@ -385,5 +389,26 @@ fn the_networks_have_as_many_parameters_as_the_published_ones() {
         let w = Weights::new(&Blank, Device::Cpu);
         Sam2::new(&w, family, 1024).unwrap();
         assert_eq!(w.parameters(), encoder + rest, "{family}");
+    }
+}
+
+/// In bfloat16 every level of the encoder is no further from the reference in `f32` than its own autocast is.
+#[test]
+fn parity_sam21_tiny_in_bf16_is_no_further_than_the_official_autocast() {
+    let _guard = tch::no_grad_guard();
+    let file = Fixture::open("sam21_tiny_512");
+    let net = network_in(&file, Family::Sam21HieraTiny, 512, Kind::BFloat16);
+    let maps = net.image_encoder.trunk.forward(&input(512)).unwrap();
+    let levels = net.image_encoder.neck.forward(&maps).unwrap();
+    let official = Fixture::open("precision").values("sam21_tiny_512");
+    assert_eq!(levels.len(), official.len());
+    for (i, (level, official)) in levels.iter().zip(official).enumerate() {
+        let theirs = file.raw(&format!("fpn{i}.sub"));
+        let at: Vec<i64> = sub_indices(level.numel(), theirs.numel()).into_iter().map(|i| i as i64).collect();
+        let ours = level.to_kind(Kind::Float).flatten(0, -1).index_select(0, &Tensor::from_slice(&at));
+        let ours = f64::try_from((ours - &theirs).norm() / theirs.norm()).unwrap();
+        println!("level {i}: {ours:.5}, official autocast {official:.5}");
+        assert!(ours > 1e-5, "level {i}: this was not computed in bfloat16");
+        assert!(ours <= official, "level {i}: {ours} against {official}");
     }
 }

@@ -1,6 +1,6 @@
 //! Small layers that several networks share.
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::lora::Lora;
 use crate::weights::{Weights, WeightsError};
@@ -29,15 +29,22 @@ impl Activation {
     }
 }
 
-/// `x + y` for an `x` that nobody else holds and that has the sum's shape: in place unless a gradient is wanted.
+/// `x` in the type that `weight` computes in; itself where it already is.
+pub(super) fn like(x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
+    if x.kind() == weight.kind() { Ok(x.shallow_clone()) } else { x.f_to_kind(weight.kind()) }
+}
+
+/// `x + y` for an `x` that nobody else holds and that has the sum's shape: in place unless a gradient is wanted or `y` is of
+/// a wider type, which then is the sum's.
 ///
 /// # Errors
 /// libtorch's.
 pub(super) fn add_to(mut x: Tensor, y: &Tensor) -> Result<Tensor, TchError> {
-    if x.requires_grad() || y.requires_grad() { x.f_add(y) } else { x.f_add_(y) }
+    let widens = x.kind() != Kind::Float && x.kind() != y.kind();
+    if widens || x.requires_grad() || y.requires_grad() { x.f_add(y) } else { x.f_add_(y) }
 }
 
-/// `y = x W^T + b` over the last dimension. Keys `weight [out, in]`, `bias [out]`; `w_a.weight [r, in]` and `w_b.weight [out, r]`
+/// `y = x W^T + b` over the last dimension, in the type of the weights. Keys `weight [out, in]`, `bias [out]`; `w_a.weight [r, in]` and `w_b.weight [out, r]`
 /// where the layer is adapted with low rank, then `y` has `w_b (w_a x)` added.
 #[derive(Debug)]
 pub struct Linear {
@@ -64,9 +71,10 @@ impl Linear {
     /// # Errors
     /// libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let x = like(x, &self.weight)?;
         let y = x.f_linear(&self.weight, Some(&self.bias))?;
         match &self.lora {
-            Some(lora) => add_to(y, &lora.forward(x)?),
+            Some(lora) => add_to(y, &lora.forward(&x)?),
             None => Ok(y),
         }
     }
@@ -88,7 +96,7 @@ impl Linear {
     }
 }
 
-/// Normalises the last dimension. Keys `weight [dim]`, `bias [dim]`.
+/// Normalises the last dimension, in `f32` whatever comes in. Keys `weight [dim]`, `bias [dim]`.
 #[derive(Debug)]
 pub struct LayerNorm {
     weight: Tensor,
@@ -111,7 +119,7 @@ impl LayerNorm {
     /// # Errors
     /// libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_layer_norm([self.dim], Some(&self.weight), Some(&self.bias), self.eps, true)
+        like(x, &self.weight)?.f_layer_norm([self.dim], Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 }
 
@@ -182,7 +190,7 @@ impl Conv2d {
     /// # Errors
     /// libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_conv2d(&self.weight, self.bias.as_ref(), self.stride, self.padding, 1, 1)
+        like(x, &self.weight)?.f_conv2d(&self.weight, self.bias.as_ref(), self.stride, self.padding, 1, 1)
     }
 
     /// A 1 x 1 convolution's weight `[out, in]` and bias, for products that are taken in another order.
@@ -217,7 +225,7 @@ impl ConvTranspose2d {
     /// # Errors
     /// libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_conv_transpose2d(&self.weight, Some(&self.bias), self.kernel, 0, 0, 1, 1)
+        like(x, &self.weight)?.f_conv_transpose2d(&self.weight, Some(&self.bias), self.kernel, 0, 0, 1, 1)
     }
 }
 

@@ -22,7 +22,7 @@ impl Lora {
     pub(super) fn read(w: &Weights<'_>, inputs: i64, outputs: i64) -> Result<Option<Self>, WeightsError> {
         let Some(found) = w.shape(FACTORS[0]) else { return Ok(None) };
         let rank = plausible_rank(&found, inputs, outputs);
-        let (w_a, w_b) = (w.get(FACTORS[0], &[rank, inputs])?, w.get(FACTORS[1], &[outputs, rank])?);
+        let (w_a, w_b) = (w.matrix(FACTORS[0], &[rank, inputs])?, w.matrix(FACTORS[1], &[outputs, rank])?);
         Ok(Some(Self { w_a, w_b }))
     }
 

@@ -301,10 +301,16 @@ impl MaskDecoder {
         for (mlp, i) in self.output_hypernetworks_mlps.iter().zip(0..count) {
             hyper_in.push(mlp.forward(&token(iou_at + 1 + i)?)?);
         }
-        let hyper_in = Tensor::f_stack(&hyper_in, 1)?;
+        // Logits and scores are sums of small differences: in `f32`, whatever the layers compute in.
+        let hyper_in = Tensor::f_stack(&hyper_in, 1)?.f_to_kind(Kind::Float)?;
+        let upscaled = upscaled.f_to_kind(Kind::Float)?;
         let (b, c, h, w) = upscaled.size4()?;
-        let iou = self.iou_prediction_head.forward(&token(iou_at)?)?.f_narrow(1, 0, count)?;
-        let score = |o: &ObjectScore| o.pred_obj_score_head.forward(&token(0)?);
+        let iou = self
+            .iou_prediction_head
+            .forward(&token(iou_at)?)?
+            .f_narrow(1, 0, count)?
+            .f_to_kind(Kind::Float)?;
+        let score = |o: &ObjectScore| o.pred_obj_score_head.forward(&token(0)?)?.f_to_kind(Kind::Float);
         Decoded {
             masks: hyper_in.f_bmm(&upscaled.f_reshape([b, c, h * w])?)?.f_reshape([b, count, h, w])?,
             iou: if self.iou_sigmoid { iou.f_sigmoid()? } else { iou },

@@ -74,6 +74,8 @@ impl PromptEncoder {
         input_image_size: [i64; 2],
         mask_in_chans: i64,
     ) -> Result<Self, WeightsError> {
+        // Positions need the digits of `f32`, and there is little to save.
+        let w = &w.clone().computing_in(Kind::Float);
         let pe_layer = PositionEmbeddingRandom::new(&w.pp("pe_layer"), embed_dim / 2)?;
         let row = |w: &Weights<'_>| w.get("weight", &[1, embed_dim]);
         let mut rows = vec![row(&w.pp("not_a_point_embed"))?];

@@ -85,7 +85,8 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     let mut manners = Manners::of(family);
     let mut ppn = None;
     if let Some(learned) = &learned {
-        let w = view.pp(learned::PREFIX);
+        // Its products with the whole picture are sums of many terms: in `f32`, as small as it is.
+        let w = view.pp(learned::PREFIX).computing_in(tch::Kind::Float);
         let predictor = PromptPredictor::new(&w, &learned.config(&net));
         // The queries of the file's other data sets.
         w.skip("learnable_prompts");

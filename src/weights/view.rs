@@ -86,6 +86,11 @@ impl<'a> Weights<'a> {
         Self { prefix: self.key(&part.to_string()), ..self.clone() }
     }
 
+    /// The type that matrix products and convolutions are computed in.
+    pub fn kind(&self) -> Kind {
+        self.compute
+    }
+
     /// Where tensors go.
     pub fn device(&self) -> Device {
         self.device

@@ -1,6 +1,6 @@
 //! One level of image features and what classes make of it.
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::positions::axis_positions;
 use crate::nn::common::Conv2d;
@@ -52,7 +52,7 @@ impl Level {
         bias: Option<&Tensor>,
     ) -> Result<Self, TchError> {
         let (b, width, h, w) = features.size4()?;
-        let features = features.f_reshape([b, width, h * w])?;
+        let features = features.f_to_kind(Kind::Float)?.f_reshape([b, width, h * w])?;
         let transposed = features.f_transpose(1, 2)?;
         let (adapter, bias, cells) = match adapter {
             Some(conv) => {

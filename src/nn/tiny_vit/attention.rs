@@ -1,6 +1,6 @@
 //! TinyViT's attention inside a window.
 
-use tch::{Kind, TchError, Tensor};
+use tch::{TchError, Tensor};
 
 use crate::nn::{LayerNorm, Linear};
 use crate::weights::{Weights, WeightsError};
@@ -38,7 +38,7 @@ impl Attention {
             ab: biases
                 .f_index_select(1, &index)?
                 .f_reshape([1, num_heads, tokens, tokens])?
-                .f_to_kind(Kind::Float)?,
+                .f_to_kind(w.kind())?,
             num_heads,
         })
     }

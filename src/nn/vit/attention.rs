@@ -33,7 +33,7 @@ impl Attention {
         let head_dim = dim / num_heads;
         let by_query = |name| -> Result<Tensor, WeightsError> {
             let table = w.get(name, &[2 * side - 1, head_dim])?.f_index_select(0, &distances)?;
-            Ok(table.f_reshape([side, side, head_dim])?.f_transpose(1, 2)?)
+            Ok(table.f_to_kind(w.kind())?.f_reshape([side, side, head_dim])?.f_transpose(1, 2)?)
         };
         Ok(Self {
             qkv: Linear::new(&w.pp("qkv"), dim, 3 * dim)?,
