@@ -1,0 +1,217 @@
+//! Every family as a person meets it: the table in the README, and the program from picture to mask with weights made from a
+//! rule (which segment nothing, so what is looked at is the way, not the anatomy).
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use sonomask::nn::Sam;
+use sonomask::weights::{Blank, Family, Weights};
+use tch::Device;
+
+const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/overlay.png");
+
+/// Runs the program; exit code, stdout and stderr.
+fn sonomask(args: &[&str]) -> (i32, String, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_sonomask")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
+}
+
+fn json(args: &[&str]) -> Value {
+    let (code, stdout, stderr) = sonomask(args);
+    assert_eq!(code, 0, "{args:?}: {stderr}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+fn utf8(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Cells of the README's row of a family.
+fn row(readme: &str, family: Family) -> Vec<&str> {
+    let start = format!("| `{family}` |");
+    let line = readme.lines().find(|line| line.starts_with(&start));
+    let line = line.unwrap_or_else(|| panic!("the README has no row for {family}"));
+    line.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+#[test]
+fn the_readme_says_what_the_networks_are() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let gflop = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/gflop.json")).unwrap();
+    let gflop: Value = serde_json::from_slice(&gflop).unwrap();
+    for family in Family::ALL {
+        let view = Weights::new(&Blank, Device::Cpu);
+        let net = Sam::new(&view, family, None).unwrap();
+        let millions = format!("{:.1}", view.parameters() as f64 / 1e6);
+        let cells = row(&readme, family);
+        let side = net.input_size().to_string();
+        assert!(
+            cells[1].starts_with(&side) && cells[2] == millions,
+            "{family}: {side}, {millions}; {cells:?}"
+        );
+        assert_eq!(cells[3].parse::<f64>().ok(), gflop[family.name()].as_f64(), "{family}");
+        let other =
+            [512, 768].map(|side| Sam::new(&Weights::new(&Blank, Device::Cpu), family, Some(side)).is_ok());
+        assert_eq!(other, [family.is_sam2(); 2], "{family}: sizes other than its own");
+        assert_eq!(cells[1].ends_with("multiples of 32"), family.is_sam2(), "{family}");
+    }
+}
+
+/// A family's weights from the rule with a predictor of two classes, in `dir`.
+fn generated(dir: &Path, family: &str, form: &str) -> String {
+    let file = dir.join(format!("{family}.{form}.safetensors"));
+    let args = ["weights", "generate", family, utf8(&file), "--ppn", form, "--classes", "nerve,vessel"];
+    let (code, _, stderr) = sonomask(&args);
+    assert_eq!(code, 0, "{stderr}");
+    let facts = json(&["weights", "inspect", utf8(&file), "--json"]);
+    assert_eq!(facts["family"], family);
+    assert_eq!(facts["keys"]["missing"], serde_json::json!([]));
+    assert_eq!(facts["keys"]["unexpected"], serde_json::json!([]));
+    utf8(&file).to_owned()
+}
+
+fn classes(result: &Value) -> Vec<&str> {
+    result["results"].as_array().unwrap().iter().map(|r| r["class"].as_str().unwrap()).collect()
+}
+
+fn modes(family: &str, form: &str, size: Option<&str>) {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = generated(dir.path(), family, form);
+    let out = dir.path().join("out");
+    let with = |more: &[&str]| {
+        let mut args = vec!["segment", PICTURE, "--json", "--out", utf8(&out), "--weights", &weights];
+        if let Some(size) = size {
+            args.extend(["--input-size", size]);
+        }
+        args.extend(more);
+        json(&args)
+    };
+    let alone = with(&["--mode", "autonomous", "--presence-threshold", "0"]);
+    assert_eq!(classes(&alone), ["nerve", "vessel"], "{family} {form}");
+    assert_eq!(alone["model"]["ppn"]["form"], form);
+    assert!(alone["model"]["weights_bytes"].as_u64().unwrap() > 1_000_000);
+
+    let bounded = ["--box", "vessel=40,40,120,110", "--presence-threshold", "0"];
+    let assisted = with(&[&bounded[..], &["--mode", "assisted"]].concat());
+    assert_eq!(classes(&assisted), ["nerve", "vessel"], "{family} {form}");
+    let score = |result: &Value, class: &str| {
+        let all = result["results"].as_array().unwrap();
+        all.iter().find(|r| r["class"] == class).unwrap()["score"].as_f64().unwrap()
+    };
+    // Round-off only: classes with a box are decoded apart from those without.
+    let differ = |a: &Value, b: &Value, class| (score(a, class) - score(b, class)).abs();
+    assert!(differ(&assisted, &alone, "nerve") < 1e-5, "{family} {form}: a box of another class changed it");
+    assert!(differ(&assisted, &alone, "vessel") > 1e-4, "{family} {form}: the box changed nothing");
+
+    let manual = with(&[&bounded[..], &["--mode", "manual"]].concat());
+    assert_eq!(classes(&manual), ["vessel"], "{family} {form}");
+    assert_ne!(
+        score(&manual, "vessel"),
+        score(&assisted, "vessel"),
+        "the predictor took part in manual mode"
+    );
+}
+
+#[test]
+fn modes_of_lite_medsam() {
+    modes("lite-medsam", "single-scale", None);
+}
+
+#[test]
+fn modes_of_sam2_with_three_scales() {
+    modes("sam2.1-hiera-tiny", "high-res", Some("256"));
+}
+
+#[test]
+fn modes_of_sam2_with_one_scale() {
+    modes("sam2-hiera-small", "single-scale", Some("256"));
+}
+
+#[test]
+fn modes_of_mobile_sam_with_three_scales() {
+    modes("mobile-sam", "high-res", None);
+}
+
+#[test]
+fn another_family_than_asked_for_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = generated(dir.path(), "mobile-sam", "single-scale");
+    let out = dir.path().join("out");
+    let ask =
+        ["segment", PICTURE, "--out", utf8(&out), "--weights", &weights, "--model", "sam2.1-hiera-tiny"];
+    let (code, _, stderr) = sonomask(&ask);
+    assert_ne!(code, 0);
+    assert!(stderr.contains("the weights are mobile-sam, asked for was sam2.1-hiera-tiny"), "{stderr}");
+}
+
+/// The modes change from frame to frame of one recording, and a class that is not certain enough has no mask.
+#[test]
+fn a_recording_changes_its_mode_on_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| utf8(&dir.path().join(name)).to_owned();
+    let weights = generated(dir.path(), "sam2.1-hiera-tiny", "single-scale");
+    let (code, _, stderr) = sonomask(&["phantom", "-o", &file("loop.mkv"), "--frames", "4"]);
+    assert_eq!(code, 0, "{stderr}");
+    let guide = r#"{"frame": 1, "mode": "manual", "prompts": [{"class": "vessel", "box": [40, 40, 120, 110]}]}
+{"frame": 2, "mode": "assisted"}
+{"frame": 3, "mode": "autonomous", "clear": ["vessel"]}
+"#;
+    std::fs::write(file("guide.jsonl"), guide).unwrap();
+    let (weights, masks) = (format!("model.weights={weights:?}"), file("masks"));
+    let report = |threshold: &str| {
+        let _ = std::fs::remove_dir_all(&masks);
+        let threshold = format!("model.presence_threshold={threshold}");
+        json(&[
+            "process",
+            &file("loop.mkv"),
+            "-o",
+            &file("out.mkv"),
+            "--json",
+            "--masks",
+            &masks,
+            "--guide",
+            &file("guide.jsonl"),
+            "--set",
+            &weights,
+            "--set",
+            "model.family=sam2.1-hiera-tiny",
+            "--set",
+            "model.input_size=256",
+            "--set",
+            "model.mode=autonomous",
+            "--set",
+            &threshold,
+            "--set",
+            "output.masks_format=rle",
+        ])
+    };
+    let all = report("0.0");
+    assert_eq!((&all["frames"]["in"], &all["frames"]["segmented"]), (&4.into(), &4.into()), "{all}");
+    assert!(all["peak_rss_bytes"].as_u64().unwrap() > all["model"]["weights_bytes"].as_u64().unwrap());
+    // Per frame: the classes that have a mask. `target` is the box that the preset brings along.
+    let found = || {
+        let mut frames = vec![(Vec::new(), 0); 4];
+        for line in std::fs::read_to_string(Path::new(&masks).join("masks.jsonl")).unwrap().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let frame = &mut frames[line["frame"].as_u64().unwrap() as usize];
+            frame.0.push(line["class"].as_str().unwrap().to_owned());
+            // One run over the whole picture: an empty mask.
+            frame.1 += usize::from(line["counts"].as_array().unwrap().len() == 1);
+        }
+        frames
+    };
+    let classes: Vec<_> = found().into_iter().map(|(classes, _)| classes).collect();
+    let by_frame = [
+        &["nerve", "vessel"][..],
+        &["vessel", "target"],
+        &["nerve", "vessel", "target"],
+        &["nerve", "vessel"],
+    ];
+    assert_eq!(classes, by_frame);
+    report("1.0");
+    assert!(found().iter().all(|(classes, empty)| classes.len() == *empty), "uncertain classes have masks");
+}
