@@ -29,13 +29,13 @@ fn network(file: &Fixture, family: Family) -> Sam1 {
 }
 
 /// The stored picture as `[1, 3, h, w]`, `u8`.
-fn picture() -> Tensor {
-    Fixture::open("preprocess").raw("img.640x480").permute([2, 0, 1]).unsqueeze(0)
+fn picture(file: &Fixture) -> Tensor {
+    file.beside("preprocess").raw("img.640x480").permute([2, 0, 1]).unsqueeze(0)
 }
 
 /// The picture as SAM's input: longest side to 1024, normalised, then padded with zeros.
-fn input() -> Tensor {
-    let resized = picture().internal_upsample_bilinear2d_aa([768, 1024], false, None, None);
+fn input(file: &Fixture) -> Tensor {
+    let resized = picture(file).internal_upsample_bilinear2d_aa([768, 1024], false, None, None);
     let channel = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
     let x = (resized.to_kind(Kind::Float) - channel([123.675, 116.28, 103.53]))
         / channel([58.395, 57.12, 57.375]);
@@ -196,7 +196,7 @@ fn parity_sam1_vit_b() {
     let (_alone, _guard) = (alone(), tch::no_grad_guard());
     let file = Fixture::open("sam1_vit_b");
     let net = network(&file, Family::SamVitB);
-    let embedding = check_encoder(&file, &net.image_encoder, &input(), vit_step);
+    let embedding = check_encoder(&file, &net.image_encoder, &input(&file), vit_step);
     check_prompts(&file, &net);
     check_masks(&file, &net, &embedding, &CASES);
     let prompt = Prompt { boxes: Some(file.raw("e2e.boxes_model").narrow(0, 0, 1)), ..Prompt::default() };
@@ -209,7 +209,7 @@ fn parity_mobile_sam() {
     let (_alone, _guard) = (alone(), tch::no_grad_guard());
     let file = Fixture::open("sam1_vit_t");
     let net = network(&file, Family::MobileSam);
-    let embedding = check_encoder(&file, &net.image_encoder, &input(), tiny_vit_step);
+    let embedding = check_encoder(&file, &net.image_encoder, &input(&file), tiny_vit_step);
     check_prompts(&file, &net);
     check_masks(&file, &net, &embedding, &CASES);
 }
@@ -219,7 +219,7 @@ fn parity_sam1_vit_l() {
     let (_alone, _guard) = (alone(), tch::no_grad_guard());
     let file = Fixture::open("sam1_vit_l");
     let net = network(&file, Family::SamVitL);
-    let embedding = check_encoder(&file, &net.image_encoder, &input(), vit_step);
+    let embedding = check_encoder(&file, &net.image_encoder, &input(&file), vit_step);
     check_masks(&file, &net, &embedding, &["box0", "pt"]);
 }
 
@@ -228,7 +228,7 @@ fn parity_sam1_vit_h() {
     let (_alone, _guard) = (alone(), tch::no_grad_guard());
     let file = Fixture::open("sam1_vit_h");
     let net = network(&file, Family::SamVitH);
-    let embedding = check_encoder(&file, &net.image_encoder, &input(), vit_step);
+    let embedding = check_encoder(&file, &net.image_encoder, &input(&file), vit_step);
     check_masks(&file, &net, &embedding, &["box0", "pt"]);
 }
 

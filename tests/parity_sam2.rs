@@ -28,8 +28,8 @@ fn network_in(file: &Fixture, family: Family, side: i64, kind: Kind) -> Sam2 {
 }
 
 /// The picture of the answers as the official `SAM2Transforms` prepares it: fractions, antialiased, normalised.
-fn input(side: i64) -> Tensor {
-    let pixels = Fixture::open("preprocess").raw("img.640x480");
+fn input(file: &Fixture, side: i64) -> Tensor {
+    let pixels = file.beside("preprocess").raw("img.640x480");
     let x = (pixels.to_kind(Kind::Float) / 255.0).permute([2, 0, 1]).unsqueeze(0);
     let x = x.internal_upsample_bilinear2d_aa([side, side], false, None, None);
     let channels = |v: [f32; 3]| Tensor::from_slice(&v).view([1, 3, 1, 1]);
@@ -38,7 +38,7 @@ fn input(side: i64) -> Tensor {
 
 /// The encoder, every tensor of the file compared.
 fn encode(file: &Fixture, net: &Sam2, side: i64) -> Sam2Features {
-    let x = input(side);
+    let x = input(file, side);
     file.check("input", &x, ENCODER);
     let trunk = &net.image_encoder.trunk;
     file.check("pos_embed", trunk.positions(), ENCODER);
@@ -348,7 +348,7 @@ fn sam20_and_other_sides_run() {
     for side in [640, 352] {
         let [old, new] = [Family::Sam2HieraTiny, Family::Sam21HieraTiny].map(|family| {
             let net = network(&file, family, side);
-            let features = net.encode_image(&input(side)).unwrap();
+            let features = net.encode_image(&input(&file, side)).unwrap();
             let c = side as f64;
             let prompt = points(&[[0.25 * c, 0.3 * c], [0.6 * c, 0.6 * c]], &[2, 3]);
             let decoded = decode(&net, &features, &prompt, None, MaskSelection::Multiple);
@@ -396,11 +396,11 @@ fn the_networks_have_as_many_parameters_as_the_published_ones() {
 #[test]
 fn parity_sam21_tiny_in_bf16_is_no_further_than_the_official_autocast() {
     let _guard = tch::no_grad_guard();
-    let file = Fixture::open("sam21_tiny_512");
+    let file = Fixture::own("sam21_tiny_512");
     let net = network_in(&file, Family::Sam21HieraTiny, 512, Kind::BFloat16);
-    let maps = net.image_encoder.trunk.forward(&input(512)).unwrap();
+    let maps = net.image_encoder.trunk.forward(&input(&file, 512)).unwrap();
     let levels = net.image_encoder.neck.forward(&maps).unwrap();
-    let official = Fixture::open("precision").values("sam21_tiny_512");
+    let official = Fixture::own("precision").values("sam21_tiny_512");
     assert_eq!(levels.len(), official.len());
     for (i, (level, official)) in levels.iter().zip(official).enumerate() {
         let theirs = file.raw(&format!("fpn{i}.sub"));

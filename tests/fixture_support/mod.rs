@@ -20,15 +20,20 @@ pub const LOGITS: f64 = 2e-3;
 /// Signs must be equal where a logit is at least this far from zero.
 pub const SIGN_MARGIN: f64 = 1e-2;
 
+/// The repository's own answers.
+pub fn own_folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
 /// The folder of the fixtures: `SONOMASK_FIXTURES`, else what is in the repository.
 pub fn folder() -> PathBuf {
-    std::env::var_os("SONOMASK_FIXTURES")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"), PathBuf::from)
+    std::env::var_os("SONOMASK_FIXTURES").map_or_else(own_folder, PathBuf::from)
 }
 
 /// One file of answers.
 pub struct Fixture {
     pub name: String,
+    folder: PathBuf,
     bytes: Vec<u8>,
     shapes: HashMap<String, Vec<i64>>,
     pub metadata: HashMap<String, String>,
@@ -36,9 +41,28 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Opens `<folder>/<name>.safetensors`; a missing file fails the test.
+    /// Opens `<folder>/<name>.safetensors`, the repository's where the folder lacks it: a set of answers of somebody else need
+    /// not have what our scripts make.
     pub fn open(name: &str) -> Self {
-        let path = folder().join(format!("{name}.safetensors"));
+        let there = folder().join(format!("{name}.safetensors")).is_file();
+        if !there {
+            println!("{name}: the repository's own answers");
+        }
+        Self::open_in(if there { folder() } else { own_folder() }, name)
+    }
+
+    /// Opens a file of the repository, whatever set of answers is tested.
+    pub fn own(name: &str) -> Self {
+        Self::open_in(own_folder(), name)
+    }
+
+    /// Opens the file `name` of the same set, for answers that refer to one another.
+    pub fn beside(&self, name: &str) -> Self {
+        Self::open_in(self.folder.clone(), name)
+    }
+
+    fn open_in(folder: PathBuf, name: &str) -> Self {
+        let path = folder.join(format!("{name}.safetensors"));
         let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let metadata = header.metadata().clone().unwrap_or_default();
@@ -47,7 +71,7 @@ impl Fixture {
         let seed = metadata.get("seed").map_or(DEFAULT_SEED, |s| {
             u64::from_str_radix(s.trim_start_matches("0x"), 16).expect("the seed is hexadecimal")
         });
-        Self { name: name.to_owned(), bytes, shapes, metadata, seed }
+        Self { name: name.to_owned(), folder, bytes, shapes, metadata, seed }
     }
 
     /// The generator of the weights and inputs that the answers were made with.
