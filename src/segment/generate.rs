@@ -1,14 +1,16 @@
 //! What the weights of a family are called, and files of weights made from a rule.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, View};
 use tch::Device;
 
 use super::learned::PREFIX;
 use crate::nn::{PpnForm, PromptPredictor, Sam};
 use crate::weights::{Blank, Family, Generated, Weights, WeightsError};
+use crate::whole;
 
 /// Marks SAM 2.1 among files that otherwise are equal; `[1, 64]`.
 const MARK_OF_21: &str = "no_obj_embed_spatial";
@@ -36,7 +38,7 @@ pub enum GenerateError {
     #[error("cannot write the weights: {reason}: {}", path.display())]
     Write {
         /// What is wrong.
-        reason: safetensors::SafeTensorError,
+        reason: SafeTensorError,
         /// The file.
         path: std::path::PathBuf,
     },
@@ -62,7 +64,7 @@ pub fn expected_tensors(
 }
 
 /// Writes the weights that the rule of [`Generated`] gives for `family` and `seed`, as safetensors. Such a network is as fast
-/// as a trained one and segments nothing: it is for timing and for comparing implementations.
+/// as a trained one and segments nothing: it is for timing and for comparing implementations. The file is whole or not there.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -87,18 +89,40 @@ pub fn generate(
         metadata.insert("classes".to_owned(), serde_json::json!(ppn.classes).to_string());
     }
     let rule = Generated::new(seed);
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .into_iter()
-        .map(|(name, shape)| {
-            let data = rule.values(&name, &shape).into_iter().flat_map(f32::to_le_bytes).collect();
-            (name, shape.into_iter().map(|d| usize::try_from(d).unwrap_or(0)).collect(), data)
-        })
-        .collect();
     let failed = |reason| GenerateError::Write { reason, path: out.to_owned() };
-    let views = bytes
-        .iter()
-        .map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .map_err(failed)?;
-    safetensors::serialize_to_file(views, Some(metadata), out).map_err(failed)
+    let disk = |reason| failed(SafeTensorError::IoError(reason));
+    let views = tensors.iter().map(|(name, shape)| {
+        let sides = shape.iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect();
+        (name, ByRule { rule: &rule, name, shape, sides })
+    });
+    let file = whole::begin(out).map_err(disk)?;
+    safetensors::serialize_to_file(views, Some(metadata), file.path()).map_err(failed)?;
+    file.persist(out).map_err(|e| disk(e.error))?;
+    Ok(())
+}
+
+/// A tensor that is made when it is written, so that the largest network needs no room in memory.
+struct ByRule<'a> {
+    rule: &'a Generated,
+    name: &'a str,
+    shape: &'a [i64],
+    sides: Vec<usize>,
+}
+
+impl View for ByRule<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.sides
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.rule.values(self.name, self.shape).into_iter().flat_map(f32::to_le_bytes).collect()
+    }
+
+    fn data_len(&self) -> usize {
+        self.sides.iter().product::<usize>() * size_of::<f32>()
+    }
 }
