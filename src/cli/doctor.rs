@@ -134,7 +134,7 @@ fn look(args: &Args) -> Findings {
     let weights_dirs = own_weights_dirs();
     let weights = weights(&args.weights, &weights_dirs);
     if !weights.iter().any(|w| w.usable) {
-        install.push("make setup    (in a checkout: fetches LiteMedSAM's weights; outside, put a copy into one of the folders above)".into());
+        install.push("make setup    (in a checkout: fetches LiteMedSAM's weights; elsewhere: sonomask weights download lite-medsam)".into());
     }
     Findings {
         schema: 1,

@@ -28,7 +28,7 @@ const MEMORY_KEYS: [&str; 9] = [
     "obj_ptr_tpos_proj",
 ];
 
-/// Trunk and neck. Keys `trunk`, `neck`.
+/// Trunk and neck. Keys `trunk`, `neck`; `adapters` where Sam2Rad trained some.
 #[derive(Debug)]
 pub struct Sam2ImageEncoder {
     /// Four maps from a picture.
@@ -78,7 +78,8 @@ impl Sam2 {
         let grid = input_side / EMBEDDING_STRIDE;
         Ok(Self {
             image_encoder: Sam2ImageEncoder {
-                trunk: Hiera::new(&encoder.pp("trunk"), &config, input_side)?,
+                trunk: Hiera::new(&encoder.pp("trunk"), &config, input_side)?
+                    .with_adapters(&encoder, &config)?,
                 neck: FpnNeck::new(&encoder.pp("neck"), DIM, config.channels())?,
             },
             sam_prompt_encoder: PromptEncoder::new(

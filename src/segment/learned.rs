@@ -15,6 +15,11 @@ pub fn form(source: &dyn Source) -> PpnForm {
     if second.is_some() { PpnForm::HighRes } else { PpnForm::SingleScale }
 }
 
+fn distinct(names: &[String]) -> bool {
+    let mut seen = std::collections::BTreeSet::new();
+    names.iter().all(|name| !name.is_empty() && seen.insert(name))
+}
+
 /// A prompt predictor as its file describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learned {
@@ -62,8 +67,10 @@ impl Learned {
         let classes = match metadata(CLASSES) {
             Some(text) => serde_json::from_str::<Vec<String>>(&text)
                 .ok()
-                .filter(|names| names.len() == count)
-                .ok_or_else(|| wrong(format!("{CLASSES} = {text}; expected a list of {count} names")))?,
+                .filter(|names| names.len() == count && distinct(names))
+                .ok_or_else(|| {
+                    wrong(format!("{CLASSES} = {text}; expected a list of {count} different names"))
+                })?,
             None if count == 1 => vec![dataset.clone()],
             None => (1..=count).map(|i| format!("{dataset} {i}")).collect(),
         };

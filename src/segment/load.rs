@@ -10,13 +10,11 @@ use super::sam::{Cleanup, Manners, Sam};
 use super::{ModelInfo, ModelSpec, PpnInfo, Precision, Segmenter};
 use crate::nn::{self, MergedLora, PromptPredictor};
 use crate::weights::{
-    Checkpoint, CheckpointError, Family, FamilyError, Layered, Weights, WeightsError, sha256,
+    Checkpoint, CheckpointError, Family, FamilyError, Layered, PREPROCESS, Weights, WeightsError, sha256,
 };
 
 /// Metadata with the family that a predictor was trained for.
 const FAMILY: &str = "family";
-/// Metadata with the handling of pictures that a predictor was trained with.
-const PREPROCESS: &str = "preprocess";
 
 /// Why there is no segmenter.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use safetensors::SafeTensorError;
 use sha2::{Digest as _, Sha256};
 use tch::{Kind, TchError, Tensor};
 
@@ -37,6 +38,17 @@ impl Format {
         }
     }
 }
+
+/// Metadata with the handling of pictures that a network was trained with, where it is not its family's own.
+pub const PREPROCESS: &str = "preprocess";
+/// Part of the names that only the Sam2Rad authors' code gives.
+const SAM2RAD: &str = "prompt_sampler.";
+/// Longest safetensors header accepted in bytes; the largest SAM's has 0.1 MB.
+const MAX_HEADER: usize = 4 << 20;
+/// Most dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 8;
+/// How much more than the file all its tensors together may be: some share their elements, few do.
+const MAX_SHARED: usize = 4;
 
 /// What a reader finds in a file, with the file's own names.
 #[derive(Debug)]
@@ -87,10 +99,11 @@ impl Checkpoint {
     /// An unreadable, damaged or hostile file; see [`Reason`].
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let wrap = |reason: Reason| CheckpointError { reason, path: path.to_owned() };
-        let file = File::open(path).map_err(|e| wrap(e.into()))?;
-        if !file.metadata().map_err(|e| wrap(e.into()))?.is_file() {
+        // Asked before it is opened: opening a pipe would wait for whoever writes into it.
+        if !std::fs::metadata(path).map_err(|e| wrap(e.into()))?.is_file() {
             return Err(wrap(Reason::Unknown));
         }
+        let file = File::open(path).map_err(|e| wrap(e.into()))?;
         // SAFETY: the mapping is read-only and lives as long as the tensors are read. A weights file is replaced by
         // renaming a new one over it, never rewritten in place, so its bytes stay what they are while mapped.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| wrap(e.into()))?;
@@ -118,6 +131,10 @@ impl Checkpoint {
         }?;
         if contents.tensors.is_empty() {
             return Err(Reason::NoTensors);
+        }
+        check_sizes(&contents.tensors, bytes.len())?;
+        if contents.tensors.keys().any(|name| name.contains(SAM2RAD)) {
+            contents.metadata.entry(PREPROCESS.into()).or_insert_with(|| "sam2rad".into());
         }
         let set_aside = canonical::rename(&mut contents.tensors, &bytes)?;
         Ok(Self { path: path.to_owned(), bytes, contents, set_aside })
@@ -190,7 +207,49 @@ impl Checkpoint {
     }
 }
 
+/// Refuses what the readers let past because it takes no bytes of the file, and would take any amount of memory later: sizes
+/// beside a size of zero, and many tensors over the same bytes.
+fn check_sizes(tensors: &BTreeMap<String, TensorInfo>, len: usize) -> Result<(), Reason> {
+    let mut total = 0usize;
+    for (name, info) in tensors {
+        let sizes = info.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
+        if info.shape.len() > MAX_DIMENSIONS || sizes.is_none_or(|n| n > len) {
+            let mut what = format!("an absurd shape, {:?}", info.shape);
+            what.truncate(200);
+            return Err(Reason::Tensor { name: name.clone(), what });
+        }
+        total = total.saturating_add(info.numel().saturating_mul(info.dtype.size()));
+    }
+    if total > len.saturating_mul(MAX_SHARED) {
+        return Err(Reason::Archive(format!("its tensors are {total} bytes together, the file has {len}")));
+    }
+    Ok(())
+}
+
+/// The crate adds up what a header says without looking; no offset may lie outside of the file.
+fn check_header(bytes: &[u8]) -> Result<(), SafeTensorError> {
+    let Some((len, rest)) = bytes.split_first_chunk::<8>() else { return Ok(()) };
+    let Some(header) = usize::try_from(u64::from_le_bytes(*len)).ok().and_then(|len| rest.get(..len)) else {
+        return Ok(());
+    };
+    if header.len() > MAX_HEADER {
+        return Err(SafeTensorError::HeaderTooLarge);
+    }
+    // What is no JSON the crate refuses, with the place.
+    let Ok(entries) = serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(header) else {
+        return Ok(());
+    };
+    for (name, entry) in entries {
+        let end = entry.get("data_offsets").and_then(|o| o.get(1)).and_then(serde_json::Value::as_u64);
+        if end.is_some_and(|end| end > bytes.len() as u64) {
+            return Err(SafeTensorError::InvalidOffset(name));
+        }
+    }
+    Ok(())
+}
+
 fn read_safetensors(bytes: &[u8]) -> Result<Contents, Reason> {
+    check_header(bytes)?;
     let (header, metadata) = safetensors::SafeTensors::read_metadata(bytes)?;
     // Eight bytes of header length, the header, then the data that the offsets count from.
     let start = header + 8;

@@ -27,10 +27,10 @@ pub enum ConvertError {
         value: f64,
     },
     /// The file cannot be written.
-    #[error("cannot write: {0}")]
+    #[error("cannot write the weights")]
     Io(#[from] std::io::Error),
     /// The format refuses what it is given.
-    #[error("cannot write: {0}")]
+    #[error("cannot write the weights")]
     Safetensors(#[from] safetensors::SafeTensorError),
 }
 

@@ -172,7 +172,7 @@ fn transfer(
         reason: e.to_string(),
     })?;
     let disk = |reason| DownloadError::Io { reason, path: PathBuf::new() };
-    let mut got = match start(&response, have) {
+    let mut got = match start(&response, have, wanted.bytes) {
         Ok(start) => start,
         Err(answer) => {
             return Err(DownloadError::Answer { address: wanted.address.to_owned(), answer });
@@ -200,21 +200,34 @@ fn transfer(
 }
 
 /// The byte that the answer's body begins at, or what is wrong with the answer.
-fn start(response: &Response<Body>, have: u64) -> Result<u64, String> {
+fn start(response: &Response<Body>, have: u64, bytes: u64) -> Result<u64, String> {
     let text = |name| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if text(header::CONTENT_TYPE).starts_with("text/html") {
         return Err(format!("{} with a web page, which is not the file", response.status()));
     }
+    let another = |found| format!("with a file of {found} bytes, the published one had {bytes}");
+    // `bytes 0-99/200`, `bytes */200`
+    let total = |range: &str| range.rsplit('/').next().and_then(|n| n.trim().parse::<u64>().ok());
     match response.status() {
-        StatusCode::OK => Ok(0),
+        StatusCode::OK => match text(header::CONTENT_LENGTH).parse::<u64>() {
+            Ok(found) if found != bytes => Err(another(found)),
+            _ => Ok(0),
+        },
         StatusCode::PARTIAL_CONTENT => {
             let range = text(header::CONTENT_RANGE);
             let from = range.strip_prefix("bytes ").and_then(|r| r.split('-').next());
             match from.and_then(|f| f.trim().parse::<u64>().ok()) {
-                Some(from) if from == have => Ok(have),
+                Some(from) if from == have => match total(range) {
+                    Some(found) if found != bytes => Err(another(found)),
+                    _ => Ok(have),
+                },
                 _ => Err(format!("with the wrong part, {range:?}, asked for was byte {have} onwards")),
             }
         }
+        StatusCode::RANGE_NOT_SATISFIABLE => Err(match total(text(header::CONTENT_RANGE)) {
+            Some(found) if found != bytes => another(found),
+            _ => format!("that it has nothing beyond byte {have}"),
+        }),
         status => Err(status.to_string()),
     }
 }

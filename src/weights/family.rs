@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::checkpoint::Checkpoint;
+use super::published::Published;
 
 /// The families of networks that checkpoints are published for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +126,7 @@ impl Family {
         }
         if let Some(stem) = shape("image_encoder.patch_embed.proj.weight") {
             return match stem {
+                [768, 3, 16, 16] if is_medsam(checkpoint) => Ok(Self::MedSam),
                 [768, 3, 16, 16] => Ok(Self::SamVitB),
                 [1024, 3, 16, 16] => Ok(Self::SamVitL),
                 [1280, 3, 16, 16] => Ok(Self::SamVitH),
@@ -150,11 +152,21 @@ impl Family {
     pub fn expect(asked: Option<Self>, checkpoint: &Checkpoint) -> Result<Self, FamilyError> {
         let found = Self::recognise(checkpoint)?;
         match asked {
-            // The two share every key and shape, so only the user can know.
-            Some(Self::MedSam) if found == Self::SamVitB => Ok(Self::MedSam),
+            // The two share every key and shape, so the user has the last word.
+            Some(asked @ (Self::MedSam | Self::SamVitB)) if matches!(found, Self::MedSam | Self::SamVitB) => {
+                Ok(asked)
+            }
             Some(asked) if asked != found => Err(FamilyError::Mismatch { asked, found }),
             _ => Ok(found),
         }
+    }
+}
+
+/// Whether weights of ViT-B's keys and shapes are MedSAM's: they say so, or the file is the published one.
+fn is_medsam(checkpoint: &Checkpoint) -> bool {
+    match checkpoint.metadata().get("family") {
+        Some(name) => name == Family::MedSam.name(),
+        None => Published::of_file(checkpoint.path()).is_some_and(|p| p.family == Family::MedSam),
     }
 }
 

@@ -21,7 +21,7 @@ mod tensor_info;
 mod torch;
 mod view;
 
-pub use checkpoint::{Checkpoint, Format, sha256};
+pub use checkpoint::{Checkpoint, Format, PREPROCESS, sha256};
 pub use convert::{ConvertError, convert};
 pub use download::{DownloadError, Wanted, download, part};
 pub use dtype::Dtype;

@@ -24,6 +24,11 @@ const MAX_NODES: usize = 1 << 18;
 /// Longest `module.name` accepted in bytes.
 const MAX_NAME: usize = 512;
 
+/// Most foreign names that are listed; a training run's callbacks and settings name some dozens.
+const MAX_FOREIGN: usize = 256;
+/// Most arguments of a call that is understood; rebuilding a tensor has seven.
+const MAX_ARGUMENTS: usize = 8;
+
 /// Index of a node in its arena.
 pub(super) type Id = usize;
 
@@ -144,13 +149,20 @@ impl<'a> Pickle<'a> {
         })
     }
 
-    /// Every foreign name in the pickle, wherever it is, each once.
+    /// Foreign names in the pickle, wherever they are, each once; the first [`MAX_FOREIGN`] of them.
     pub fn foreign(&self) -> BTreeSet<String> {
         let names = self.nodes.iter().filter_map(|node| match node {
             Node::Foreign(foreign) => Some(self.name(foreign)),
             _ => None,
         });
-        names.collect()
+        let mut found = BTreeSet::new();
+        for name in names {
+            found.insert(name);
+            if found.len() >= MAX_FOREIGN {
+                break;
+            }
+        }
+        found
     }
 
     /// The first foreign name among everything that `ids` hold.

@@ -3,6 +3,9 @@
 //! The checksums are SHA-256 of the files at the publishers' addresses, as many projects record them independently of each
 //! other. (The six hexadecimal digits in the names of SAM v1's files are not of these sums.)
 
+use std::path::Path;
+
+use super::checkpoint::sha256;
 use super::family::Family;
 
 /// One published file.
@@ -173,6 +176,18 @@ impl Published {
             address: "https://huggingface.co/wanglab/MedSAM2/resolve/main/MedSAM2_latest.pt",
         },
     ];
+
+    /// The published file that the file at `path` is, by size and then by checksum.
+    pub fn of_file(path: &Path) -> Option<&'static Self> {
+        let bytes = path.metadata().ok()?.len();
+        // Most files have no published file's size, and need not be read.
+        Self::ALL
+            .iter()
+            .any(|p| p.bytes == bytes)
+            .then(|| sha256(path).ok())
+            .flatten()
+            .and_then(|sum| Self::of_sha256(&sum))
+    }
 
     /// The file with this checksum (lower-case hex).
     pub fn of_sha256(sha256: &str) -> Option<&'static Self> {

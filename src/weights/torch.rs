@@ -1,6 +1,6 @@
 //! The state dict of a PyTorch file: zip, or the format from before PyTorch 1.6.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::archive::Archive;
@@ -56,16 +56,21 @@ fn contents(
         }
     }
     let texts = |id: Id| match pickle.node(id) {
-        Node::Str(text) => Some(pickle.text(text).to_owned()),
+        // Looked at only where it is short: a long one may stand behind thousands of keys.
+        Node::Str(text) if text.len() <= MAX_METADATA => Some(pickle.text(text).to_owned()),
         Node::Int(value) => Some(value.to_string()),
         _ => None,
     };
     let mut metadata = BTreeMap::new();
     let mut root_keys = Vec::new();
+    let mut seen = BTreeSet::new();
     if under.is_some() {
         for &(key, value) in root {
-            let Some(key) = texts(key).filter(|t| t.len() <= MAX_METADATA) else { continue };
-            if let Some(value) = texts(value).filter(|t| t.len() <= MAX_METADATA) {
+            let Some(key) = texts(key) else { continue };
+            if !seen.insert(key.clone()) {
+                continue;
+            }
+            if let Some(value) = texts(value) {
                 metadata.insert(key.clone(), value);
             }
             root_keys.push(key);
@@ -80,6 +85,7 @@ fn state_dict<'a>(pickle: &'a Pickle<'_>, root: &'a [(Id, Id)]) -> (Option<&'sta
     for wanted in UNDER {
         for &(key, value) in root {
             if let (Node::Str(key), Node::Dict(inner)) = (pickle.node(key), pickle.node(value))
+                && key.len() == wanted.len()
                 && pickle.text(key) == wanted
             {
                 return (Some(wanted), inner);

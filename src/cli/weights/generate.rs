@@ -42,6 +42,13 @@ pub fn run(args: &Args) -> Result<Exit> {
     if args.out.exists() && !args.overwrite {
         return usage(&format!("the file is there already; --overwrite replaces it: {}", args.out.display()));
     }
+    if args.out.extension().is_none_or(|e| e != "safetensors") {
+        return usage(&format!("the file must be named *.safetensors: {}", args.out.display()));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    if let Some(name) = args.classes.iter().find(|name| name.trim().is_empty() || !seen.insert(*name)) {
+        return usage(&format!("classes need names of their own; {name:?} is empty or there twice"));
+    }
     let ppn = args.ppn.map(|form| GeneratedPpn {
         form,
         dataset: "generated".into(),

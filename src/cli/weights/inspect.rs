@@ -54,9 +54,10 @@ pub fn run(args: &Args) -> Result<Exit> {
     };
     // A predictor of its own says which network it belongs to.
     let over = checkpoint.metadata().get("family").and_then(|name| name.parse::<Family>().ok());
+    let named = || args.file.display().to_string();
     let keys = match (family, over) {
-        (Some(family), _) => Some(compare(family, &checkpoint, false)?),
-        (None, Some(over)) => Some(compare(over, &checkpoint, true)?),
+        (Some(family), _) => Some(compare(family, &checkpoint, false).with_context(named)?),
+        (None, Some(over)) => Some(compare(over, &checkpoint, true).with_context(named)?),
         (None, None) => None,
     };
     let fits = keys.as_ref().is_some_and(Comparison::fits);

@@ -12,6 +12,7 @@ mod window;
 
 use tch::{TchError, Tensor};
 
+use super::adapter::Adapters;
 use super::common::{Conv2d, add_to};
 use crate::weights::{Family, Weights, WeightsError};
 use block::{BlockConfig, MultiScaleBlock};
@@ -115,6 +116,7 @@ pub struct Hiera {
     /// `[1, S / 4, S / 4, C]`.
     positions: Tensor,
     steps: Vec<Step>,
+    adapters: Option<Adapters>,
 }
 
 impl Hiera {
@@ -144,7 +146,17 @@ impl Hiera {
             )?,
             positions: positions(w, config, input_side / PATCH_STRIDE)?,
             steps: steps.collect::<Result<_, WeightsError>>()?,
+            adapters: None,
         })
+    }
+
+    /// The trunk with the adapters that lie beside it in `w`, the image encoder, if it has any; see [`Adapters`].
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn with_adapters(self, w: &Weights<'_>, config: &HieraConfig) -> Result<Self, WeightsError> {
+        let widths: Vec<i64> = config.blocks().iter().map(|(_, block)| block.dim).collect();
+        Ok(Self { adapters: Adapters::new(w, &widths)?, ..self })
     }
 
     /// Positions added to the patches, `[1, S / 4, S / 4, C]`.
@@ -176,7 +188,10 @@ impl Hiera {
         visit(&patches);
         let mut x = add_to(patches, &self.positions)?;
         let mut outputs = Vec::with_capacity(4);
-        for step in &self.steps {
+        for (at, step) in self.steps.iter().enumerate() {
+            if let Some(adapters) = &self.adapters {
+                x = adapters.apply(at, &x)?;
+            }
             x = step.block.forward(&x)?;
             visit(&x);
             if step.ends_stage {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{Foreign, Global, Id, MAX_NAME, MAX_NODES, Node, StorageRef, TensorRef};
+use super::{Foreign, Global, Id, MAX_ARGUMENTS, MAX_NAME, MAX_NODES, Node, StorageRef, TensorRef};
 use crate::weights::error::Reason;
 
 /// What a run leaves behind.
@@ -338,14 +338,19 @@ impl Machine<'_> {
     fn persistent(&mut self) -> Result<(), Reason> {
         let id = self.pop()?;
         let parts = match &self.nodes[id] {
-            Node::Tuple(ids) => ids.iter().map(|&i| &self.nodes[i]).collect::<Vec<_>>(),
-            _ => return Err(self.refuse("a persistent id that is no tuple")),
+            Node::Tuple(ids) if ids.len() <= MAX_ARGUMENTS => {
+                ids.iter().map(|&i| &self.nodes[i]).collect::<Vec<_>>()
+            }
+            _ => return Err(self.refuse("a persistent id that is no short tuple")),
         };
         let [Node::Str(tag), kind, Node::Str(key), Node::Str(_), Node::Int(numel), view @ ..] =
             parts.as_slice()
         else {
             return Err(self.refuse("a persistent id that is no storage"));
         };
+        if tag.len() > MAX_NAME || key.len() > MAX_NAME {
+            return Err(self.refuse("a storage with a name of absurd length"));
+        }
         if self.text(tag)? != "storage" || !matches!(view, [] | [Node::Plain]) {
             return Err(self.refuse("a persistent id that is no storage"));
         }
@@ -354,7 +359,7 @@ impl Machine<'_> {
                 let numel = usize::try_from(*numel).map_err(|_| self.refuse("a storage of negative size"))?;
                 Node::Storage(Box::new(StorageRef { key: key.clone(), dtype: *dtype, numel }))
             }
-            Node::Foreign(name) => Node::Opaque(name.clone()),
+            Node::Foreign(name) | Node::Opaque(name) => Node::Opaque(name.clone()),
             _ => return Err(self.refuse("a persistent id that is no storage")),
         };
         self.push(node)
@@ -363,7 +368,8 @@ impl Machine<'_> {
     /// An object of a class: never made. State dicts have none, so only what a foreign name stands for is let past.
     fn new_object(&mut self) -> Result<(), Reason> {
         let (_, class) = (self.pop()?, self.pop()?);
-        let Node::Foreign(name) = &self.nodes[class] else {
+        // A class inside a class is what `getattr(Outer, "Inner")` gives: opaque.
+        let (Node::Foreign(name) | Node::Opaque(name)) = &self.nodes[class] else {
             return Err(self.refuse("an object of something that is no class"));
         };
         let node = Node::Opaque(name.clone());
@@ -378,12 +384,15 @@ impl Machine<'_> {
         };
         let global = match &self.nodes[callable] {
             Node::Global(global) => global,
-            Node::Foreign(name) => {
+            Node::Foreign(name) | Node::Opaque(name) => {
                 let node = Node::Opaque(name.clone());
                 return self.push(node);
             }
             _ => return Err(self.refuse("a call of something that is no known function")),
         };
+        if args.len() > MAX_ARGUMENTS {
+            return Err(self.refuse("a call with arguments that do not fit"));
+        }
         let args: Vec<&Node> = args.iter().map(|&i| &self.nodes[i]).collect();
         let node = match (global, args.as_slice()) {
             (Global::OrderedDict, []) => Node::Dict(Vec::new()),
