@@ -13,6 +13,10 @@ use tch::Device;
 
 const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/overlay.png");
 
+/// Size of the picture.
+const WIDTH: u32 = 534;
+const HEIGHT: u32 = 512;
+
 /// Runs the program; exit code, stdout and stderr.
 fn sonomask(args: &[&str]) -> (i32, String, String) {
     let done = Command::new(env!("CARGO_BIN_EXE_sonomask")).args(args).output().unwrap();
@@ -106,6 +110,26 @@ fn modes(family: &str, form: &str, size: Option<&str>) {
     let differ = |a: &Value, b: &Value, class| (score(a, class) - score(b, class)).abs();
     assert!(differ(&assisted, &alone, "nerve") < 1e-5, "{family} {form}: a box of another class changed it");
     assert!(differ(&assisted, &alone, "vessel") > 1e-4, "{family} {form}: the box changed nothing");
+
+    // Points and masks, of a class that the predictor knows and of one that it does not.
+    let rough = dir.path().join("rough.png");
+    let mut drawn = image::GrayImage::new(WIDTH, HEIGHT);
+    for (x, y) in (40..110).flat_map(|y| (40..120).map(move |x| (x, y))) {
+        drawn.put_pixel(x, y, image::Luma([255]));
+    }
+    drawn.save(&rough).unwrap();
+    for (option, place) in [("--point", "80,75,+"), ("--mask-prompt", utf8(&rough))] {
+        let (known, new) = (format!("vessel={place}"), format!("other={place}"));
+        let by_hand =
+            with(&[option, &known, option, &new, "--mode", "assisted", "--presence-threshold", "0"]);
+        assert_eq!(classes(&by_hand), ["nerve", "vessel", "other"], "{family} {form} {option}");
+        assert!(differ(&by_hand, &alone, "nerve") < 1e-5, "{family} {form} {option}");
+        assert!(differ(&by_hand, &alone, "vessel") > 1e-5, "{family} {form}: {option} changed nothing");
+        let manual = with(&[option, &known, "--mode", "manual", "--presence-threshold", "0"]);
+        assert_eq!(classes(&manual), ["vessel"], "{family} {form} {option}");
+        let apart = (score(&manual, "vessel") - score(&by_hand, "other")).abs();
+        assert!(apart < 1e-5, "{family} {form} {option}: {apart} between manual and beside a predictor");
+    }
 
     let manual = with(&[&bounded[..], &["--mode", "manual"]].concat());
     assert_eq!(classes(&manual), ["vessel"], "{family} {form}");

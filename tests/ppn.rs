@@ -6,10 +6,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use sonomask::nn::{
-    Adapters, Linear, MaskDecoder, MaskDecoderConfig, MaskSelection, MergedLora, PromptEncoder, lora_shapes,
+    Adapters, Linear, MaskDecoder, MaskDecoderConfig, MaskSelection, MergedLora, PromptEncoder, Sam2,
+    lora_shapes,
 };
 use sonomask::nn::{PpnConfig, Prediction, PromptPredictor, learnable_prompts};
-use sonomask::weights::{Blank, DEFAULT_SEED, Generated, Source, Weights, WeightsError};
+use sonomask::weights::{Blank, DEFAULT_SEED, Family, Generated, Source, Weights, WeightsError};
 use tch::{Device, Kind, Tensor};
 
 const GRID: i64 = 8;
@@ -396,4 +397,29 @@ fn adapters_change_the_output_and_are_all_or_none() {
         Adapters::new(&Weights::new(&partial, Device::Cpu), &widths),
         Err(WeightsError::Missing { .. })
     ));
+}
+
+/// Before every block of SAM 2's trunk, as Sam2Rad's code has them.
+#[test]
+fn adapters_reach_the_trunk_of_sam2() {
+    let _guard = tch::no_grad_guard();
+    let widths = [&[96, 192, 192][..], &[384; 7], &[768; 2]].concat();
+    let shapes = widths.iter().enumerate().flat_map(|(i, &width)| {
+        [("0", 64, width), ("2", width, 64)].into_iter().flat_map(move |(part, out, into)| {
+            let stem = format!("image_encoder.adapters.{i}.adapters.{part}");
+            [(format!("{stem}.weight"), vec![out, into]), (format!("{stem}.bias"), vec![out])]
+        })
+    });
+    let adapted = Generated::new(DEFAULT_SEED).with(shapes);
+    let embedding = |source: &Generated| {
+        let w = Weights::new(source, Device::Cpu);
+        let net = Sam2::new(&w, Family::Sam2HieraTiny, 64).unwrap();
+        let adapters = w.read().keys().filter(|name| name.contains(".adapters.")).count();
+        (net.encode_image(&Tensor::ones([1, 3, 64, 64], FLOAT)).unwrap().embedding, adapters)
+    };
+    let (plain, none) = embedding(&Generated::new(DEFAULT_SEED));
+    let (changed, all) = embedding(&adapted);
+    assert_eq!((none, all), (0, 4 * 12));
+    let effect = relative(&changed, &plain);
+    assert!(effect > 1e-2, "{effect:.1e}");
 }

@@ -203,3 +203,20 @@ fn download_of_an_unknown_name_lists_the_known() {
     assert_eq!(here.code, 0, "{}", here.stderr);
     assert!(here.stdout.trim().ends_with("lite_medsam.pth") && here.stderr.contains("here already"));
 }
+
+#[test]
+fn generate_refuses_what_could_not_be_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let good = at("w.safetensors");
+    for (file, more, words) in [
+        (at("w.pth"), &[][..], ".safetensors"),
+        (good.clone(), &["--ppn", "single-scale", "--classes", "a,a"], "\"a\" is empty or there twice"),
+        (good.clone(), &["--ppn", "single-scale", "--classes", "a,,b"], "\"\" is empty or there twice"),
+    ] {
+        let done = sonomask(&[&["weights", "generate", "lite-medsam", &file], more].concat());
+        assert_eq!(done.code, 2, "{more:?}: {}", done.stderr);
+        assert!(done.stderr.contains(words), "{more:?}: {}", done.stderr);
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}

@@ -21,6 +21,10 @@ enum Answer {
     FromTheStart,
     /// Another part than the one asked for.
     WrongPart,
+    /// A file of this size, all or the rest of it.
+    Sized(usize),
+    /// That there is nothing beyond what was asked for, and this size.
+    Beyond(usize),
     /// This status.
     Status(&'static str),
     /// A page to log in to the hospital's network.
@@ -71,6 +75,17 @@ fn serve(answers: Vec<Answer>) -> (String, JoinHandle<Vec<Option<usize>>>) {
                 Answer::HangUp(n) => ok(at, &whole[at..at + n]),
                 Answer::FromTheStart => ok(0, &whole),
                 Answer::WrongPart => ok(at + 1, &whole[at + 1..]),
+                Answer::Sized(size) if at > 0 => format!(
+                    "HTTP/1.1 206 Partial Content\r\ncontent-length: 1\r\ncontent-range: bytes {at}-{at}/{size}\r\nconnection: close\r\n\r\nx"
+                )
+                .into_bytes(),
+                Answer::Sized(size) => {
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\nconnection: close\r\n\r\nx").into_bytes()
+                }
+                Answer::Beyond(size) => format!(
+                    "HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */{size}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                )
+                .into_bytes(),
                 Answer::Status(status) => {
                     format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").into_bytes()
                 }
@@ -201,6 +216,26 @@ fn answers_that_are_no_file_are_told() {
         let error = case.fetch(&address).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
         assert!(files(case.path.parent().unwrap()).is_empty(), "{answer:?}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_file_of_another_size_is_told_before_it_is_fetched() {
+    let have = content();
+    for (answer, part_len, words) in [
+        (Answer::Sized(7_000_000), 0, "a file of 7000000 bytes, the published one had 300000"),
+        (Answer::Sized(7_000_000), 1000, "a file of 7000000 bytes"),
+        (Answer::Beyond(500), 1000, "a file of 500 bytes"),
+        (Answer::Beyond(300_000), 1000, "nothing beyond byte 1000"),
+    ] {
+        let (case, (address, server)) = (Case::new(), serve(vec![answer]));
+        if part_len > 0 {
+            case.have(&have[..part_len]);
+        }
+        let error = case.fetch(&address).unwrap_err().to_string();
+        assert!(error.contains(words), "{answer:?}: {error}");
+        assert_eq!(std::fs::read(part(&case.path)).unwrap_or_default(), &have[..part_len], "{answer:?}");
         server.join().unwrap();
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sonomask::weights::{Checkpoint, ConvertError, Dtype, Format, Reason, convert};
+use sonomask::weights::{Checkpoint, ConvertError, Dtype, Format, PREPROCESS, Reason, convert};
 use tch::Kind;
 
 fn corpus(name: &str) -> PathBuf {
@@ -74,6 +74,7 @@ fn a_lightning_file_has_the_official_names_and_nothing_of_it_is_executed() {
     }
     assert_eq!(checkpoint.metadata().get("global_step").map(String::as_str), Some("2"));
     assert!(checkpoint.metadata().contains_key("pytorch-lightning_version"));
+    assert_eq!(checkpoint.metadata().get(PREPROCESS).map(String::as_str), Some("sam2rad"));
     assert_eq!(checkpoint.info("ppn.learnable_prompts.shoulder").unwrap().shape, [2, 3, 4]);
     // AdamW moved every weight of a freshly made norm from 1 by about the rate a step, two steps.
     for v in values(&checkpoint, "image_encoder.trunk.norm.weight") {

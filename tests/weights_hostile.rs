@@ -93,6 +93,10 @@ fn reason(bytes: &[u8]) -> Reason {
     }
 }
 
+fn names(checkpoint: &Checkpoint) -> Vec<&str> {
+    checkpoint.tensors().map(|(name, _)| name).collect()
+}
+
 fn eight_floats() -> Vec<u8> {
     (0..8).flat_map(|v| (v as f32).to_le_bytes()).collect()
 }
@@ -377,6 +381,67 @@ fn shapes_and_strides_beyond_the_storage_are_refused() {
 }
 
 #[test]
+fn tensors_without_elements_cannot_claim_sizes_that_nothing_holds() {
+    let huge = 1i64 << 40;
+    for (shape, strides) in [(&[huge, 10, 0][..], &[10, 1, 1][..]), (&[0, 1 << 20, 1 << 20], &[1, 1, 1])] {
+        let pickle = Pickle::state_dict("FloatStorage", 0, 0, shape, strides);
+        assert!(matches!(reason(&archive(&pickle, &[])), Reason::Tensor { .. }), "{shape:?}");
+    }
+    for shape in ["[1099511627776,10,0]", "[0,18446744073709551615]", "[0,1048576,1048576]"] {
+        let header = format!(
+            r#"{{"ppn.learnable_prompts.x":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}"#
+        );
+        let found = reason(&safetensors(&header, &[]));
+        assert!(matches!(found, Reason::Tensor { .. } | Reason::Safetensors(_)), "{shape}: {found:?}");
+    }
+    let empty = open(&archive(&Pickle::state_dict("FloatStorage", 0, 0, &[0, 4], &[4, 1]), &[])).unwrap();
+    assert_eq!(empty.tensor("w").unwrap().unwrap().size(), [0, 4]);
+}
+
+#[test]
+fn keys_and_arguments_without_number_cost_no_time() {
+    let entry = |p: Pickle| p.raw(b"}").text("w").tensor("FloatStorage", 8, 0, &[8], &[1]).raw(b"s");
+    // One text as key and as value of the root, 100,000 times.
+    let repeated = entry(Pickle::new().raw(b"}(").text("model")).text(&"k".repeat(200));
+    let repeated = repeated.raw(&vec![b'2'; 199_999]).raw(b"u.").0;
+    let checkpoint = open(&archive(&repeated, &eight_floats())).unwrap();
+    assert_eq!(checkpoint.root_keys().len(), 2);
+    // A long text, paired with a dict again and again: not compared with the known keys.
+    let long = entry(Pickle::new().raw(b"}(").text("model")).text(&"é".repeat(1 << 19));
+    let long = long.raw(b"q\x05}q\x06").raw(&b"h\x05h\x06".repeat(50_000)).raw(b"u.").0;
+    assert!(open(&archive(&long, &eight_floats())).is_ok());
+    let many = Pickle::new().global("torch._utils", "_rebuild_tensor_v2").raw(b"(").raw(b"N");
+    let many = many.raw(&vec![b'2'; 8]).raw(b"tR.").0;
+    assert!(matches!(reason(&archive(&many, &[])), Reason::Pickle { .. }));
+    let name = Pickle::state_dict("FloatStorage", 8, 0, &[8], &[1]);
+    let at = name.windows(6).position(|w| w == b"X\x01\0\0\0\x30").unwrap();
+    let long = [&name[..at + 1], &1000u32.to_le_bytes(), &[b'0'; 1000], &name[at + 6..]].concat();
+    assert!(matches!(reason(&archive(&long, &eight_floats())), Reason::Pickle { .. }));
+}
+
+#[test]
+fn a_class_inside_a_class_is_inert_beside_a_state_dict() {
+    // What protocol 2 makes of an object of `Outer.Inner`.
+    let pickle = Pickle::new().raw(b"}").text("state_dict").raw(b"}").text("w");
+    let pickle = pickle.tensor("FloatStorage", 8, 0, &[8], &[1]).raw(b"ss").text("settings");
+    let pickle = pickle.global("__builtin__", "getattr").global("my.module", "Outer").text("Inner");
+    let checkpoint = open(&archive(&pickle.raw(b"\x86R)\x81s.").0, &eight_floats())).unwrap();
+    assert_eq!(names(&checkpoint), ["w"]);
+    assert_eq!(checkpoint.foreign(), ["__builtin__.getattr", "my.module.Outer"]);
+}
+
+#[test]
+fn foreign_names_without_number_are_not_all_listed() {
+    let mut pickle = Pickle::new().raw(b"}").text("state_dict").raw(b"}").text("w");
+    pickle = pickle.tensor("FloatStorage", 8, 0, &[8], &[1]).raw(b"ss").text("settings").raw(b"]");
+    for i in 0..2000 {
+        pickle = pickle.global("some.module", &format!("Class{i}")).raw(b"a");
+    }
+    let checkpoint = open(&archive(&pickle.raw(b"s.").0, &eight_floats())).unwrap();
+    assert_eq!(checkpoint.foreign().len(), 256);
+}
+
+#[test]
 fn a_storage_of_another_type_is_read_with_that_types_size() {
     let found = reason(&archive(&Pickle::state_dict("DoubleStorage", 8, 0, &[8], &[1]), &eight_floats()));
     assert!(matches!(found, Reason::Tensor { .. }), "{found:?}");
@@ -501,6 +566,16 @@ fn safetensors_are_read_and_damaged_ones_refused() {
             Reason::Safetensors(_) | Reason::Tensor { .. }
         ));
     }
+    // Offsets whose sum leaves the range of integers, although each is one.
+    let step = (1u64 << 61) - 1;
+    let entry = |i: u64| {
+        let (from, to) = (i * step, (i + 1) * step);
+        format!(r#""t{i}":{{"dtype":"U8","shape":[{step}],"data_offsets":[{from},{to}]}}"#)
+    };
+    let header = format!("{{{}}}", (0..8).map(entry).collect::<Vec<_>>().join(","));
+    assert!(matches!(reason(&safetensors(&header, &[])), Reason::Safetensors(_)));
+    let padded = format!("{good}{}", " ".repeat(5 << 20));
+    assert!(matches!(reason(&safetensors(&padded, &eight_floats())), Reason::Safetensors(_)));
     let mut lying = whole;
     lying[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(open(&lying).is_err());
@@ -555,6 +630,18 @@ fn families_are_told_from_keys_and_shapes() {
         (&[(hiera, &[112, 3, 7, 7]), (block, &[1])], Family::Sam2HieraBasePlus),
         (&[(hiera, &[144, 3, 7, 7]), (block, &[1]), (new, &[1])], Family::Sam21HieraLarge),
     ];
+    let said = |name: &str| {
+        let header = format!(
+            r#"{{"__metadata__":{{"family":"{name}"}},"{vit}":{{"dtype":"U8","shape":[768,3,16,16],"data_offsets":[0,589824]}}}}"#
+        );
+        open(&safetensors(&header, &vec![0; 768 * 3 * 256])).unwrap()
+    };
+    // SAM ViT-B and MedSAM have the same keys and shapes: the file says which it is, the user has the last word.
+    assert_eq!(Family::recognise(&said("medsam")), Ok(Family::MedSam));
+    assert_eq!(Family::recognise(&said("sam-vit-b")), Ok(Family::SamVitB));
+    assert_eq!(Family::expect(Some(Family::SamVitB), &said("medsam")), Ok(Family::SamVitB));
+    assert_eq!(Family::expect(Some(Family::MedSam), &said("sam-vit-b")), Ok(Family::MedSam));
+    assert!(Family::expect(Some(Family::SamVitL), &said("medsam")).is_err());
     for (keys, family) in cases {
         assert_eq!(Family::recognise(&of(keys)), Ok(family));
         assert_eq!(family.name().parse(), Ok(family));

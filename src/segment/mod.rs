@@ -19,6 +19,7 @@ mod spec;
 use crate::frame::ImageView;
 use crate::mask::ClassMask;
 use crate::stage::StageTimes;
+use crate::weights::said;
 
 pub use device::{DeviceChoice, DeviceError, Resolved, load_cuda};
 pub use expected::compare;
@@ -80,7 +81,7 @@ pub enum SegmentError {
         class: usize,
     },
     /// libtorch refused: out of memory, a wrong shape, a lost device.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", said(.0))]
     Torch(#[from] tch::TchError),
     /// Anything else a model may fail of.
     #[error("{0}")]

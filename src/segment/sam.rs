@@ -1,6 +1,6 @@
 //! A network of the SAM kind as a [`Segmenter`], with or without a prompt predictor.
 
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::postprocess::{Decoded, Postprocess, clean};
 use super::preprocess::{Placement, Preprocess};
@@ -46,9 +46,13 @@ impl Manners {
         }
     }
 
-    /// The same for weights that the authors of Sam2Rad trained, with their own handling of pictures.
+    /// The same for weights that the authors of Sam2Rad trained, with their own handling of pictures. They never had
+    /// LiteMedSAM, whose mask prompts are of another size than theirs: it keeps its own.
     #[must_use]
     pub fn of_sam2rad(self) -> Self {
+        if self.preprocess == Preprocess::LiteMedSam {
+            return self;
+        }
         Self { preprocess: Preprocess::Sam2Rad, postprocess: Postprocess::ThroughInput, ..self }
     }
 }
@@ -108,18 +112,25 @@ impl Sam {
         Self { net, learned, manners, cleanup, device, info }
     }
 
-    /// Kernels are queued on a GPU; a stage ends when they have run.
-    fn settle(&self) {
-        if let Device::Cuda(index) = self.device {
-            tch::Cuda::synchronize(index as i64);
+    /// Kernels are queued on a GPU; a stage ends when they have run. A copy waits for them and, other than
+    /// `tch::Cuda::synchronize`, gives the error of one that failed instead of a panic.
+    fn settle(&self) -> Result<(), TchError> {
+        if self.device.is_cuda() {
+            Tensor::f_zeros([1], (Kind::Float, self.device))?.f_to_device(Device::Cpu)?;
         }
+        Ok(())
     }
 
-    fn timed<T>(&self, times: &mut StageTimes, stage: Stage, work: impl FnOnce() -> T) -> T {
+    fn timed<T, E: From<TchError>>(
+        &self,
+        times: &mut StageTimes,
+        stage: Stage,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
         times.time(stage, || {
-            let done = work();
-            self.settle();
-            done
+            let done = work()?;
+            self.settle()?;
+            Ok(done)
         })
     }
 

@@ -32,4 +32,4 @@ pub use inspect::{Comparison, Facts, Misshapen, Outline};
 pub use published::{Published, published};
 pub use source::{Blank, DEFAULT_SEED, Generated, Layered, Source};
 pub use tensor_info::TensorInfo;
-pub use view::{Weights, WeightsError};
+pub use view::{Weights, WeightsError, said};

@@ -45,8 +45,14 @@ pub enum WeightsError {
         names: Vec<String>,
     },
     /// libtorch refused.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", said(.0))]
     Torch(#[from] TchError),
+}
+
+/// What libtorch says, without the C++ frames that it says it from.
+pub fn said(error: &TchError) -> String {
+    let text = error.to_string();
+    text.split("\nException raised from ").next().unwrap_or_default().trim_end().to_owned()
 }
 
 /// What all views of one source share.
