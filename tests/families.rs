@@ -7,7 +7,10 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
 use sonomask::nn::Sam;
+use sonomask::segment::{DeviceChoice, Guidance, Mode, ModelSpec, Prompt, PromptError, SegmentError, load};
+use sonomask::stage::StageTimes;
 use sonomask::weights::{Blank, Family, Weights};
 use tch::Device;
 
@@ -238,4 +241,134 @@ fn a_recording_changes_its_mode_on_the_way() {
     assert_eq!(classes, by_frame);
     report("1.0");
     assert!(found().iter().all(|(classes, empty)| classes.len() == *empty), "uncertain classes have masks");
+}
+
+/// `file` with other metadata, beside it.
+fn with_metadata(file: &str, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> String {
+    let bytes = std::fs::read(file).unwrap();
+    let end = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let mut header: Value = serde_json::from_slice(&bytes[8..end]).unwrap();
+    change(header["__metadata__"].as_object_mut().unwrap());
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut changed = (header.len() as u64).to_le_bytes().to_vec();
+    changed.extend(header);
+    changed.extend(&bytes[end..]);
+    let other = format!("{file}.changed.safetensors");
+    std::fs::write(&other, changed).unwrap();
+    other
+}
+
+#[test]
+fn the_handling_of_pictures_is_what_the_file_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = generated(dir.path(), "sam2.1-hiera-tiny", "single-scale");
+    let out = dir.path().join("out");
+    let args = |weights: &str| {
+        let fixed = ["segment", PICTURE, "--json", "--input-size", "256", "--mode", "autonomous", "--out"];
+        let all = [&fixed[..], &[utf8(&out), "--weights", weights]].concat();
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let score = |weights: &str| {
+        let args = args(weights);
+        let result = json(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        result["results"][0]["score"].as_f64().unwrap()
+    };
+    let mut scores = vec![score(&file)];
+    for name in ["sam2rad", "sam2rad-square", "sam2-video"] {
+        let other = with_metadata(&file, |m| drop(m.insert("preprocess".into(), name.into())));
+        scores.push(score(&other));
+    }
+    for (i, a) in scores.iter().enumerate() {
+        assert!(scores[..i].iter().all(|b| (a - b).abs() > 1e-7), "two handlings are one: {scores:?}");
+    }
+    let unknown = with_metadata(&file, |m| drop(m.insert("preprocess".into(), "sideways".into())));
+    let args = args(&unknown);
+    let (code, _, stderr) = sonomask(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_ne!(code, 0);
+    for part in ["preprocess = \"sideways\"", "sam2rad, sam2rad-square or sam2-video", unknown.as_str()] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+}
+
+#[test]
+fn names_of_classes_belong_to_a_data_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = generated(dir.path(), "lite-medsam", "single-scale");
+    let dataset = json(&["segment", PICTURE, "--json", "--out", utf8(dir.path()), "--weights", &file]);
+    let dataset = dataset["model"]["ppn"]["dataset"].as_str().unwrap().to_owned();
+    let named = with_metadata(&file, |m| {
+        let own = format!("classes.{dataset}");
+        m.insert(own, r#"["one","two"]"#.into());
+    });
+    let args = ["segment", PICTURE, "--json", "--mode", "autonomous", "--presence-threshold", "0"];
+    let result = json(&[&args[..], &["--out", utf8(dir.path()), "--weights", &named]].concat());
+    assert_eq!(classes(&result), ["one", "two"]);
+}
+
+#[test]
+fn numbers_that_cannot_be_meant_are_refused_before_any_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = generated(dir.path(), "lite-medsam", "single-scale");
+    for (option, value, expected) in [
+        ("--input-size", "0", "expected 1 to 4096"),
+        ("--input-size", "9223372036854775808", "expected 1 to 4096"),
+        ("--max-hole-area", "18446744073709551615", "expected 0 to 1048576"),
+        ("--max-sprinkle-area", "1048577", "expected 0 to 1048576"),
+        ("--threads", "257", "expected 0 to 256"),
+        ("--presence-threshold", "1.5", "expected 0 to 1"),
+        ("--presence-threshold", "NaN", "expected 0 to 1"),
+    ] {
+        let out = dir.path().join("out");
+        let (code, _, stderr) =
+            sonomask(&["segment", PICTURE, "--out", utf8(&out), "--weights", &file, option, value]);
+        assert_eq!(code, 2, "{option} {value}: {stderr}");
+        assert!(stderr.contains(expected) && !out.exists(), "{option} {value}: {stderr}");
+    }
+}
+
+#[test]
+fn logits_are_the_networks_own_and_a_class_has_one_prompt() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = generated(dir.path(), "lite-medsam", "single-scale");
+    let picture = image::open(PICTURE).unwrap().into_rgba8();
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let plane = Plane { data: picture.as_raw(), stride: width * 4 };
+    let view = ImageView::new(PixelFormat::Rgbx, width, height, YuvColor::default(), vec![plane]).unwrap();
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let segment = |area: usize, guidance: &Guidance| {
+        let spec = ModelSpec { max_hole_area: area, max_sprinkle_area: area, ..ModelSpec::new(&weights) };
+        let mut model = load(&ModelSpec { presence_threshold: 0.0, ..spec }, &device).unwrap();
+        model.segment(&view, guidance, true, &mut StageTimes::default())
+    };
+    let bounded = |class| Prompt { class, bbox: Some([40.0, 40.0, 300.0, 300.0]), ..Prompt::default() };
+    let guidance = Guidance { mode: Mode::Assisted, prompts: vec![bounded(0)] };
+    let (raw, cleaned) = (segment(0, &guidance).unwrap(), segment(1 << 20, &guidance).unwrap());
+    for (raw, cleaned) in raw.iter().zip(&cleaned) {
+        assert_eq!(raw.logits.as_ref().unwrap().values, cleaned.logits.as_ref().unwrap().values);
+    }
+    // A mask of which everything is a hole or an island is all inside or all outside.
+    assert!(raw.iter().zip(&cleaned).any(|(raw, cleaned)| raw.mask != cleaned.mask), "nothing was cleaned");
+
+    let twice = Guidance { mode: Mode::Assisted, prompts: vec![bounded(1), bounded(1)] };
+    let refused = segment(0, &twice).unwrap_err();
+    assert!(matches!(refused, SegmentError::Prompt(PromptError::Twice { class: 1 })), "{refused}");
+}
+
+#[test]
+fn memory_that_is_not_there_is_one_clear_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = generated(dir.path(), "sam2.1-hiera-tiny", "single-scale");
+    let shell = r#"ulimit -v 3500000 && exec "$0" "$@""#;
+    let out = dir.path().join("out");
+    let args = ["segment", PICTURE, "--mode", "autonomous", "--input-size", "4096", "--device", "cpu"];
+    let done = Command::new("sh")
+        .args(["-c", shell, env!("CARGO_BIN_EXE_sonomask")])
+        .args(args)
+        .args(["--weights", &weights, "--out", utf8(&out)])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("can't allocate memory"), "{stderr}");
+    assert!(!stderr.contains("frame #"), "{stderr}");
 }

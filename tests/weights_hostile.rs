@@ -411,7 +411,7 @@ fn keys_and_arguments_without_number_cost_no_time() {
     let long = long.raw(b"q\x05}q\x06").raw(&b"h\x05h\x06".repeat(50_000)).raw(b"u.").0;
     assert!(open(&archive(&long, &eight_floats())).is_ok());
     let many = Pickle::new().global("torch._utils", "_rebuild_tensor_v2").raw(b"(").raw(b"N");
-    let many = many.raw(&vec![b'2'; 8]).raw(b"tR.").0;
+    let many = many.raw(&[b'2'; 8]).raw(b"tR.").0;
     assert!(matches!(reason(&archive(&many, &[])), Reason::Pickle { .. }));
     let name = Pickle::state_dict("FloatStorage", 8, 0, &[8], &[1]);
     let at = name.windows(6).position(|w| w == b"X\x01\0\0\0\x30").unwrap();

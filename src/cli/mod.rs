@@ -185,11 +185,6 @@ impl ModelArgs {
         for file in std::iter::once(&weights).chain(&self.ppn) {
             check_weights(file)?;
         }
-        if !(0.0..=1.0).contains(&self.presence_threshold) {
-            return Err(format!("--presence-threshold {}: expected 0 to 1", self.presence_threshold));
-        }
-        let device = self.device.resolve().map_err(|e| e.to_string())?;
-        tracing::info!("{}", device.line);
         let spec = ModelSpec {
             family,
             ppn: self.ppn.clone(),
@@ -202,6 +197,9 @@ impl ModelArgs {
             threads: self.threads,
             ..ModelSpec::new(&weights)
         };
+        spec.check()?;
+        let device = self.device.resolve().map_err(|e| e.to_string())?;
+        tracing::info!("{}", device.line);
         Ok((spec, device))
     }
 }

@@ -115,7 +115,11 @@ impl PromptArgs {
         }
         for text in &self.mask_prompt {
             let (name, file) = split_name(text);
-            of(&mut found, name.unwrap_or(UNNAMED), "--mask-prompt").mask_prompt = Some(PathBuf::from(file));
+            let name = name.unwrap_or(UNNAMED);
+            let class = of(&mut found, name, "--mask-prompt");
+            if class.mask_prompt.replace(PathBuf::from(file)).is_some() {
+                bail!("--mask-prompt {text}: the class `{name}` has a mask already; a class has one mask");
+            }
         }
         Ok(found)
     }
@@ -208,9 +212,10 @@ pub fn read_mask(file: &Path) -> Result<Mask> {
         .with_guessed_format()?
         .decode()
         .with_context(|| format!("cannot read the mask prompt: {}", shown()))?
-        .into_luma8();
+        .into_rgb16();
     let (w, h) = (picture.width() as usize, picture.height() as usize);
-    Mask::new(w, h, picture.into_raw()).with_context(|| format!("the mask prompt has no pixels: {}", shown()))
+    let inside = picture.pixels().map(|p| u8::from(p.0 != [0; 3])).collect();
+    Mask::new(w, h, inside).with_context(|| format!("the mask prompt has no pixels: {}", shown()))
 }
 
 #[cfg(test)]
@@ -248,5 +253,8 @@ mod tests {
         }
         let e = args(&["a=1,2,3,4", "a=1,2,3,4"], &[]).classes().unwrap_err().to_string();
         assert!(e.contains("has a box already"), "{e}");
+        let masks = PromptArgs { mask_prompt: vec!["a.png".into(), "b.png".into()], ..PromptArgs::default() };
+        let e = masks.classes().unwrap_err().to_string();
+        assert!(e.contains("has a mask already"), "{e}");
     }
 }

@@ -8,7 +8,7 @@ use super::read::{Log, Section};
 use super::tree::Node;
 use crate::media::template::Params;
 use crate::overlay::Style;
-use crate::segment::{DeviceChoice, Mode, Precision};
+use crate::segment::{DeviceChoice, MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, Mode, Precision};
 use crate::weights::Family;
 
 /// How the frames of a recorded source are paced.
@@ -212,16 +212,17 @@ impl ModelConfig {
             )?,
             presence_threshold: s.float("presence_threshold", 0.5, 0.0, 1.0)?,
             precision: s.choice("precision", Precision::Fp32, &Precision::ALL.map(|p| (p.name(), p)))?,
-            input_size: Some(s.int("input_size", 0, 0, 2048)? as usize).filter(|&side| side > 0),
-            max_hole_area: s.int("max_hole_area", 0, 0, 65_536)? as usize,
-            max_sprinkle_area: s.int("max_sprinkle_area", 0, 0, 65_536)? as usize,
+            input_size: Some(s.int("input_size", 0, 0, MAX_INPUT_SIZE as u32)? as usize)
+                .filter(|&side| side > 0),
+            max_hole_area: s.int("max_hole_area", 0, 0, MAX_CLEANED_AREA as u32)? as usize,
+            max_sprinkle_area: s.int("max_sprinkle_area", 0, 0, MAX_CLEANED_AREA as u32)? as usize,
             device: s.text(
                 "device",
                 "\"auto\", \"cpu\" or \"cuda:N\"",
                 ("auto", DeviceChoice::Auto),
                 |t| t.parse().ok(),
             )?,
-            threads: s.int("threads", 0, 0, 256)? as usize,
+            threads: s.int("threads", 0, 0, MAX_THREADS as u32)? as usize,
             watchdog: s.duration("watchdog", Duration::from_secs(10), 100 * MILLI)?,
             restart_backoff: s.duration("restart_backoff", 250 * MILLI, MILLI)?,
             max_restarts: s.int("max_restarts", 5, 0, 1000)?,

@@ -2,7 +2,7 @@
 //!
 //! Source: `modeling/backbones/image_encoder.py` of SAM 2.
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::common::{Conv2d, add_to};
 use crate::weights::{Weights, WeightsError};
@@ -40,7 +40,8 @@ impl FpnNeck {
     /// libtorch's.
     pub fn forward(&self, maps: &[Tensor; 4]) -> Result<[Tensor; 3], TchError> {
         let lateral = |level: usize| self.convs[level].forward(&maps[level]);
-        let level2 = lateral(2)?;
+        // A sum stays in `f32`, whatever the layers compute in.
+        let level2 = lateral(2)?.f_to_kind(Kind::Float)?;
         let (_, _, h, w) = level2.size4()?;
         let coarsest = lateral(3)?.f_upsample_nearest2d([h, w], None, None)?;
         Ok([lateral(0)?, lateral(1)?, add_to(level2, &coarsest)?])

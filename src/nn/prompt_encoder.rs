@@ -99,11 +99,6 @@ impl PromptEncoder {
         &self.dense_pe
     }
 
-    /// Size `[h, w]` of a mask prompt: four times the embedding's.
-    pub fn mask_input_size(&self) -> [i64; 2] {
-        self.image_embedding_size.map(|d| 4 * d)
-    }
-
     /// Size `[h, w]` of the network's input, which boxes and points are given in.
     pub fn input_image_size(&self) -> [i64; 2] {
         self.input_image_size

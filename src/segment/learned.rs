@@ -6,7 +6,8 @@ use crate::weights::Source;
 
 /// Where a prompt predictor lies in the weights.
 pub const PREFIX: &str = "ppn";
-/// Metadata with the names of the classes: a JSON list of texts.
+/// Metadata with the names of the classes: a JSON list of texts. `classes.NAME` are those of the data set `NAME`; without it
+/// `classes` are those of a predictor with one data set.
 const CLASSES: &str = "classes";
 
 /// The form of the predictor in `source`: only one has a second block.
@@ -64,7 +65,9 @@ impl Learned {
         };
         let (dataset, count, tokens) = chosen.clone();
         let count = usize::try_from(count).unwrap_or(0);
-        let classes = match metadata(CLASSES) {
+        let of_dataset = metadata(&format!("{CLASSES}.{dataset}"));
+        let listed = of_dataset.or_else(|| if found.len() == 1 { metadata(CLASSES) } else { None });
+        let classes = match listed {
             Some(text) => serde_json::from_str::<Vec<String>>(&text)
                 .ok()
                 .filter(|names| names.len() == count && distinct(names))

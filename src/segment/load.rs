@@ -6,7 +6,7 @@ use tch::Device;
 
 use super::device::Resolved;
 use super::learned::{self, Learned};
-use super::sam::{Cleanup, Manners, Sam};
+use super::sam::{Cleanup, HANDLINGS, Manners, Sam};
 use super::{ModelInfo, ModelSpec, PpnInfo, Precision, Segmenter};
 use crate::nn::{self, MergedLora, PromptPredictor};
 use crate::weights::{
@@ -35,6 +35,17 @@ pub enum LoadError {
     Predictor {
         /// What is wrong.
         what: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A setting that cannot be meant.
+    #[error("{0}")]
+    Setting(String),
+    /// How pictures are to be handled is not known.
+    #[error("{PREPROCESS} = {found:?} in the metadata; expected {HANDLINGS} (the last for SAM 2 alone): {}", path.display())]
+    Handling {
+        /// What the file says.
+        found: String,
         /// The file.
         path: PathBuf,
     },
@@ -68,6 +79,7 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     if spec.precision == Precision::Fp16 && device.device == Device::Cpu {
         return Err(LoadError::Precision);
     }
+    spec.check().map_err(LoadError::Setting)?;
     let files = Files::open(spec)?;
     let family = files.family(spec)?;
     if spec.threads > 0 {
@@ -80,7 +92,7 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     let side = spec.input_size.and_then(|side| i64::try_from(side).ok());
     let net = nn::Sam::new(&view, family, side).map_err(unfit)?;
     let learned = files.learned(spec)?;
-    let mut manners = Manners::of(family);
+    let manners = files.manners(spec, family)?;
     let mut ppn = None;
     if let Some(learned) = &learned {
         // Its products with the whole picture are sums of many terms: in `f32`, as small as it is.
@@ -89,9 +101,6 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
         // The queries of the file's other data sets.
         w.skip("learnable_prompts");
         ppn = Some((predictor.map_err(unfit)?, learned.form));
-        if files.is_sam2rad() {
-            manners = manners.of_sam2rad();
-        }
     }
     view.finish().map_err(unfit)?;
     let sum = |path: &PathBuf| sha256(path).map_err(|reason| LoadError::Io { reason, path: path.clone() });
@@ -172,8 +181,16 @@ impl Files {
         self.over.as_ref().unwrap_or(&self.base).metadata().get(key).cloned()
     }
 
-    /// Whether the authors of Sam2Rad trained it, with their own handling of pictures.
-    fn is_sam2rad(&self) -> bool {
-        self.metadata(PREPROCESS).is_some_and(|p| p == "sam2rad")
+    /// How pictures and prompts are handled: as the family's weights were published, unless the file that was trained last says
+    /// otherwise.
+    fn manners(&self, spec: &ModelSpec, family: Family) -> Result<Manners, LoadError> {
+        let own = Manners::of(family);
+        let says = |file: &Checkpoint| file.metadata().get(PREPROCESS).cloned();
+        let (found, path) = match (self.over.as_ref().and_then(says), says(&self.base)) {
+            (Some(found), _) => (found, spec.ppn.as_ref().unwrap_or(&spec.weights)),
+            (None, Some(found)) => (found, &spec.weights),
+            (None, None) => return Ok(own),
+        };
+        own.trained_with(&found).ok_or_else(|| LoadError::Handling { found, path: path.clone() })
     }
 }

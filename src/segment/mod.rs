@@ -28,7 +28,7 @@ pub use guidance::{Guidance, Mode, ModeError};
 pub use load::{LoadError, learned_classes, load};
 pub use prompt::{Point, Prompt, PromptError, Units};
 pub use sam::{Cleanup, Manners, Sam};
-pub use spec::{ModelSpec, Precision};
+pub use spec::{MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
 
 /// What a report says of a model.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -82,10 +82,17 @@ pub enum SegmentError {
     },
     /// libtorch refused: out of memory, a wrong shape, a lost device.
     #[error("libtorch: {}", said(.0))]
-    Torch(#[from] tch::TchError),
+    Torch(tch::TchError),
     /// Anything else a model may fail of.
     #[error("{0}")]
     Other(String),
+}
+
+impl From<tch::TchError> for SegmentError {
+    // Not as a source: whoever prints the chain would print the frames that `said` leaves out.
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error)
+    }
 }
 
 /// A model that turns one frame and its prompts into masks. Owned by one thread.

@@ -44,9 +44,15 @@ pub struct Prompt {
 /// Why a prompt does not fit a frame.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PromptError {
-    /// Nothing given for a family that needs something.
-    #[error("class {class} has no point, box or mask; this model needs at least one")]
+    /// A prompt that says nothing.
+    #[error("the prompt of class {class} has no point, box or mask; expected at least one")]
     Empty {
+        /// Index of the class.
+        class: usize,
+    },
+    /// A class has two prompts.
+    #[error("class {class} has two prompts; expected one, with all its points, its box and its mask")]
+    Twice {
         /// Index of the class.
         class: usize,
     },

@@ -1,18 +1,26 @@
 //! A network of the SAM kind as a [`Segmenter`], with or without a prompt predictor.
 
+use std::collections::BTreeSet;
+
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::postprocess::{Decoded, Postprocess, clean};
 use super::preprocess::{Placement, Preprocess};
-use super::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
+use super::{Guidance, Mode, ModelInfo, Prompt, PromptError, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::{ClassMask, Mask};
 use crate::nn::{self, MaskSelection, PpnForm, PromptPredictor, SamFeatures};
 use crate::stage::{Stage, StageTimes};
 use crate::weights::Family;
 
-/// Classes decoded at once; bounds the decoder's memory.
+/// Classes decoded at once on a GPU; bounds the decoder's memory.
 const MAX_BATCH: usize = 8;
+/// The same on a CPU, where larger batches only leave the caches: eight classes take a fifth longer at once than in pairs
+/// (`benches/results/classes.md`).
+const MAX_BATCH_CPU: usize = 2;
+
+/// The handlings of pictures that metadata may name.
+pub(super) const HANDLINGS: &str = "sam2rad, sam2rad-square or sam2-video";
 
 /// How a family is asked, which its weights were trained with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,14 +54,22 @@ impl Manners {
         }
     }
 
-    /// The same for weights that the authors of Sam2Rad trained, with their own handling of pictures. They never had
+    /// The same for weights that were trained with another handling of pictures, by its name in the metadata, one of
+    /// [`HANDLINGS`]: the data set of Sam2Rad's authors (`sam2rad`) and their validation (`sam2rad-square`), SAM 2's loader of
+    /// video frames, which MedSAM2 uses too (`sam2-video`). `None` for any other name. The authors of Sam2Rad never had
     /// LiteMedSAM, whose mask prompts are of another size than theirs: it keeps its own.
-    #[must_use]
-    pub fn of_sam2rad(self) -> Self {
-        if self.preprocess == Preprocess::LiteMedSam {
-            return self;
+    pub fn trained_with(self, name: &str) -> Option<Self> {
+        let sam2rad = |preprocess, postprocess| match self.preprocess {
+            Preprocess::LiteMedSam => self,
+            _ => Self { preprocess, postprocess, ..self },
+        };
+        match name {
+            "sam2rad" => Some(sam2rad(Preprocess::Sam2Rad, Postprocess::ThroughInput)),
+            "sam2rad-square" => Some(sam2rad(Preprocess::Sam2RadSquare, Postprocess::Direct)),
+            "sam2-video" => (self.preprocess == Preprocess::Sam2)
+                .then_some(Self { preprocess: Preprocess::Sam2Video, ..self }),
+            _ => None,
         }
-        Self { preprocess: Preprocess::Sam2Rad, postprocess: Postprocess::ThroughInput, ..self }
     }
 }
 
@@ -88,13 +104,15 @@ struct Asked {
     class: usize,
     sparse: Tensor,
     dense: Tensor,
+    /// `dense` says something of this class, and is not the embedding of there being no mask.
+    own_dense: bool,
     selection: MaskSelection,
 }
 
 impl Asked {
     /// Classes that can be decoded together are equal in it.
-    fn group(&self) -> (i64, u8) {
-        (self.sparse.size().get(1).copied().unwrap_or(0), self.selection as u8)
+    fn group(&self) -> (i64, u8, bool) {
+        (self.sparse.size().get(1).copied().unwrap_or(0), self.selection as u8, self.own_dense)
     }
 }
 
@@ -116,7 +134,7 @@ impl Sam {
     /// `tch::Cuda::synchronize`, gives the error of one that failed instead of a panic.
     fn settle(&self) -> Result<(), TchError> {
         if self.device.is_cuda() {
-            Tensor::f_zeros([1], (Kind::Float, self.device))?.f_to_device(Device::Cpu)?;
+            drop(Tensor::f_zeros([1], (Kind::Float, self.device))?.f_to_device(Device::Cpu)?);
         }
         Ok(())
     }
@@ -202,7 +220,7 @@ impl Sam {
         } else {
             self.manners.single
         };
-        Ok(Asked { class: prompt.class, sparse, dense, selection })
+        Ok(Asked { class: prompt.class, sparse, dense, own_dense: prompt.mask.is_some(), selection })
     }
 
     /// The classes of the predictor. A person's points and boxes are put behind the learned tokens; a person's mask takes
@@ -233,7 +251,7 @@ impl Sam {
                     dense = mask;
                 }
             }
-            asked.push(Asked { class, sparse, dense, selection: MaskSelection::Single });
+            asked.push(Asked { class, sparse, dense, own_dense: true, selection: MaskSelection::Single });
         }
         Ok(asked)
     }
@@ -242,7 +260,12 @@ impl Sam {
     fn decode(&self, features: &SamFeatures, batch: &[Asked]) -> Result<nn::Decoded, TchError> {
         let cat = |of: fn(&Asked) -> &Tensor| Tensor::f_cat(&batch.iter().map(of).collect::<Vec<_>>(), 0);
         let selection = batch.first().map_or(MaskSelection::Single, |a| a.selection);
-        let mut decoded = self.net.decode(features, &cat(|a| &a.sparse)?, &cat(|a| &a.dense)?, selection)?;
+        let dense = match batch.first() {
+            // The same for all: the decoder then works on the picture once.
+            Some(first) if !first.own_dense => first.dense.shallow_clone(),
+            _ => cat(|a| &a.dense)?,
+        };
+        let mut decoded = self.net.decode(features, &cat(|a| &a.sparse)?, &dense, selection)?;
         if selection == MaskSelection::Multiple {
             let best = decoded.iou.f_argmax(1, true)?;
             let (b, _, h, w) = decoded.masks.size4()?;
@@ -261,13 +284,14 @@ impl Sam {
         keep_logits: bool,
     ) -> Result<Vec<ClassMask>, SegmentError> {
         let Cleanup { presence_threshold, max_hole_area, max_sprinkle_area } = self.cleanup;
-        let cleaned = if max_hole_area + max_sprinkle_area > 0 {
+        let cleaned = if max_hole_area > 0 || max_sprinkle_area > 0 {
             Some(clean(&decoded.masks, max_hole_area, max_sprinkle_area)?)
         } else {
             None
         };
         let answer = Decoded {
-            logits: cleaned.as_ref().unwrap_or(&decoded.masks),
+            logits: &decoded.masks,
+            cleaned: cleaned.as_ref(),
             scores: &decoded.iou,
             presence: decoded.object_score.as_ref(),
         };
@@ -290,6 +314,10 @@ impl Sam {
         let prompts: &[Prompt] = if guidance.mode == Mode::Autonomous { &[] } else { &guidance.prompts };
         let prompts: Vec<Prompt> =
             prompts.iter().map(|p| p.in_pixels(size.0, size.1)).collect::<Result<_, _>>()?;
+        let mut classes = BTreeSet::new();
+        if let Some(again) = prompts.iter().find(|p| !classes.insert(p.class)) {
+            return Err(PromptError::Twice { class: again.class }.into());
+        }
         if prompts.is_empty() && !guidance.mode.is_learned() {
             return Ok(Vec::new());
         }
@@ -312,8 +340,9 @@ impl Sam {
             Ok::<_, SegmentError>(asked)
         })?;
         asked.sort_by_key(Asked::group);
+        let at_once = if self.device.is_cuda() { MAX_BATCH } else { MAX_BATCH_CPU };
         let mut found = Vec::with_capacity(asked.len());
-        for batch in asked.chunk_by(|a, b| a.group() == b.group()).flat_map(|group| group.chunks(MAX_BATCH)) {
+        for batch in asked.chunk_by(|a, b| a.group() == b.group()).flat_map(|group| group.chunks(at_once)) {
             let decoded = self.timed(times, Stage::Decode, || self.decode(&features, batch))?;
             found.extend(
                 times.time(Stage::Postprocess, || self.masks(&decoded, batch, &placement, keep_logits))?,

@@ -1,6 +1,7 @@
 //! What is asked of a model before it is loaded.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,10 +9,11 @@ use tch::Kind;
 
 use crate::weights::Family;
 
-/// Arithmetic of the network's matrix products. Normalisation, softmax and sums stay in `f32`.
+/// Arithmetic of the network's matrix products. Normalisation, softmax and residual sums stay in `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub enum Precision {
-    /// IEEE 32-bit: the reference.
+    /// 32-bit: the reference. On CUDA libtorch lets cuDNN's convolutions round their factors to TF32, as the official packages
+    /// do; the environment variable `NVIDIA_TF32_OVERRIDE=0` forbids it.
     #[default]
     Fp32,
     /// bfloat16.
@@ -58,6 +60,13 @@ impl FromStr for Precision {
     }
 }
 
+/// Largest side of a network's input in pixels.
+pub const MAX_INPUT_SIZE: usize = 4096;
+/// Largest area of holes and islands that are cleaned away, in pixels of the low-resolution mask.
+pub const MAX_CLEANED_AREA: usize = 1 << 20;
+/// Most CPU threads.
+pub const MAX_THREADS: usize = 256;
+
 /// Which network, from which files, and how it is to work.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSpec {
@@ -98,5 +107,26 @@ impl ModelSpec {
             max_sprinkle_area: 0,
             threads: 0,
         }
+    }
+
+    /// Whether every number is one that can be meant.
+    ///
+    /// # Errors
+    /// Says which is not, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        let within = |what: &str, value: usize, range: RangeInclusive<usize>| {
+            if range.contains(&value) {
+                return Ok(());
+            }
+            Err(format!("{what} of {value}: expected {} to {}", range.start(), range.end()))
+        };
+        within("an input size", self.input_size.unwrap_or(1), 1..=MAX_INPUT_SIZE)?;
+        within("a hole area", self.max_hole_area, 0..=MAX_CLEANED_AREA)?;
+        within("a sprinkle area", self.max_sprinkle_area, 0..=MAX_CLEANED_AREA)?;
+        within("a number of CPU threads", self.threads, 0..=MAX_THREADS)?;
+        if !(0.0..=1.0).contains(&self.presence_threshold) {
+            return Err(format!("a presence threshold of {}: expected 0 to 1", self.presence_threshold));
+        }
+        Ok(())
     }
 }

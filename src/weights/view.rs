@@ -46,13 +46,21 @@ pub enum WeightsError {
     },
     /// libtorch refused.
     #[error("libtorch: {}", said(.0))]
-    Torch(#[from] TchError),
+    Torch(TchError),
+}
+
+impl From<TchError> for WeightsError {
+    // Not as a source: whoever prints the chain would print the frames that `said` leaves out.
+    fn from(error: TchError) -> Self {
+        Self::Torch(error)
+    }
 }
 
 /// What libtorch says, without the C++ frames that it says it from.
 pub fn said(error: &TchError) -> String {
     let text = error.to_string();
-    text.split("\nException raised from ").next().unwrap_or_default().trim_end().to_owned()
+    let end = ["\nException raised from ", "\nframe #"].iter().filter_map(|mark| text.find(mark)).min();
+    text[..end.unwrap_or(text.len())].trim_end().to_owned()
 }
 
 /// What all views of one source share.

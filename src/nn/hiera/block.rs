@@ -1,6 +1,6 @@
 //! Hiera's block: attention in windows or over all, and an MLP.
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::attention::{MultiScaleAttention, max_pool};
 use super::window::Windows;
@@ -55,8 +55,9 @@ impl MultiScaleBlock {
         // Where the width changes the shortcut leaves after the norm; it is pooled after the projection.
         let shortcut = match &self.proj {
             None => x.shallow_clone(),
-            Some(proj) if self.q_pool => max_pool(&proj.forward(&normed)?)?,
-            Some(proj) => proj.forward(&normed)?,
+            // The residual sum stays in `f32`, whatever the layers compute in.
+            Some(proj) if self.q_pool => max_pool(&proj.forward(&normed)?)?.f_to_kind(Kind::Float)?,
+            Some(proj) => proj.forward(&normed)?.f_to_kind(Kind::Float)?,
         };
         let (_, h, w, _) = x.size4()?;
         let x = match self.window {

@@ -34,6 +34,8 @@ pub enum Postprocess {
 pub struct Decoded<'a> {
     /// `[B, 1, h, w]`, above zero is inside.
     pub logits: &'a Tensor,
+    /// The same with holes and islands removed, from which masks are made if it is there.
+    pub cleaned: Option<&'a Tensor>,
     /// Predicted IoU, `[B, 1]`.
     pub scores: &'a Tensor,
     /// Logits of the class being in the frame, `[B, 1]`, for families that have a head for it.
@@ -89,7 +91,8 @@ impl Postprocess {
         }
     }
 
-    /// Masks of the classes `classes`, one for each answer, in their order.
+    /// Masks of the classes `classes`, one for each answer, in their order. With `keep_logits` each has the logits as the
+    /// network gave them (SAM 2's within +-32), not cleaned.
     ///
     /// # Errors
     /// NaN or infinity in logits, score or presence, another number of answers than of classes, a failure of libtorch.
@@ -114,6 +117,7 @@ impl Postprocess {
             Some(presence) => per_class(presence, classes, "presence")?,
             None => vec![f32::INFINITY; classes.len()],
         };
+        let shown = decoded.cleaned.unwrap_or(decoded.logits);
         let planes = logits.chunks_exact((rows * cols).max(1) as usize);
         let mut answers = Vec::with_capacity(classes.len());
         for (i, (plane, &class)) in planes.zip(classes).enumerate() {
@@ -121,7 +125,7 @@ impl Postprocess {
                 return Err(SegmentError::NonFinite { what: "logits", class });
             }
             // One at a time: at full size a class takes megabytes.
-            let full = self.at_frame_size(&decoded.logits.f_narrow(0, i as i64, 1)?, placement)?;
+            let full = self.at_frame_size(&shown.f_narrow(0, i as i64, 1)?, placement)?;
             answers.push(ClassMask {
                 class,
                 mask: to_mask(&full.f_gt(self.threshold())?, placement.frame)?,
@@ -213,7 +217,7 @@ mod tests {
             Placement::square
         };
         let scores = Tensor::from_slice(&[score]).reshape([1, 1]);
-        let decoded = Decoded { logits, scores: &scores, presence: None };
+        let decoded = Decoded { logits, scores: &scores, cleaned: None, presence: None };
         how.class_masks(&decoded, &[7], &place(32, 16, 8), true)
     }
 
@@ -259,7 +263,7 @@ mod tests {
         let scores = Tensor::from_slice(&[0.25f32, 0.75]).view([2, 1]);
         let presence = Tensor::from_slice(&[0f32, -40.0]).view([2, 1]);
         let placement = Placement::square(12, 6, 32);
-        let decoded = Decoded { logits: &logits, scores: &scores, presence: Some(&presence) };
+        let decoded = Decoded { logits: &logits, cleaned: None, scores: &scores, presence: Some(&presence) };
         let answers = Postprocess::Direct.class_masks(&decoded, &[4, 2], &placement, true).unwrap();
         let seen: Vec<_> = answers.iter().map(|a| (a.class, a.mask.area(), a.score, a.presence)).collect();
         assert_eq!(seen[0], (4, 72, 0.25, 0.5));

@@ -10,8 +10,8 @@ mod placement;
 
 use tch::{TchError, Tensor};
 
-use super::SegmentError;
 use super::resize::{Kernel, resize_area, resize_float, resize_pil, resize_spline};
+use super::{MAX_INPUT_SIZE, SegmentError};
 use crate::frame::Rgb;
 use crate::mask::Mask;
 use crate::weights::Family;
@@ -19,9 +19,6 @@ use crate::weights::Family;
 pub use input::{DEVIATION, MEAN};
 pub use mask_prompt::{mask_canvas, mask_logits};
 pub use placement::Placement;
-
-/// The largest input side; past it the input alone takes a gigabyte.
-const MAX_SIDE: usize = 8192;
 
 /// How a frame becomes the input `[1, 3, side, side]` of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +73,7 @@ impl Preprocess {
     /// The frame as input `[1, 3, side, side]`, `f32` on the CPU, and where the frame lies in it.
     ///
     /// # Errors
-    /// A picture without pixels or whose bytes do not fill it, a side that is not 1..=8192, libtorch's.
+    /// A picture without pixels or whose bytes do not fill it, a side that is not 1..=[`MAX_INPUT_SIZE`], libtorch's.
     pub fn input(self, rgb: &Rgb, side: usize) -> Result<(Tensor, Placement), SegmentError> {
         let size = (rgb.width, rgb.height);
         let bytes = rgb.width.checked_mul(rgb.height).and_then(|n| n.checked_mul(3));
@@ -87,9 +84,9 @@ impl Preprocess {
                 rgb.width, rgb.height
             )));
         }
-        if !(1..=MAX_SIDE).contains(&side) {
+        if !(1..=MAX_INPUT_SIZE).contains(&side) {
             return Err(SegmentError::Other(format!(
-                "a network input of side {side}; expected 1 to {MAX_SIDE}"
+                "a network input of side {side}; expected 1 to {MAX_INPUT_SIZE}"
             )));
         }
         let placement = self.place(rgb.width, rgb.height, side);
@@ -226,7 +223,7 @@ mod tests {
             assert!(preprocess.input(&Rgb { width: 2, height: 2, data: vec![0; 11] }, 64).is_err());
             assert!(preprocess.input(&flat(0, 5, 0), 64).is_err());
             assert!(preprocess.input(&flat(2, 2, 0), 0).is_err());
-            assert!(preprocess.input(&flat(2, 2, 0), MAX_SIDE + 1).is_err());
+            assert!(preprocess.input(&flat(2, 2, 0), MAX_INPUT_SIZE + 1).is_err());
             let placement = preprocess.place(8, 4, 64);
             assert!(preprocess.mask_prompt(&Mask::empty(4, 8), &placement).is_err());
         }

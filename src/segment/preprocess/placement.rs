@@ -24,8 +24,7 @@ impl Placement {
     /// The longest side fills `side`; prompts scale by the sizes as they were rounded, so x and y may differ (SAM v1's
     /// `ResizeLongestSide`).
     pub fn rounded(width: usize, height: usize, side: usize) -> Self {
-        let placement = Self::new(width, height, side);
-        placement.with_scale_of_sizes()
+        Self::new(width, height, side).with_scale_of_sizes()
     }
 
     /// Both sides fill `side`, whatever the frame's proportions (SAM 2, MedSAM).
@@ -48,17 +47,6 @@ impl Placement {
     /// A box `x0, y0, x1, y1` of the frame in pixels of the input.
     pub fn box_to_input(&self, [x0, y0, x1, y1]: [f32; 4]) -> [f32; 4] {
         let ([x0, y0], [x1, y1]) = (self.to_input([x0, y0]), self.to_input([x1, y1]));
-        [x0, y0, x1, y1]
-    }
-
-    /// A point of the input in pixels of the frame: the inverse of [`Placement::to_input`].
-    pub fn to_frame(&self, [x, y]: [f32; 2]) -> [f32; 2] {
-        [(f64::from(x) / self.scale.0) as f32, (f64::from(y) / self.scale.1) as f32]
-    }
-
-    /// A box of the input in pixels of the frame, such as a box that a network predicts.
-    pub fn box_to_frame(&self, [x0, y0, x1, y1]: [f32; 4]) -> [f32; 4] {
-        let ([x0, y0], [x1, y1]) = (self.to_frame([x0, y0]), self.to_frame([x1, y1]));
         [x0, y0, x1, y1]
     }
 
@@ -89,17 +77,5 @@ mod tests {
         assert_eq!(corner(Placement::new(534, 512, 256)), [256.0, (512.0 * 256.0 / 534.0) as f32]);
         assert_eq!(corner(Placement::rounded(534, 512, 256)), [256.0, 245.0]);
         assert_eq!(corner(Placement::square(534, 512, 256)), [256.0, 256.0]);
-    }
-
-    #[test]
-    fn boxes_come_back() {
-        for place in [Placement::new, Placement::rounded, Placement::square] {
-            let placement = place(1279, 333, 1024);
-            let there = placement.box_to_input([10.5, 20.0, 1000.25, 300.0]);
-            let back = placement.box_to_frame(there);
-            for (a, b) in back.into_iter().zip([10.5f32, 20.0, 1000.25, 300.0]) {
-                assert!((a - b).abs() < 1e-3, "{back:?}");
-            }
-        }
     }
 }
