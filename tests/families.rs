@@ -50,6 +50,7 @@ fn the_readme_says_what_the_networks_are() {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let gflop = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/gflop.json")).unwrap();
     let gflop: Value = serde_json::from_slice(&gflop).unwrap();
+    let mut megabytes = Vec::new();
     for family in Family::ALL {
         let view = Weights::new(&Blank, Device::Cpu);
         let net = Sam::new(&view, family, None).unwrap();
@@ -64,8 +65,11 @@ fn the_readme_says_what_the_networks_are() {
         let other =
             [512, 768].map(|side| Sam::new(&Weights::new(&Blank, Device::Cpu), family, Some(side)).is_ok());
         assert_eq!(other, [family.is_sam2(); 2], "{family}: sizes other than its own");
+        megabytes.push((family, format!("{:.0}", view.bytes() as f64 / 1e6), cells[4]));
         assert_eq!(cells[1].ends_with("multiples of 32"), family.is_sam2(), "{family}");
     }
+    megabytes.retain(|(_, is, said)| is != said);
+    assert!(megabytes.is_empty(), "weights in MB, and as the README has them: {megabytes:?}");
 }
 
 /// A family's weights from the rule with a predictor of two classes, in `dir`.

@@ -8,6 +8,7 @@
 //! - Nodes live in one arena, so self-reference costs nothing and is found by [`Pickle::check_acyclic`].
 
 mod machine;
+mod objects;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
