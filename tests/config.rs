@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use sonomask::config::{
     Config, ConfigError, DisplayChoice, LoadArgs, Origin, PaceChoice, QueueChoice, preset_names,
 };
-use sonomask::media::template::{Kind, Template};
+use sonomask::media::template::{Bound, Kind, Template, TemplateError};
 use sonomask::segment::DeviceChoice;
 
 type Env<'a> = &'a [(&'a str, &'a str)];
@@ -30,6 +30,11 @@ fn write(text: &str) -> (tempfile::TempDir, PathBuf) {
     let path = dir.path().join("c.toml");
     std::fs::write(&path, text).unwrap();
     (dir, path)
+}
+
+/// The sink's template with its values.
+fn sink_of(config: &Config) -> Result<Bound, TemplateError> {
+    Template::find(Kind::Sink, &config.sink.kind, &config.template_dirs)?.bind(&config.sink.params)
 }
 
 /// The refusal of a file, with its path shortened to `c.toml`.
@@ -80,7 +85,7 @@ fn flags_win_over_everything() {
         (config.model.device, config.origin("model.device").to_string()),
         (DeviceChoice::Cpu, "--device".to_owned())
     );
-    assert_eq!(config.bind_sink().unwrap().records(), Some(Path::new("a \"b\".mp4")));
+    assert_eq!(sink_of(&config).unwrap().records(), Some(Path::new("a \"b\".mp4")));
 }
 
 #[test]
@@ -181,7 +186,7 @@ fn paths_are_relative_to_whoever_wrote_them() {
     );
     let config = load(Some("cine"), Some(&path), &[], &["output.masks=m"]).unwrap();
     assert_eq!(config.model.weights.as_deref(), Some(dir.path().join("w/a.pth").as_path()));
-    assert_eq!(config.bind_sink().unwrap().records(), Some(dir.path().join("out.mkv").as_path()));
+    assert_eq!(sink_of(&config).unwrap().records(), Some(dir.path().join("out.mkv").as_path()));
     assert_eq!(config.output.report.as_deref(), Some(Path::new("/abs/r.json")));
     assert_eq!(config.output.masks.as_deref(), Some(Path::new("m")));
     assert_eq!(config.output.contact_sheet, None);
@@ -316,6 +321,11 @@ fn impossible_combinations_are_refused_with_both_places() {
             "expected pace \"auto\" or \"realtime\", or display \"paired\" (c.toml:5; c.toml:2)",
         ),
         (
+            "[stream]\nqueue = \"latest\"\nno_signal = \"20ms\"",
+            true,
+            "expected \"0s\" (off) or at least \"100ms\" (c.toml:3)",
+        ),
+        (
             "[stream]\ndisplay = \"latest\"",
             false,
             "expected queue \"latest\", or display \"paired\" (c.toml:2; default)",
@@ -396,7 +406,7 @@ proptest! {
     ) {
         let (_dir, path) = write(&lines.join("\n"));
         if let Ok(config) = load(None, Some(&path), &[], &[]) {
-            let _ = (config.check(true), config.check(false), config.bind_source(), config.bind_sink(), config.to_toml());
+            let _ = (config.check(true), config.check(false), config.bind_source(), sink_of(&config), config.to_toml());
         }
     }
 

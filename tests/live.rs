@@ -3,6 +3,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use gstreamer as gst;
@@ -22,6 +23,13 @@ fn bin(description: &str) -> gst::Bin {
         .expect("a description that parses")
 }
 
+/// A source of these elements; `live` where they say so.
+fn source(description: &str) -> SourcePipeline {
+    let live = description.contains("is-live=true");
+    let pace = if live { Pace::Realtime } else { Pace::Fast };
+    SourcePipeline::from_bin(bin(description), live, pace, false).expect("a source")
+}
+
 fn live() -> Setup {
     Setup { display: DisplayMode::Latest, queue: QueueMode::Latest, pace: Pace::Realtime, ..Setup::default() }
 }
@@ -33,10 +41,9 @@ fn blind() -> Arc<OracleFactory> {
 
 #[test]
 fn the_latency_query_is_answered_truthfully() {
-    let source = bin(
+    let source = source(
         "videotestsrc is-live=true num-buffers=40 ! video/x-raw,format=I420,width=160,height=120,framerate=20/1",
     );
-    let source = SourcePipeline::from_bin(source, true, Pace::Realtime, false).expect("a source");
     let (sink, out) = collect();
     let probe = sink.by_name("probe").and_then(|e| e.static_pad("sink")).expect("the probe's pad");
     let answers = Arc::new(Mutex::new(Vec::new()));
@@ -81,11 +88,8 @@ fn every_format_passes_without_a_detour() {
             "videotestsrc num-buffers=6 ! video/x-raw,format={format},width={width},height={height},framerate=25/1"
         ));
         let source = SourcePipeline::from_bin(source, false, Pace::Fast, true).expect("a source");
-        let (sink, out) = collect();
         let setup = Setup { style: Style::default(), max_restarts: 0, ..Setup::default() };
-        let finished =
-            block_on(run(setup.plan(source, sink, blind()), |_| {}, std::future::pending())).expect("a run");
-        let out = out.lock();
+        let (finished, out) = setup.source(source, blind());
         assert_conserved(&finished, &out);
         assert_eq!(finished.report.ended, Ended::EndOfStream, "{format}");
         assert_eq!(out.len(), 6, "{format}");
@@ -96,14 +100,10 @@ fn every_format_passes_without_a_detour() {
 #[test]
 fn other_formats_are_converted() {
     let source =
-        bin("videotestsrc num-buffers=3 ! video/x-raw,format=UYVY,width=64,height=64 ! videoconvert");
-    let source = SourcePipeline::from_bin(source, false, Pace::Fast, false).expect("a source");
-    let (sink, out) = collect();
-    let finished =
-        block_on(run(Setup::default().plan(source, sink, blind()), |_| {}, std::future::pending()))
-            .expect("a run");
-    assert_conserved(&finished, &out.lock());
-    assert_eq!(out.lock().len(), 3);
+        source("videotestsrc num-buffers=3 ! video/x-raw,format=UYVY,width=64,height=64 ! videoconvert");
+    let (finished, out) = Setup::default().source(source, blind());
+    assert_conserved(&finished, &out);
+    assert_eq!(out.len(), 3);
 }
 
 #[test]
@@ -120,28 +120,18 @@ fn reference_timestamps_come_out_unchanged() {
         gst::PadProbeReturn::Ok
     });
     let source = SourcePipeline::from_bin(source, false, Pace::Fast, false).expect("a source");
-    let (sink, out) = collect();
-    let finished =
-        block_on(run(Setup::default().plan(source, sink, blind()), |_| {}, std::future::pending()))
-            .expect("a run");
-    assert_conserved(&finished, &out.lock());
-    assert!(out.lock().iter().all(|o| o.reference_timestamps == 1));
+    let (finished, out) = Setup::default().source(source, blind());
+    assert_conserved(&finished, &out);
+    assert!(out.iter().all(|o| o.reference_timestamps == 1));
 }
 
 #[test]
 fn a_slow_sink_costs_counted_frames_not_latency() {
-    let source = bin(
+    let source = source(
         "videotestsrc is-live=true num-buffers=60 ! video/x-raw,format=I420,width=64,height=64,framerate=30/1",
     );
-    let source = SourcePipeline::from_bin(source, true, Pace::Realtime, false).expect("a source");
-    let (sink, _) = collect();
-    let slow = sink.by_name("probe").and_then(|e| e.static_pad("sink")).expect("a pad");
-    slow.add_probe(gst::PadProbeType::BUFFER, |_, _| {
-        std::thread::sleep(Duration::from_millis(120));
-        gst::PadProbeReturn::Ok
-    });
-    let finished =
-        block_on(run(live().plan(source, sink, blind()), |_| {}, std::future::pending())).expect("a run");
+    let setup = Setup { slow_sink: Some(Duration::from_millis(120)), ..live() };
+    let (finished, _) = setup.source(source, blind());
     let f = finished.report.frames;
     assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
     assert!(f.dropped_display > 15, "{f:?}");
@@ -153,26 +143,19 @@ fn interrupting_a_live_run_counts_what_was_under_way() {
     let reader = Box::new(PhantomReader::new(config.clone()).expect("a phantom"));
     assert!(reader.frames() == 2000);
     let source = SourcePipeline::from_reader(reader, Pace::Realtime, false).expect("a source");
-    let (sink, out) = collect();
-    let plan = live().plan(source, sink, OracleFactory::new(&config, |_| Ok(())));
-    let finished =
-        block_on(async { run(plan, |_| {}, tokio::time::sleep(Duration::from_millis(700))).await })
-            .expect("a run");
+    let setup = Setup { patience: Some(Duration::from_millis(700)), ..live() };
+    let (finished, out) = setup.source(source, OracleFactory::new(&config, |_| Ok(())));
     assert_eq!(finished.report.ended, Ended::Interrupted);
     let f = finished.report.frames;
     assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
     assert!(f.out >= 10 && f.out <= 30, "{f:?}");
-    assert!(out.lock().len() <= f.out as usize);
+    assert!(out.len() <= f.out as usize);
 }
 
 #[test]
 fn a_source_without_frames_is_an_error() {
-    let source = bin("videotestsrc num-buffers=0 ! video/x-raw,format=I420");
-    let source = SourcePipeline::from_bin(source, false, Pace::Fast, false).expect("a source");
-    let (sink, _) = collect();
-    let finished =
-        block_on(run(Setup::default().plan(source, sink, blind()), |_| {}, std::future::pending()))
-            .expect("a run");
+    let source = source("videotestsrc num-buffers=0 ! video/x-raw,format=I420");
+    let (finished, _) = Setup::default().source(source, blind());
     assert!(
         matches!(&finished.report.ended, Ended::Failed(r) if r.contains("no frame")),
         "{:?}",
@@ -185,12 +168,8 @@ fn garbage_is_one_clear_error() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("garbage.mp4");
     std::fs::write(&file, [0x5a; 5000]).expect("a file");
-    let source = bin(&format!("filesrc location={} ! decodebin ! videoconvert", file.display()));
-    let source = SourcePipeline::from_bin(source, false, Pace::Fast, false).expect("a source");
-    let (sink, _) = collect();
-    let finished =
-        block_on(run(Setup::default().plan(source, sink, blind()), |_| {}, std::future::pending()))
-            .expect("a run");
+    let source = source(&format!("filesrc location={} ! decodebin ! videoconvert", file.display()));
+    let (finished, _) = Setup::default().source(source, blind());
     let Ended::Failed(reason) = &finished.report.ended else { panic!("{:?}", finished.report.ended) };
     assert!(!reason.is_empty(), "{reason}");
     assert_eq!(finished.report.frames.entered, 0);
@@ -198,36 +177,99 @@ fn garbage_is_one_clear_error() {
 
 #[test]
 fn a_lost_source_is_started_again_as_a_new_epoch() {
-    let source = bin(
+    let source = source(
         "videotestsrc is-live=true do-timestamp=true ! video/x-raw,format=I420,width=64,height=64,framerate=30/1 \
                       ! identity error-after=15",
     );
-    let source = SourcePipeline::from_bin(source, true, Pace::Realtime, false).expect("a source");
-    let (sink, out) = collect();
-    let mut plan = live().plan(source, sink, blind());
-    plan.reconnect = Some(Duration::from_millis(150));
-    let finished =
-        block_on(async { run(plan, |_| {}, tokio::time::sleep(Duration::from_millis(3000))).await })
-            .expect("a run");
+    let setup = Setup {
+        reconnect: Some(Duration::from_millis(150)),
+        patience: Some(Duration::from_secs(3)),
+        ..live()
+    };
+    let (finished, out) = setup.source(source, blind());
     assert_eq!(finished.report.ended, Ended::Interrupted);
     let f = finished.report.frames;
     assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
     assert!(finished.report.resets >= 2, "{} restarts", finished.report.resets);
     assert!(f.entered > 30, "frames go on after the loss: {f:?}");
-    let out = out.lock();
     assert!(out.windows(2).all(|w| w[0].pts < w[1].pts), "one clock and one base time over all restarts");
 }
 
 #[test]
 fn without_reconnecting_a_lost_source_ends_the_run() {
-    let source = bin(
+    let source = source(
         "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=64 ! identity error-after=10",
     );
-    let source = SourcePipeline::from_bin(source, true, Pace::Realtime, false).expect("a source");
-    let (sink, _) = collect();
-    let finished =
-        block_on(run(live().plan(source, sink, blind()), |_| {}, std::future::pending())).expect("a run");
+    let (finished, _) = live().source(source, blind());
     assert!(matches!(finished.report.ended, Ended::Failed(_)), "{:?}", finished.report.ended);
     let f = finished.report.frames;
     assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
+}
+
+/// A camera whose frames 15 to 59 never arrive: one and a half seconds of silence.
+fn interrupted_camera(format: &str) -> SourcePipeline {
+    let source = bin(&format!(
+        "videotestsrc is-live=true num-buffers=90 pattern=white ! video/x-raw,format={format},width=161,height=121,framerate=30/1 \
+         ! valve name=gate"
+    ));
+    let gate = source.by_name("gate").expect("the gate");
+    let pad = gate.static_pad("sink").expect("a pad");
+    let (gate, seen) = (gate.downgrade(), AtomicU32::new(0));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let silent = (15..60).contains(&seen.fetch_add(1, Ordering::SeqCst));
+        if let Some(gate) = gate.upgrade() {
+            gate.set_property("drop", silent);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    SourcePipeline::from_bin(source, true, Pace::Realtime, true).expect("a source")
+}
+
+/// Of a white picture only a slate has black or gray in its corner.
+fn is_slate(out: &Out) -> bool {
+    out.rgb.pixel(2, 2).iter().all(|v| *v < 100)
+}
+
+#[test]
+fn a_silent_source_shows_no_signal_until_frames_come_again() {
+    for format in ["I420", "RGBA", "GRAY8"] {
+        let setup = Setup { no_signal: Some(Duration::from_millis(300)), max_restarts: 0, ..live() };
+        let (finished, out) = setup.source(interrupted_camera(format), blind());
+        assert_conserved(&finished, &out);
+        let f = finished.report.frames;
+        assert_eq!((f.entered, f.out, f.dropped), (45, 45, 0), "{format}: slates are no frames: {f:?}");
+        assert_eq!(finished.report.resets, 0, "{format}");
+        let slates: Vec<usize> = (0..out.len()).filter(|&i| is_slate(&out[i])).collect();
+        assert_eq!(slates.len() as u64, f.slates, "{format}");
+        // At 0.3, 0.8 and 1.3 s of silence; one fewer where the machine is slow.
+        assert!((2..=3).contains(&slates.len()), "{format}: {slates:?}");
+        assert!(
+            slates.iter().enumerate().all(|(i, at)| *at == 15 + i),
+            "{format}: after the last frame before the silence, and none once frames come again: {slates:?}"
+        );
+        assert!(out.iter().all(|o| o.caps == out[0].caps), "{format}: a slate has the stream's caps");
+        assert!(out.windows(2).all(|w| w[0].pts < w[1].pts), "{format}: times rise");
+        assert!(
+            out[15].rgb != out[14].rgb && out[15].rgb.data.iter().any(|v| *v > 200),
+            "there is text on it"
+        );
+    }
+}
+
+#[test]
+fn silence_is_left_alone_where_no_slate_is_wanted() {
+    let setup = Setup { max_restarts: 0, ..live() };
+    let (finished, out) = setup.source(interrupted_camera("I420"), blind());
+    assert_conserved(&finished, &out);
+    assert_eq!((finished.report.frames.slates, out.len()), (0, 45));
+    // A recording ends its silence by itself, however slow its reader is.
+    let config = phantom_config(3);
+    let slow = Setup {
+        no_signal: Some(Duration::from_millis(100)),
+        slow_sink: Some(Duration::from_millis(400)),
+        ..Setup::default()
+    };
+    let (finished, out) = slow.phantom(&config, OracleFactory::new(&config, |_| Ok(())));
+    assert_conserved(&finished, &out);
+    assert_eq!((finished.report.frames.slates, out.len()), (0, 3));
 }

@@ -10,7 +10,7 @@ use sonomask::frame::{
 };
 use sonomask::mask::{Aged, ClassMask, Mask, Paired, Segmentation};
 use sonomask::overlay::{
-    ClassStyle, Drawable, Overlay, OverlayError, SheetError, Style, Tile, contact_sheet,
+    ClassStyle, Drawable, Overlay, OverlayError, SheetError, Style, Tile, contact_sheet, draw_slate,
 };
 use sonomask::stage::StageTimes;
 use sonomask::state::AiState;
@@ -674,6 +674,30 @@ proptest! {
                 let near = (-reach..=reach).any(|dy| (-reach..=reach).any(|dx| inside(x + dx, y + dy) != here));
                 prop_assert!(near || out.planes[0].0[i] == base.planes[0].0[i], "{},{}", x, y);
             }
+        }
+    }
+}
+
+#[test]
+fn a_slate_leaves_nothing_of_the_picture() {
+    for format in PixelFormat::ALL {
+        for (w, h) in [(320, 240), (161, 121), (24, 18)] {
+            let slate = |level: u8, silent: u64| {
+                let color = YuvColor::default();
+                let mut p =
+                    Picture::from_rgb(format, (w, h), color, 5, |x, y| [level, (x * 7) as u8, (y * 5) as u8]);
+                draw_slate(&mut p.view_mut(), Duration::from_secs(silent));
+                p
+            };
+            let one = slate(10, 1);
+            assert_eq!(
+                one,
+                slate(200, 1),
+                "{format:?} {w}x{h}: every pixel is covered, padding and alpha are not"
+            );
+            let bright = one.rgb().data.iter().filter(|v| **v > 200).count();
+            assert!(bright > 20, "{format:?} {w}x{h}: it has text");
+            assert_eq!(one != slate(10, 22), w > 100, "{format:?} {w}x{h}: it says for how long");
         }
     }
 }

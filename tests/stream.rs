@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use gstreamer as gst;
 use gstreamer::prelude::*;
-use sonomask::cine::CineReader;
-use sonomask::media::Pace;
+use sonomask::media::{Pace, SourcePipeline};
 use sonomask::overlay::Style;
 use sonomask::phantom::{Phantom, PhantomConfig, PhantomReader};
 use sonomask::pipeline::{DisplayMode, Ended, QueueMode};
@@ -209,7 +210,7 @@ fn a_model_that_never_works_leaves_the_whole_video() {
     assert_conserved(&finished, &out);
     assert_eq!(finished.report.frames.out, 30);
     assert_eq!(finished.report.frames.passed_through, 30);
-    assert_eq!(factory.makes.load(std::sync::atomic::Ordering::SeqCst), 3, "one start and two restarts");
+    assert_eq!(factory.makes.load(Ordering::SeqCst), 3, "one start and two restarts");
 }
 
 #[test]
@@ -247,11 +248,10 @@ fn a_change_of_size_begins_a_new_epoch() {
     let mut frames = std::collections::VecDeque::new();
     for config in [&small, &large] {
         let offset = if config.width == 200 { pts_of(&small, 8) } else { 0 };
-        let mut reader = PhantomReader::new(config.clone()).expect("a phantom");
-        while let Ok(Some(mut frame)) = reader.next_frame() {
+        frames.extend(frames_of(config).into_iter().map(|mut frame| {
             frame.pts.0 += offset;
-            frames.push_back(frame);
-        }
+            frame
+        }));
     }
     // The stand-in answers with the truth of the smaller phantom, which does not fit the larger frames.
     let (finished, out) = Setup::default()
@@ -270,14 +270,10 @@ fn a_change_of_size_begins_a_new_epoch() {
 #[test]
 fn a_change_of_format_begins_a_new_epoch_and_keeps_every_mask() {
     let config = phantom_config(10);
-    let mut reader = PhantomReader::new(config.clone()).expect("a phantom");
-    let mut frames = std::collections::VecDeque::new();
-    while let Ok(Some(mut frame)) = reader.next_frame() {
-        if frames.len() >= 5 {
-            frame.data = frame.data.iter().flat_map(|&v| [v, v, v, 255]).collect();
-            frame.format = sonomask::frame::PixelFormat::Rgbx;
-        }
-        frames.push_back(frame);
+    let mut frames = frames_of(&config);
+    for frame in frames.iter_mut().skip(5) {
+        frame.data = frame.data.iter().flat_map(|&v| [v, v, v, 255]).collect();
+        frame.format = sonomask::frame::PixelFormat::Rgbx;
     }
     let setup = Setup { gray: true, ..Setup::default() };
     let (finished, out) =
@@ -296,12 +292,7 @@ fn a_change_of_format_begins_a_new_epoch_and_keeps_every_mask() {
 #[test]
 fn a_source_that_breaks_keeps_the_frames_before() {
     let config = phantom_config(6);
-    let mut reader = PhantomReader::new(config.clone()).expect("a phantom");
-    let mut frames = std::collections::VecDeque::new();
-    while let Ok(Some(frame)) = reader.next_frame() {
-        frames.push_back(frame);
-    }
-    let playback = Playback { frames, then: Some("the disk is gone".into()) };
+    let playback = Playback { frames: frames_of(&config), then: Some("the disk is gone".into()) };
     let (finished, out) = Setup::default().reader(
         Box::new(playback),
         OracleFactory::new(&config, |_| {
@@ -322,29 +313,18 @@ fn a_source_that_breaks_keeps_the_frames_before() {
 #[test]
 fn a_slow_display_still_finds_masks_of_its_frames() {
     let config = phantom_config(40);
-    let (sink, out) = collect();
-    let slow = sink.by_name("probe").expect("the probe");
-    let pad = slow.static_pad("sink").expect("a pad");
-    pad.add_probe(gstreamer::PadProbeType::BUFFER, |_, _| {
-        std::thread::sleep(Duration::from_millis(80));
-        gstreamer::PadProbeReturn::Ok
-    });
     let setup = Setup {
         display: DisplayMode::Latest,
         queue: QueueMode::Latest,
         pace: Pace::Realtime,
         max_mask_age: Duration::from_secs(5),
+        slow_sink: Some(Duration::from_millis(80)),
         ..Setup::default()
     };
-    let reader = Box::new(PhantomReader::new(config.clone()).expect("a phantom"));
-    let source =
-        sonomask::media::SourcePipeline::from_reader(reader, Pace::Realtime, false).expect("a source");
-    let plan = setup.plan(source, sink, OracleFactory::new(&config, |_| Ok(())));
-    let finished = block_on(sonomask::pipeline::run(plan, |_| {}, std::future::pending())).expect("a run");
+    let (finished, out) = setup.phantom(&config, OracleFactory::new(&config, |_| Ok(())));
     let f = finished.report.frames;
     assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
     assert!(f.dropped_display > 5, "{f:?}");
-    let out = out.lock();
     let bare = out.iter().skip(3).filter(|o| o.regions.is_empty()).count();
     assert_eq!(bare, 0, "of {} frames", out.len());
     assert_masks_true(&out, &config);
@@ -354,21 +334,15 @@ fn a_slow_display_still_finds_masks_of_its_frames() {
 #[test]
 fn a_slow_sink_does_not_make_a_paired_live_stream_late() {
     let config = phantom_config(60);
-    let (sink, _) = collect();
-    let slow = sink.by_name("probe").expect("the probe");
-    let pad = slow.static_pad("sink").expect("a pad");
-    pad.add_probe(gstreamer::PadProbeType::BUFFER, |_, _| {
-        std::thread::sleep(Duration::from_millis(150));
-        gstreamer::PadProbeReturn::Ok
-    });
-    let setup = Setup { queue: QueueMode::Latest, pace: Pace::Realtime, max_restarts: 0, ..Setup::default() };
-    let reader = Box::new(PhantomReader::new(config.clone()).expect("a phantom"));
-    let source =
-        sonomask::media::SourcePipeline::from_reader(reader, Pace::Realtime, false).expect("a source");
+    let setup = Setup {
+        queue: QueueMode::Latest,
+        pace: Pace::Realtime,
+        max_restarts: 0,
+        slow_sink: Some(Duration::from_millis(150)),
+        ..Setup::default()
+    };
     let factory = OracleFactory::new(&config, |_| Err(SegmentError::Other("broken".into())));
-    let finished =
-        block_on(sonomask::pipeline::run(setup.plan(source, sink, factory), |_| {}, std::future::pending()))
-            .expect("a run");
+    let (finished, _) = setup.phantom(&config, factory);
     let f = finished.report.frames;
     assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
     // Of 60 frames in two seconds the sink takes about 14, and at most a handful may wait.
@@ -376,11 +350,73 @@ fn a_slow_sink_does_not_make_a_paired_live_stream_late() {
     assert_eq!(finished.report.ai_off.len(), 1, "one failure is one event");
 }
 
+/// A sink that keeps up with nobody gets every frame of a recording, on the straight way past the compositor, too.
+#[test]
+fn a_slow_sink_takes_every_frame_of_a_recording_without_a_model() {
+    let config = phantom_config(40);
+    let setup = Setup { max_restarts: 0, slow_sink: Some(Duration::from_millis(15)), ..Setup::default() };
+    let factory = OracleFactory::new(&config, |_| Err(SegmentError::Other("broken".into())));
+    let (finished, out) = setup.phantom(&config, factory);
+    assert_conserved(&finished, &out);
+    let stamps: Vec<_> = out.iter().map(|o| o.stamp).collect();
+    assert_eq!(stamps, (0..40).map(Some).collect::<Vec<_>>(), "every frame, in order");
+    assert_eq!(finished.report.capture_to_push_ms.count, 40, "every frame's times are recorded");
+}
+
+/// libtorch itself refuses the memory: the error of its allocator, through the real worker.
+#[test]
+fn a_model_that_gets_no_memory_turns_the_ai_off() {
+    let config = phantom_config(20);
+    let setup = Setup { max_restarts: 0, ..Setup::default() };
+    let factory = OracleFactory::new(&config, |call| {
+        // Four pebibytes: more than any address space has.
+        let floats = if call < 5 { 1 } else { 1 << 50 };
+        let _held = tch::Tensor::f_zeros([floats], (tch::Kind::Float, tch::Device::Cpu))?;
+        Ok(())
+    });
+    let (finished, out) = setup.phantom(&config, factory);
+    assert_conserved(&finished, &out);
+    let f = finished.report.frames;
+    assert_eq!((f.out, f.segmented, f.passed_through), (20, 5, 15), "{f:?}");
+    assert_eq!(finished.report.ended, Ended::EndOfStream);
+    assert!(out[5..].iter().all(|o| o.regions.is_empty()));
+    let [event] = &finished.report.ai_off[..] else { panic!("{:?}", finished.report.ai_off) };
+    assert!(event.reason.contains("allocate memory"), "{}", event.reason);
+}
+
+#[test]
+fn a_change_of_rate_alone_begins_a_new_epoch_and_keeps_every_mask() {
+    gst::init().expect("GStreamer starts");
+    let config = phantom_config(20);
+    let reader = Box::new(PhantomReader::new(config.clone()).expect("a phantom"));
+    let source = SourcePipeline::from_reader(reader, Pace::Fast, false).expect("a source");
+    let pad =
+        source.pipeline().by_name("reader").and_then(|e| e.static_pad("src")).expect("the reader's pad");
+    let seen = AtomicU32::new(0);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
+        if seen.fetch_add(1, Ordering::SeqCst) == 12 {
+            let mut caps = pad.current_caps().expect("caps");
+            caps.make_mut().set("framerate", gst::Fraction::new(60, 1));
+            assert!(pad.push_event(gst::event::Caps::new(&caps)));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let (finished, out) = Setup::default().source(source, OracleFactory::new(&config, |_| Ok(())));
+    assert_conserved(&finished, &out);
+    assert_eq!((finished.report.resets, out.len()), (1, 20));
+    for (i, o) in out.iter().enumerate() {
+        assert_eq!(o.caps.contains("framerate=(fraction)60/1"), i >= 12, "frame {i}: {}", o.caps);
+        assert_eq!(o.pts, Some(pts_of(&config, i as u64)), "times stay the source's own");
+        assert!(!o.regions.is_empty() && o.regions.iter().all(|r| r.1 == i as u64 && r.2 == 0));
+    }
+    assert_masks_true(&out, &config);
+}
+
 #[test]
 fn a_plan_that_never_plays_ends() {
     let config = phantom_config(40);
     let (sink, _) = collect();
     let reader = Box::new(PhantomReader::new(config.clone()).expect("a phantom"));
-    let source = sonomask::media::SourcePipeline::from_reader(reader, Pace::Fast, false).expect("a source");
+    let source = SourcePipeline::from_reader(reader, Pace::Fast, false).expect("a source");
     drop(Setup::default().plan(source, sink, OracleFactory::new(&config, |_| Ok(()))));
 }

@@ -235,6 +235,7 @@ impl Session {
             },
             latency: c.sink.latency,
             reconnect: c.source.reconnect,
+            no_signal: c.stream.no_signal,
             tick: c.output.report_interval,
             input: source.name,
             output: sink.name,

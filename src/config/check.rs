@@ -1,7 +1,12 @@
 //! Settings that are fine alone and impossible together.
 
+use std::time::Duration;
+
 use super::{Config, ConfigError, DisplayChoice, PaceChoice, QueueChoice};
 use crate::segment::Mode;
+
+/// Between two frames of a slow scanner lie tens of milliseconds.
+const SHORTEST_SILENCE: Duration = Duration::from_millis(100);
 
 impl Config {
     /// Refuses impossible combinations. `live` is what [`Bound::is_live`](crate::media::template::Bound::is_live) says of the
@@ -39,6 +44,12 @@ impl Config {
                 "stream.display = \"latest\" lets every frame out at once, stream.queue = \"lossless\" makes them wait for the \
                  model: expected queue \"latest\", or display \"paired\"",
                 &["stream.display", "stream.queue"],
+            );
+        }
+        if self.stream.no_signal.is_some_and(|d| d < SHORTEST_SILENCE) {
+            return refuse(
+                "stream.no_signal is shorter than the time between two frames may be: expected \"0s\" (off) or at least \"100ms\"",
+                &["stream.no_signal"],
             );
         }
         if self.model.enabled {

@@ -131,12 +131,4 @@ impl Config {
         let template = Template::find(Kind::Source, &self.source.kind, &self.template_dirs)?;
         Ok(Some(template.bind(&self.source.params)?))
     }
-
-    /// The sink's template with its values.
-    ///
-    /// # Errors
-    /// An unknown template or parameter, a bad or missing value.
-    pub fn bind_sink(&self) -> Result<Bound, ConfigError> {
-        Ok(Template::find(Kind::Sink, &self.sink.kind, &self.template_dirs)?.bind(&self.sink.params)?)
-    }
 }

@@ -105,6 +105,8 @@ pub struct StreamConfig {
     pub display_depth: usize,
     /// Frames that may wait for the model.
     pub queue_depth: usize,
+    /// Silence of a live source after which NO SIGNAL is shown; `None`: the last frame stays.
+    pub no_signal: Option<Duration>,
 }
 
 /// `[overlay]`.
@@ -249,6 +251,8 @@ impl StreamConfig {
             max_mask_age: s.duration("max_mask_age", 200 * MILLI, MILLI)?,
             display_depth: s.int("display_depth", 4, 1, 64)? as usize,
             queue_depth: s.int("queue_depth", 1, 1, 64)? as usize,
+            no_signal: Some(s.duration("no_signal", Duration::from_secs(1), Duration::ZERO)?)
+                .filter(|d| !d.is_zero()),
         };
         s.finish()?;
         Ok(out)

@@ -137,6 +137,8 @@ impl SinkPipeline {
             .max_bytes(0)
             .block(true)
             .build();
+        // Nobody listens, and need-data would be emitted for every frame.
+        appsrc.set_property("emit-signals", false);
         pipeline
             .add_many([appsrc.upcast_ref(), bin.upcast_ref::<gst::Element>()])
             .and_then(|()| appsrc.link(&bin))
@@ -187,6 +189,11 @@ pub struct Feed {
 }
 
 impl Feed {
+    /// Whether a frame would be taken without waiting.
+    pub fn has_room(&self) -> bool {
+        self.appsrc.current_level_buffers() < APPSRC_DEPTH
+    }
+
     /// Hands `buffer` on, after its caps where they changed. Waits while the sink has no room.
     ///
     /// # Errors

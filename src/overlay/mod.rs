@@ -17,6 +17,7 @@ mod panel;
 mod raster;
 mod region;
 mod sheet;
+mod slate;
 mod style;
 mod text;
 
@@ -33,6 +34,7 @@ use crate::mask::{Aged, ClassMask, Paired, Segmentation};
 use crate::state::AiState;
 
 pub use sheet::{SheetError, Tile, contact_sheet};
+pub use slate::draw_slate;
 pub use style::{ClassStyle, Style};
 
 /// What may be drawn on a frame.

@@ -144,6 +144,21 @@ impl Pen<'_> {
         self.text(font.weight(FontWeight::Regular), (x, y), tail, tail_room, ink);
     }
 
+    /// The whole frame in dark gray, `head` in the middle as large as fits, `tail` below it.
+    pub fn slate(&mut self, head: &str, tail: &str) {
+        let Layout { font, banner, width, height, .. } = *self.layout;
+        self.boxed(Rect { x: 0, y: 0, w: width, h: height }, 0, [48, 48, 48], 255);
+        let fits = |f: &Font| f.width(chars(head, NAME_CHARS) + 2) <= width;
+        let large = [4.0, 3.0, 2.0].map(|scale| Font::new(height as usize, scale, FontWeight::Bold));
+        let big = large.into_iter().find(fits).unwrap_or(banner);
+        let mut y = (height - big.line() - font.line()) / 2;
+        for (font, text) in [(big, head), (font, tail)] {
+            let count = chars(text, font.fit(width));
+            self.text(font, ((width - font.width(count)) / 2, y), text, count, WHITE);
+            y += font.line();
+        }
+    }
+
     /// Classes with their colours and values, bottom left, above `mark` if both do not fit side by side. Takes at most
     /// half the frame's height; the last line counts the rows left out.
     pub fn legend(&mut self, rows: &[LegendRow<'_>], mark: Option<Rect>) -> Rect {

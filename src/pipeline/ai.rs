@@ -45,6 +45,8 @@ pub struct Ai {
     phase: Mutex<Phase>,
     /// Mirrors `phase` for the streaming thread, which must not wait on a lock.
     accepting: AtomicBool,
+    /// The model is off for good: mirrors `phase` for the same reason.
+    gone: AtomicBool,
     /// Recordings wait for a restart; a live picture never does.
     patient: bool,
     events: Mutex<Vec<OffEvent>>,
@@ -56,6 +58,7 @@ impl Ai {
         Self {
             phase: Mutex::new(Phase::Starting),
             accepting: AtomicBool::new(patient),
+            gone: AtomicBool::new(false),
             patient,
             events: Mutex::default(),
         }
@@ -64,6 +67,11 @@ impl Ai {
     /// Whether frames may be queued for the model. Lock-free.
     pub fn accepting(&self) -> bool {
         self.accepting.load(Ordering::SeqCst)
+    }
+
+    /// Whether no mask will come any more. Lock-free.
+    pub fn gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
     }
 
     /// The phase now.
@@ -83,16 +91,17 @@ impl Ai {
 
     /// The model failed; logged and noted once for every change of reason.
     pub fn off(&self, reason: &str, for_good: bool) {
-        // That there is no further attempt is no further failure.
-        let known = matches!(&*self.phase.lock(), Phase::Off { reason: known, .. } if &**known == reason);
-        if self.change(Phase::Off { reason: reason.into(), for_good }) && !known {
-            self.note(reason);
+        match self.change(Phase::Off { reason: reason.into(), for_good }) {
+            // That there is no further attempt is no further failure.
+            Some(Phase::Off { reason: before, .. }) if &*before == reason => {}
+            Some(_) => self.note(reason),
+            None => {}
         }
     }
 
     /// The prompts do not fit the frame; logged and noted once for every change of reason. The next frame may fit.
     pub fn unfit(&self, reason: &str) {
-        if self.change(Phase::Unfit { reason: reason.into() }) {
+        if self.change(Phase::Unfit { reason: reason.into() }).is_some() {
             self.note(reason);
         }
     }
@@ -117,10 +126,11 @@ impl Ai {
         self.events.lock().clone()
     }
 
-    fn change(&self, to: Phase) -> bool {
+    /// Goes over to `to`; the phase before, or `None` if nothing has changed.
+    fn change(&self, to: Phase) -> Option<Phase> {
         let mut phase = self.phase.lock();
         if *phase == to || matches!(*phase, Phase::Off { for_good: true, .. }) {
-            return false;
+            return None;
         }
         let accepting = match &to {
             Phase::Live | Phase::Unfit { .. } => true,
@@ -128,10 +138,10 @@ impl Ai {
             Phase::Off { for_good, .. } => self.patient && !for_good,
         };
         self.accepting.store(accepting, Ordering::SeqCst);
+        self.gone.store(matches!(to, Phase::Off { for_good: true, .. }), Ordering::SeqCst);
         if matches!(to, Phase::Live) {
             tracing::info!("AI LIVE");
         }
-        *phase = to;
-        true
+        Some(std::mem::replace(&mut *phase, to))
     }
 }

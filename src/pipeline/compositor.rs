@@ -1,17 +1,20 @@
 //! Draws masks on frames and hands them to the sink, in source order.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam::sync::Parker;
+use parking_lot::MutexGuard;
 
 use super::ai::Phase;
 use super::exchange::{DisplayMode, Exchange};
+use super::no_signal::NoSignal;
+use super::outlet::{Outlet, Way};
 use super::sidecar::SidecarHandle;
 use super::ticket::{DisplayItem, Outcome, SourceFrame, Ticket, Why};
 use crate::frame::FrameId;
 use crate::mask::{Aged, Paired, Segmentation};
-use crate::media::{Feed, Regions};
+use crate::media::Regions;
 use crate::overlay::{Drawable, Overlay};
 use crate::stage::{Stage, StageTimes};
 use crate::state::AiState;
@@ -51,7 +54,9 @@ pub struct Compositor {
     /// Names of the classes, for the regions of interest.
     pub classes: Vec<String>,
     /// Takes the composed frames.
-    pub feed: Feed,
+    pub outlet: Arc<Outlet>,
+    /// Speaks up when a live source is silent.
+    pub no_signal: Option<NoSignal>,
     /// Oldest mask that may still be shown.
     pub max_mask_age: Duration,
     /// Takes pictures for the contact sheet.
@@ -65,6 +70,7 @@ pub struct Compositor {
 impl Compositor {
     /// Works until the source has ended and everything queued has left, or the run is stopped.
     pub fn run(mut self) {
+        let outlet = self.outlet.clone();
         let mut regions = None;
         loop {
             // Asked before looking: an item queued before the end is then seen for certain.
@@ -72,23 +78,39 @@ impl Compositor {
             if self.exchange.stopping() {
                 break;
             }
+            // Held before looking: a frame on the straight way then cannot overtake the one that is found.
+            let mut way = outlet.hold();
             match self.exchange.next_item() {
                 Some(item) => {
                     (self.pump)();
-                    self.handle(item, &mut regions);
+                    self.handle(item, &mut way, &mut regions);
                 }
                 None if ended => break,
-                None => self.parker.park(),
+                None => self.rest(way),
             }
         }
         while self.exchange.next_item().is_some() {
             self.exchange.recorder().drop_stop();
             (self.pump)();
         }
-        self.feed.end();
+        outlet.hold().end(self.exchange.recorder());
     }
 
-    fn handle(&mut self, item: DisplayItem, regions: &mut Option<Regions>) {
+    /// Waits for the next item. With nothing under way a silent source is told from a slow one.
+    fn rest(&mut self, mut way: MutexGuard<'_, Way>) {
+        let recorder = self.exchange.recorder();
+        let due = self.no_signal.as_mut().and_then(|n| {
+            n.look(&mut way, recorder);
+            n.due(&way, recorder)
+        });
+        drop(way);
+        match due {
+            Some(due) => self.parker.park_deadline(due),
+            None => self.parker.park(),
+        }
+    }
+
+    fn handle(&mut self, item: DisplayItem, way: &mut Way, regions: &mut Option<Regions>) {
         let (frame, shown, state) = match item {
             DisplayItem::Now(frame) => {
                 let shown = self.newest_for(&frame);
@@ -114,7 +136,7 @@ impl Compositor {
                 }
             },
         };
-        self.compose(frame, &shown, &state, regions);
+        self.compose(frame, &shown, &state, way, regions);
     }
 
     fn wait(&self, ticket: &Ticket) -> Option<Outcome> {
@@ -151,6 +173,7 @@ impl Compositor {
         frame: Arc<SourceFrame>,
         shown: &Shown,
         state: &AiState,
+        way: &mut Way,
         regions: &mut Option<Regions>,
     ) {
         let (meta, format, capture_ns) = (frame.meta, frame.format.clone(), frame.capture_ns);
@@ -164,6 +187,9 @@ impl Compositor {
         let drawn = times.time(Stage::Overlay, || {
             if matches!(shown, Shown::Nothing) && self.overlay.leaves_bare_frames() {
                 return Ok(Ok(()));
+            }
+            if !buffer.is_writable() || !buffer.is_all_memory_writable() {
+                self.exchange.recorder().copy();
             }
             let buffer = buffer.make_mut();
             let drawable = match shown {
@@ -194,25 +220,8 @@ impl Compositor {
         if let Some(sidecar) = &self.sidecar {
             sidecar.picture(meta, &buffer, &format);
         }
-        let pushed = times.time(Stage::Push, || self.feed.push(buffer, &format));
-        let recorder = self.exchange.recorder();
-        if pushed.is_err() {
-            // The sink is flushing or broken; the bus has the reason.
-            return recorder.drop_sink();
-        }
-        let taken = Instant::now().saturating_duration_since(meta.capture.mono);
-        recorder.pushed_after(taken);
-        if let Some(pts) = meta.pts {
-            recorder.reached(pts);
-        }
-        recorder.frame_out(segmentation.is_some());
-        recorder.record(|d| {
-            d.record_stages(&times);
-            d.capture_to_push.record(taken);
-            if segmentation.is_some() {
-                d.mask_age.record(shown.age());
-            }
-        });
+        let mask_age = segmentation.map(|_| shown.age());
+        way.leave(meta, buffer, &format, times, mask_age, self.exchange.recorder());
     }
 }
 

@@ -117,9 +117,14 @@ impl Exchange {
         self.config.queue == QueueMode::Latest || !self.display.is_full()
     }
 
+    /// Whether every frame that came has been taken by the compositor.
+    pub fn nothing_waits(&self) -> bool {
+        self.display.is_empty()
+    }
+
     /// Takes a frame from the source.
     pub fn offer(&self, frame: SourceFrame) {
-        self.recorder.frame_in();
+        self.recorder.frame_in(frame.meta.capture.mono);
         let frame = Arc::new(frame);
         let (item, job) = match self.config.display {
             DisplayMode::Latest => (DisplayItem::Now(frame.clone()), Job { frame, ticket: None }),

@@ -6,8 +6,10 @@ use std::time::Instant;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::exchange::Exchange;
+use super::outlet::Outlet;
 use super::ticket::SourceFrame;
 use crate::frame::{CaptureTime, FrameId, FrameMeta, Pts};
 use crate::media::{self, StreamFormat};
@@ -19,8 +21,10 @@ use crate::media::{self, StreamFormat};
 #[derive(Debug)]
 pub struct SampleIntake {
     exchange: Arc<Exchange>,
+    outlet: Arc<Outlet>,
     state: Mutex<State>,
     on_error: Mutex<Option<String>>,
+    failed: Notify,
     /// A source that breaks also says that it has ended; if it is to be started again that is not the end.
     restarts: bool,
 }
@@ -32,9 +36,17 @@ struct State {
 }
 
 impl SampleIntake {
-    /// Feeds `exchange`. With `restarts` the end of the source is not the end of the stream.
-    pub fn new(exchange: Arc<Exchange>, restarts: bool) -> Arc<Self> {
-        Arc::new(Self { exchange, state: Mutex::default(), on_error: Mutex::default(), restarts })
+    /// Feeds `exchange`, or `outlet` at once where there is nothing to wait for. With `restarts` the end of the source is
+    /// not the end of the stream.
+    pub fn new(exchange: Arc<Exchange>, outlet: Arc<Outlet>, restarts: bool) -> Arc<Self> {
+        Arc::new(Self {
+            exchange,
+            outlet,
+            state: Mutex::default(),
+            on_error: Mutex::default(),
+            failed: Notify::new(),
+            restarts,
+        })
     }
 
     /// Moves every waiting sample for which there is room. Never waits for a sample or for room.
@@ -46,6 +58,7 @@ impl SampleIntake {
             let Some(sample) = appsink.try_pull_sample(gst::ClockTime::ZERO) else { return };
             if let Err(reason) = self.accept(&mut state, sample, entered) {
                 self.on_error.lock().get_or_insert(reason);
+                self.failed.notify_one();
             }
         }
     }
@@ -66,6 +79,16 @@ impl SampleIntake {
     /// Why frames cannot be used, if that has happened.
     pub fn error(&self) -> Option<String> {
         self.on_error.lock().clone()
+    }
+
+    /// Waits until frames cannot be used; why not.
+    pub async fn failure(&self) -> String {
+        loop {
+            if let Some(reason) = self.error() {
+                return reason;
+            }
+            self.failed.notified().await;
+        }
     }
 
     fn accept(&self, state: &mut State, sample: gst::Sample, entered: Instant) -> Result<(), String> {
@@ -94,7 +117,10 @@ impl SampleIntake {
         drop(sample);
         let queued = Instant::now();
         let capture_ns = (queued - entered).as_nanos() as u64;
-        self.exchange.offer(SourceFrame { meta, buffer, format, capture_ns, queued });
+        let frame = SourceFrame { meta, buffer, format, capture_ns, queued };
+        if let Some(frame) = self.outlet.straight(frame, &self.exchange) {
+            self.exchange.offer(frame);
+        }
         Ok(())
     }
 }

@@ -4,11 +4,15 @@
 //! [`crate::segment::Segmenter`].
 
 mod ai;
+mod bus;
+mod clocked;
 mod compositor;
 mod control;
 mod exchange;
 mod guide;
 mod intake;
+mod no_signal;
+mod outlet;
 mod report;
 mod run;
 mod sidecar;

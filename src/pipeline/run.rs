@@ -12,6 +12,8 @@ use super::compositor::{self, Compositor};
 use super::control::{Control, Event, Supervised};
 use super::exchange::{Exchange, ExchangeConfig, QueueMode};
 use super::intake::SampleIntake;
+use super::no_signal::NoSignal;
+use super::outlet::Outlet;
 use super::report::{Ended, Report, ReportInput};
 use super::sidecar::{Sidecar, SidecarConfig, SidecarEnd};
 use super::worker::{ModelFactory, Worker, WorkerConfig};
@@ -43,6 +45,9 @@ pub struct Plan {
     pub latency: Duration,
     /// Pause before a live source that failed is started again; `None` ends the run instead.
     pub reconnect: Option<Duration>,
+    /// Silence of a live source after which the sink is told that there is no signal, unless it records; `None` leaves the
+    /// last frame.
+    pub no_signal: Option<Duration>,
     /// Time between two calls of the observer.
     pub tick: Duration,
     /// For the report.
@@ -117,7 +122,9 @@ pub async fn run(
         }
     };
     let reconnect = plan.reconnect.filter(|_| live);
-    let intake = SampleIntake::new(exchange.clone(), reconnect.is_some());
+    let bare = plan.overlay.leaves_bare_frames() && handle.is_none();
+    let outlet = Arc::new(Outlet::new(plan.sink.feed(), bare));
+    let intake = SampleIntake::new(exchange.clone(), outlet.clone(), reconnect.is_some());
     plan.source.connect(intake.clone());
     let (composing, composed) = watch::channel(false);
     let pump = {
@@ -134,7 +141,9 @@ pub async fn run(
         parker,
         overlay: plan.overlay,
         classes: plan.classes,
-        feed: plan.sink.feed(),
+        outlet,
+        // A recording shows what there was; a gap in it is a gap.
+        no_signal: plan.no_signal.filter(|_| live && plan.recording.is_none()).map(NoSignal::new),
         max_mask_age: plan.max_mask_age,
         sidecar: handle,
         pump,

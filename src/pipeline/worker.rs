@@ -25,6 +25,10 @@ const MAX_ABANDONED: u64 = 4;
 /// Loading reads hundreds of megabytes and may compile kernels; it gets this many times the watchdog's patience.
 const LOADING_PATIENCE: u32 = 6;
 
+/// Shortest and longest time between two looks of the watchdog. Each wakes two threads, which a stream without other
+/// work would feel.
+const WATCH_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
 /// Makes the model, again after every failure.
 pub trait ModelFactory: Send + Sync {
     /// A model ready for frames.
@@ -116,7 +120,13 @@ impl Worker {
         self.info.lock().clone()
     }
 
-    /// Gives up a thread that has been busy for too long. Called many times a second.
+    /// How often [`Worker::watch`] is to be called, so that a stuck thread is given up at most an eighth of the watchdog's
+    /// time late.
+    pub fn watch_every(&self) -> Duration {
+        (self.config.watchdog / 8).clamp(WATCH_EVERY.0, WATCH_EVERY.1)
+    }
+
+    /// Gives up a thread that has been busy for too long.
     pub fn watch(self: &Arc<Self>) {
         let mut current = self.current.lock();
         let (since, limit, doing) = match &current.activity {

@@ -1,7 +1,7 @@
 //! Where the threads of a run leave their counts and times.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -33,6 +33,10 @@ pub struct FrameCounts {
     pub dropped_sink: u64,
     /// Frames shown that the model never saw, because a newer one took their place in its queue.
     pub not_segmented: u64,
+    /// Frames whose pixels were copied before drawing, because the model, or an element upstream, still read them.
+    pub copied: u64,
+    /// Pictures that say NO SIGNAL, shown while a live source was silent. They are no frames: neither in nor out.
+    pub slates: u64,
 }
 
 /// Distributions of a run.
@@ -71,9 +75,12 @@ pub struct Glance {
 }
 
 /// Shared by the threads of one run. Counting is lock-free; the distributions are written by the worker and the
-/// compositor only, never by a streaming thread.
-#[derive(Debug, Default)]
+/// compositor only; a streaming thread does not wait for them.
+#[derive(Debug)]
 pub struct Recorder {
+    begun: Instant,
+    /// When the last frame came in, nanoseconds after `begun`; 0 before the first.
+    last_in: AtomicU64,
     entered: AtomicU64,
     out: AtomicU64,
     segmented: AtomicU64,
@@ -83,6 +90,8 @@ pub struct Recorder {
     dropped_stop: AtomicU64,
     dropped_sink: AtomicU64,
     not_segmented: AtomicU64,
+    copied: AtomicU64,
+    slates: AtomicU64,
     slowest_push: AtomicU64,
     position: AtomicU64,
     distributions: Mutex<Distributions>,
@@ -96,10 +105,31 @@ macro_rules! counters {
     };
 }
 
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            last_in: AtomicU64::default(),
+            entered: AtomicU64::default(),
+            out: AtomicU64::default(),
+            segmented: AtomicU64::default(),
+            passed_through: AtomicU64::default(),
+            dropped_display: AtomicU64::default(),
+            dropped_model: AtomicU64::default(),
+            dropped_stop: AtomicU64::default(),
+            dropped_sink: AtomicU64::default(),
+            not_segmented: AtomicU64::default(),
+            copied: AtomicU64::default(),
+            slates: AtomicU64::default(),
+            slowest_push: AtomicU64::default(),
+            position: AtomicU64::default(),
+            distributions: Mutex::default(),
+        }
+    }
+}
+
 impl Recorder {
     counters! {
-        /// A frame came in.
-        frame_in => entered;
         /// The model finished a frame.
         frame_segmented => segmented;
         /// A frame was evicted before it could be shown.
@@ -112,6 +142,23 @@ impl Recorder {
         drop_sink => dropped_sink;
         /// A frame that is shown all the same was overtaken in the model's queue.
         skip_model => not_segmented;
+        /// A frame's pixels were copied for drawing.
+        copy => copied;
+        /// A picture that says NO SIGNAL was handed to the sink.
+        slate => slates;
+    }
+
+    /// A frame came in, captured at `at`.
+    pub fn frame_in(&self, at: Instant) {
+        let since = at.saturating_duration_since(self.begun).as_nanos() as u64;
+        self.last_in.store(since.max(1), Ordering::Relaxed);
+        self.entered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// When the last frame came in; `None` before the first.
+    pub fn last_in(&self) -> Option<Instant> {
+        let since = self.last_in.load(Ordering::Relaxed);
+        (since > 0).then(|| self.begun + Duration::from_nanos(since))
     }
 
     /// A frame left, with or without a mask.
@@ -125,6 +172,11 @@ impl Recorder {
     /// Adds to the distributions.
     pub fn record(&self, add: impl FnOnce(&mut Distributions)) {
         add(&mut self.distributions.lock());
+    }
+
+    /// Adds to the distributions if nobody else is at it; whether it did.
+    pub fn try_record(&self, add: impl FnOnce(&mut Distributions)) -> bool {
+        self.distributions.try_lock().map(|mut d| add(&mut d)).is_some()
     }
 
     /// The frame with this PTS has left.
@@ -174,6 +226,8 @@ impl Recorder {
             dropped_stop: get(&self.dropped_stop),
             dropped_sink: get(&self.dropped_sink),
             not_segmented: get(&self.not_segmented),
+            copied: get(&self.copied),
+            slates: get(&self.slates),
             entered: get(&self.entered),
             dropped: 0,
         };

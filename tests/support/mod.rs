@@ -1,6 +1,7 @@
 //! A run through real GStreamer with a stand-in for the model, and everything that came out of it.
 #![allow(dead_code, reason = "every test file uses its own part of this")]
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -191,6 +192,12 @@ pub struct Setup {
     pub watchdog: Duration,
     pub backoff: Duration,
     pub max_restarts: u32,
+    pub no_signal: Option<Duration>,
+    pub reconnect: Option<Duration>,
+    /// What the sink takes for each frame.
+    pub slow_sink: Option<Duration>,
+    /// When the run is interrupted.
+    pub patience: Option<Duration>,
 }
 
 impl Default for Setup {
@@ -205,6 +212,10 @@ impl Default for Setup {
             watchdog: Duration::from_secs(10),
             backoff: Duration::from_millis(20),
             max_restarts: 5,
+            no_signal: None,
+            reconnect: None,
+            slow_sink: None,
+            patience: None,
         }
     }
 }
@@ -238,7 +249,8 @@ impl Setup {
             max_mask_age: self.max_mask_age,
             sidecar: SidecarConfig::default(),
             latency: Duration::from_millis(20),
-            reconnect: None,
+            reconnect: self.reconnect,
+            no_signal: self.no_signal,
             tick: Duration::from_millis(100),
             input: "test".into(),
             output: "test".into(),
@@ -251,9 +263,30 @@ impl Setup {
     }
 
     pub fn reader(self, reader: Box<dyn CineReader>, factory: Arc<dyn ModelFactory>) -> (Finished, Vec<Out>) {
-        let (sink, out) = collect();
+        gst::init().expect("GStreamer starts");
         let source = SourcePipeline::from_reader(reader, self.pace, self.gray).expect("a source");
-        let finished = block_on(run(self.plan(source, sink, factory), |_| {}, std::future::pending()));
+        self.source(source, factory)
+    }
+
+    /// Runs `source` to its end, or for as long as `patience` says.
+    pub fn source(self, source: SourcePipeline, factory: Arc<dyn ModelFactory>) -> (Finished, Vec<Out>) {
+        let (sink, out) = collect();
+        if let Some(pause) = self.slow_sink {
+            let pad = sink.by_name("probe").and_then(|e| e.static_pad("sink")).expect("the probe's pad");
+            pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                std::thread::sleep(pause);
+                gst::PadProbeReturn::Ok
+            });
+        }
+        let patience = self.patience;
+        let plan = self.plan(source, sink, factory);
+        let stop = async move {
+            match patience {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        let finished = block_on(async { run(plan, |_| {}, stop).await });
         let out = std::mem::take(&mut *out.lock());
         (finished.expect("a run"), out)
     }
@@ -268,12 +301,12 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-/// Frames in = out + dropped, and what came out is what was counted.
+/// Frames in = out + dropped, and what came out is what was counted, slates beside.
 #[track_caller]
 pub fn assert_conserved(finished: &Finished, out: &[Out]) {
     let f = finished.report.frames;
     assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
-    assert_eq!(f.out as usize, out.len(), "{f:?}");
+    assert_eq!((f.out + f.slates) as usize, out.len(), "{f:?}");
 }
 
 /// Every mask on `out` is, pixel for pixel, the truth of the frame it says it is of.
@@ -289,9 +322,15 @@ pub fn assert_masks_true(out: &[Out], phantom: &PhantomConfig) {
     }
 }
 
+/// All frames of a phantom.
+pub fn frames_of(config: &PhantomConfig) -> VecDeque<CineFrame> {
+    let mut reader = PhantomReader::new(config.clone()).expect("a phantom");
+    std::iter::from_fn(|| reader.next_frame().expect("a frame")).collect()
+}
+
 /// A cine-loop played from memory, with an error at the end if there is one.
 pub struct Playback {
-    pub frames: std::collections::VecDeque<CineFrame>,
+    pub frames: VecDeque<CineFrame>,
     pub then: Option<String>,
 }
 
