@@ -14,5 +14,6 @@ pub mod segment;
 pub mod stage;
 pub mod state;
 pub mod telemetry;
+pub mod train;
 pub mod weights;
 pub mod whole;
