@@ -1,0 +1,261 @@
+//! Labelled pictures: a folder of images and a folder of masks, checked as a whole before anything is learned from them.
+
+mod files;
+mod labels;
+mod problem;
+mod split;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+pub use labels::Labels;
+pub use problem::{DataError, Problem};
+pub use split::{SplitError, folds, named};
+
+use self::files::{by_stem, folder};
+use crate::cine;
+use crate::frame::{ImageView, Plane, Rgb, YuvColor};
+use crate::mask::Mask;
+
+/// Folders that images are looked for in, where none is named; then those of masks.
+const IMAGE_FOLDERS: [&str; 2] = ["imgs", "images"];
+const MASK_FOLDERS: [&str; 2] = ["gts", "masks"];
+
+/// A class and the value that marks it in index masks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassLabel {
+    /// Name, as the predictor will have it.
+    pub name: String,
+    /// Value of its pixels; 0 is background. Not looked at with [`MaskLayout::PerClass`].
+    pub label: u16,
+}
+
+/// How masks are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaskLayout {
+    /// One picture for each image, `gts/NAME.png`, whose pixels (of a palette, the indices) are labels.
+    #[default]
+    Index,
+    /// One picture for each image and class, `gts/CLASS/NAME.png`, black outside and anything else inside. A class without a
+    /// picture is absent; an image without any is a mistake.
+    PerClass,
+}
+
+/// Where a data set lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetSpec {
+    /// Name, under which the predictor keeps the queries learned from it.
+    pub name: String,
+    /// The folder with both others.
+    pub root: PathBuf,
+    /// Folder of the images below `root`; `None` takes `imgs` or `images`.
+    pub images: Option<PathBuf>,
+    /// Folder of the masks; `None` takes `gts` or `masks`.
+    pub masks: Option<PathBuf>,
+    /// What is to be learned.
+    pub classes: Vec<ClassLabel>,
+    /// How masks are stored.
+    pub layout: MaskLayout,
+}
+
+/// One image with its masks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// File name without folder and extension.
+    pub name: String,
+    /// The image.
+    pub image: PathBuf,
+    /// One file, or one for each class (`None`: absent).
+    masks: Vec<Option<PathBuf>>,
+    /// Width and height in pixels.
+    pub size: (usize, usize),
+    /// Pixels of each class.
+    pub areas: Vec<usize>,
+}
+
+/// Images and masks that go together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// Its name.
+    pub name: String,
+    /// Its classes, in the order of all masks.
+    pub classes: Vec<ClassLabel>,
+    /// How masks are stored.
+    pub layout: MaskLayout,
+    /// In natural order of their names.
+    pub samples: Vec<Sample>,
+}
+
+impl Dataset {
+    /// Finds and reads every image and every mask, and checks that they go together. `progress` hears how many of how many
+    /// images have been looked at.
+    ///
+    /// # Errors
+    /// All mistakes at once: a folder that is not there, an image without a mask or the reverse, two files of one name, a
+    /// picture that cannot be read, other sizes, labels that no class has, a class that is in no image.
+    pub fn open(spec: &DatasetSpec, mut progress: impl FnMut(usize, usize)) -> Result<Self, DataError> {
+        let mut problems = Vec::new();
+        check_classes(spec, &mut problems);
+        let images = folder(&spec.root, spec.images.as_deref(), &IMAGE_FOLDERS, "images", &mut problems);
+        let masks = folder(&spec.root, spec.masks.as_deref(), &MASK_FOLDERS, "masks", &mut problems);
+        let (Some(images), Some(masks)) = (images, masks) else { return Err(DataError::new(spec, problems)) };
+        let images = by_stem(&images, &mut problems);
+        let folders: Vec<PathBuf> = match spec.layout {
+            MaskLayout::Index => vec![masks.clone()],
+            MaskLayout::PerClass => spec.classes.iter().map(|c| masks.join(&c.name)).collect(),
+        };
+        let masks: Vec<_> = folders.iter().map(|folder| by_stem(folder, &mut problems)).collect();
+        let orphans: BTreeSet<&PathBuf> = masks
+            .iter()
+            .flat_map(|m| m.iter().filter(|(name, _)| !images.iter().any(|(image, _)| image == *name)))
+            .map(|(_, file)| file)
+            .collect();
+        problems.extend(orphans.into_iter().map(|file| Problem::NoImage { mask: file.clone() }));
+
+        let mut samples = Vec::with_capacity(images.len());
+        let total = images.len();
+        for (at, (name, image)) in images.into_iter().enumerate() {
+            progress(at, total);
+            let own: Vec<Option<PathBuf>> = masks.iter().map(|m| m.get(&name).cloned()).collect();
+            if own.iter().all(Option::is_none) {
+                problems.push(Problem::NoMask { image });
+                continue;
+            }
+            match look(spec, &name, &image, own) {
+                Ok(sample) => samples.push(sample),
+                Err(found) => problems.extend(found),
+            }
+        }
+        progress(total, total);
+        for (i, class) in spec.classes.iter().enumerate() {
+            if !samples.is_empty() && samples.iter().all(|s| s.areas.get(i).is_none_or(|&area| area == 0)) {
+                problems.push(Problem::EmptyClass { class: class.name.clone() });
+            }
+        }
+        if total == 0 {
+            problems.push(Problem::NoPictures);
+        }
+        if !problems.is_empty() {
+            return Err(DataError::new(spec, problems));
+        }
+        let (name, classes, layout) = (spec.name.clone(), spec.classes.clone(), spec.layout);
+        Ok(Self { name, classes, layout, samples })
+    }
+
+    /// The image of `sample`.
+    ///
+    /// # Errors
+    /// A file that changed since the data set was opened.
+    pub fn image(&self, sample: &Sample) -> Result<Rgb, Problem> {
+        picture(&sample.image)
+    }
+
+    /// The masks of `sample`, one for each class, of the image's size.
+    ///
+    /// # Errors
+    /// A file that changed since the data set was opened.
+    pub fn masks(&self, sample: &Sample) -> Result<Vec<Mask>, Problem> {
+        read_masks(&self.classes, self.layout, &sample.masks, sample.size)
+            .map_err(|mut found| found.pop().unwrap_or(Problem::Changed { file: sample.image.clone() }))
+    }
+}
+
+fn check_classes(spec: &DatasetSpec, problems: &mut Vec<Problem>) {
+    if spec.classes.is_empty() {
+        problems.push(Problem::NoClasses);
+    }
+    let mut seen = (BTreeSet::new(), BTreeMap::new());
+    for class in &spec.classes {
+        if class.name.is_empty() || !seen.0.insert(&class.name) {
+            problems.push(Problem::ClassName { class: class.name.clone() });
+        }
+        if spec.layout == MaskLayout::PerClass {
+            continue;
+        }
+        if class.label == 0 {
+            problems.push(Problem::BackgroundLabel { class: class.name.clone() });
+        } else if let Some(other) = seen.1.insert(class.label, &class.name) {
+            let classes = [other.clone(), class.name.clone()];
+            problems.push(Problem::SameLabel { label: class.label, classes });
+        }
+    }
+}
+
+/// Reads an image with its masks.
+fn look(
+    spec: &DatasetSpec,
+    name: &str,
+    image: &Path,
+    masks: Vec<Option<PathBuf>>,
+) -> Result<Sample, Vec<Problem>> {
+    let rgb = picture(image).map_err(|e| vec![e])?;
+    let size = (rgb.width, rgb.height);
+    let found = read_masks(&spec.classes, spec.layout, &masks, size)?;
+    let areas = found.iter().map(Mask::area).collect();
+    Ok(Sample { name: name.to_owned(), image: image.to_owned(), masks, size, areas })
+}
+
+fn read_masks(
+    classes: &[ClassLabel],
+    layout: MaskLayout,
+    files: &[Option<PathBuf>],
+    size: (usize, usize),
+) -> Result<Vec<Mask>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut read = |file: &PathBuf, binary: bool| {
+        let labels = if binary { Labels::inside(file) } else { Labels::read(file) };
+        let found = labels.map_err(|what| Problem::Unreadable { file: file.clone(), what });
+        match found {
+            Ok(labels) if (labels.width, labels.height) == size => Some(labels),
+            Ok(labels) => {
+                let mask = (labels.width, labels.height);
+                problems.push(Problem::Size { file: file.clone(), mask, image: size });
+                None
+            }
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        }
+    };
+    let masks = match layout {
+        MaskLayout::Index => {
+            let Some(file) = files.first().and_then(Option::as_ref) else { return Err(problems) };
+            let Some(labels) = read(file, false) else { return Err(problems) };
+            let known: BTreeSet<u16> = classes.iter().map(|c| c.label).chain([0]).collect();
+            for (label, pixels) in labels.counts().into_iter().filter(|(label, _)| !known.contains(label)) {
+                let known = known.iter().copied().collect();
+                problems.push(Problem::UnknownLabel { file: file.clone(), label, pixels, known });
+            }
+            classes.iter().map(|c| labels.mask(|v| v == c.label)).collect()
+        }
+        MaskLayout::PerClass => {
+            let mut masks = Vec::with_capacity(files.len());
+            for file in files {
+                masks.push(match file {
+                    None => Some(Mask::empty(size.0, size.1)),
+                    Some(file) => read(file, true).and_then(|labels| labels.mask(|v| v != 0)),
+                });
+            }
+            masks
+        }
+    };
+    let masks: Option<Vec<Mask>> = masks.into_iter().collect();
+    match masks {
+        Some(masks) if problems.is_empty() => Ok(masks),
+        _ => Err(problems),
+    }
+}
+
+/// A picture file of any of the supported formats.
+fn picture(file: &Path) -> Result<Rgb, Problem> {
+    let unreadable = |what: String| Problem::Unreadable { file: file.to_owned(), what };
+    let frame = cine::open(file)
+        .and_then(|mut reader| reader.next_frame())
+        .map_err(|e| unreadable(e.to_string()))?
+        .ok_or_else(|| unreadable("it holds no picture".into()))?;
+    let (stride, _) = frame.format.planes(frame.width, frame.height).first().copied().unwrap_or_default();
+    let plane = Plane { data: &frame.data, stride };
+    let view = ImageView::new(frame.format, frame.width, frame.height, YuvColor::default(), vec![plane]);
+    Ok(Rgb::from(&view.map_err(|e| unreadable(e.to_string()))?))
+}
