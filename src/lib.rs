@@ -3,6 +3,7 @@
 pub mod cine;
 pub mod cli;
 pub mod config;
+pub mod dataset;
 pub mod eval;
 pub mod frame;
 pub mod mask;

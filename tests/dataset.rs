@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use image::{GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
 use proptest::prelude::*;
-use sonomask::train::{
+use sonomask::dataset::{
     ClassLabel, Dataset, DatasetSpec, Labels, MaskLayout, Problem, SplitError, folds, named,
 };
 
