@@ -16,7 +16,7 @@ export GOMP_SPINCOUNT ?= 0
 # Binaries find libtorch through their rpath, except doctests and a LIBTORCH of one's own.
 export LD_LIBRARY_PATH := $(abspath $(or $(LIBTORCH),.libtorch/torch))/lib$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
 
-.PHONY: help setup build demo test lint bench dist clean distclean
+.PHONY: help setup build demo test lint bench baselines dist clean distclean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,13 +28,20 @@ setup: ## Install what is missing: system packages, libtorch, weights, demo reco
 build: setup ## Release build: target/release/sonomask
 	cargo build --locked --release
 
-demo: build ## Segment a real echo cine-loop into out/: video, report, contact sheet
-	@mkdir -p out
+demo: build ## A phantom without any prompt, and a real echo cine-loop with one box, into out/
+	@rm -rf out/phantom out/phantom-found && mkdir -p out
+	$(BINARY) phantom --output out/phantom.mp4 --truth out/phantom --frames 30 --set phantom.seed=9000
+	$(BINARY) process out/phantom.mp4 --config configs/demo-phantom.toml --output out/demo-phantom.mp4 \
+		--report out/demo-phantom.json --masks out/phantom-found --contact-sheet out/demo-phantom.png
+	@echo
+	@echo "The masks that were found without a prompt, against the phantom's truth:"
+	$(BINARY) eval --masks out/phantom-found --truth out/phantom
+	@echo
 	$(BINARY) process $(DEMO_INPUT) --config configs/demo.toml --output out/demo.mp4 \
 		--report out/demo.json --contact-sheet out/demo.png
 	@echo
 	@echo "The demo is in:"
-	@for file in out/demo.mp4 out/demo.json out/demo.png; do \
+	@for file in out/demo.mp4 out/demo.json out/demo.png out/demo-phantom.mp4 out/demo-phantom.json out/demo-phantom.png; do \
 		test -s $$file || { echo "error: the run left no $$file" >&2; exit 1; }; \
 		printf '  %s (%s bytes)\n' "$(CURDIR)/$$file" "$$(stat -c %s $$file)"; \
 	done
@@ -58,6 +65,9 @@ lint: setup ## rustfmt, clippy with warnings denied, cargo-deny
 
 bench: setup ## What the stream and its stages cost
 	cargo bench --locked
+
+baselines: ## The Python environment of benches/baselines (PyTorch, several GB): the floors a trained model has to clear
+	@benches/baselines/setup.sh
 
 dist: build ## An archive of the binary, its presets and licences: out/sonomask-*.tar.gz
 	@rm -rf out/dist && mkdir -p out/dist/$(DIST_NAME)

@@ -2,8 +2,8 @@
 """Writes the answers that tests/parity_ppn.rs compares with where no published ones exist.
 
 They come from plain PyTorch, written down from the paper (arXiv 2409.06821) and put together from the blocks of the
-official sam2 package 1.1.0 (Apache-2.0): `ppn_forms` holds the prompt predictor on the image embedding alone and on
-three levels of one size, `lora_adapters` a two-way transformer with low-rank adaptation and a trunk's adapters.
+official sam2 package 1.1.0 (Apache-2.0): `ppn_forms` holds the prompt predictor on the image embedding alone, on
+three levels of one size, and with sonomask's pyramid over them; `lora_adapters` a two-way transformer with low-rank adaptation and a trunk's adapters.
 Weights and inputs follow the rule of `Generated` in src/weights/source.rs; nothing is downloaded. Needs torch,
 numpy, pillow, tqdm, safetensors.
 
@@ -105,12 +105,67 @@ class Answers:
         print(path, path.stat().st_size)
 
 
+class Convolution(torch.nn.Module):
+    def __init__(self, inputs, outputs, kernel=3):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        self.norm = torch.nn.GroupNorm(8, outputs)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)).relu()
+
+
+class Pyramid(torch.nn.Module):
+    """A wide view of the picture over all levels, and each class's first mask from it."""
+
+    def __init__(self, inputs, widths=(64, 64, 96, 128)):
+        super().__init__()
+        nn, levels = torch.nn, range(len(widths))
+        self.stem = Convolution(inputs + 2, widths[0], 1)
+        self.down = nn.ModuleList(Convolution(widths[max(i - 1, 0)], widths[i]) for i in levels)
+        self.deepen = nn.ModuleList(Convolution(width, width) for width in widths)
+        self.up = nn.ModuleList(Convolution(widths[i] + widths[i + 1], widths[i]) for i in levels[:-1])
+        self.out = nn.Conv2d(widths[0], DIM, 1)
+        setattr(self, "class", nn.Linear(DIM, widths[0] + 1))
+
+    def forward(self, features, queries):
+        images, _, h, w = features[0].shape
+        places = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
+        places = torch.stack(places[::-1])[None].expand(images, 2, h, w)
+        x, seen = self.stem(torch.cat([*features, places], 1)), []
+        for i, (down, deepen) in enumerate(zip(self.down, self.deepen)):
+            x = deepen(down(F.max_pool2d(x, 2) if i else x))
+            seen.append(x)
+        for up, beside in reversed(list(zip(self.up, seen))):
+            wide = F.interpolate(x, beside.shape[-2:], mode="bilinear", align_corners=False)
+            x = up(torch.cat([beside, wide], 1))
+        filters, bias = getattr(self, "class")(queries[:, 0]).split([x.shape[1], 1], 1)
+        masks = torch.einsum("kc,bchw->bkhw", filters, x) + bias[None, :, :, None]
+        masks = F.interpolate(masks, scale_factor=4, mode="bilinear", align_corners=False)
+        return features[0] + self.out(x), masks.flatten(0, 1)[:, None]
+
+
+def boxes_around(logits):
+    """The smallest box around everything above zero; of nothing, the whole picture."""
+    found = []
+    for inside in logits[:, 0] > 0:
+        rows, columns = inside.any(1).nonzero(), inside.any(0).nonzero()
+        if len(rows) == 0:
+            found.append([0, 0, inside.shape[1], inside.shape[0]])
+        else:
+            found.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    return torch.tensor(found) / logits.shape[-1]
+
+
 class Heads(torch.nn.Module):
     """Names of the parameters are the prompt predictor's."""
 
-    def __init__(self, block, mlp, widths):
+    def __init__(self, block, mlp, widths, pyramid=False):
         super().__init__()
         nn = torch.nn
+        if pyramid:
+            self.pyramid = Pyramid(sum(widths))
+            widths = widths[:1]
         self.layers = nn.ModuleList(block(DIM, 8, 2048, skip_first_layer_pe=i == 0) for i in range(len(widths)))
         self.channel_adapters = nn.ModuleDict(
             {str(i): nn.Conv2d(w, DIM, 1) for i, w in enumerate(widths) if w != DIM}
@@ -125,6 +180,10 @@ class Heads(torch.nn.Module):
 def predict(net, prompt_encoder, sine, features, queries, classes):
     """Prompts for every pair of image and class, the plain way: everything repeated."""
     images, tokens = len(features[0]), queries.shape[1]
+    pyramid = getattr(net, "pyramid", None)
+    if pyramid is not None:
+        wider, first = pyramid(features, queries)
+        features = [wider]
     queries = queries.repeat(images, 1, 1)
     frequency = 10000 ** (-torch.arange(0, DIM, 2, dtype=torch.float64) / DIM)
     angle = torch.arange(tokens, dtype=torch.float64)[:, None] * frequency
@@ -144,8 +203,12 @@ def predict(net, prompt_encoder, sine, features, queries, classes):
         x = convolution(x).relu()
     x = net.mask_classifier["final_conv"](x)
     interim = F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
-    corner, size = net.box_regression_head["mlp"](queries[:, :2].flatten(1)).sigmoid().split(2, 1)
-    boxes = torch.cat([corner, corner + size], 1)
+    if pyramid is not None:
+        interim = interim + first
+        boxes = boxes_around(interim.detach())
+    else:
+        corner, size = net.box_regression_head["mlp"](queries[:, :2].flatten(1)).sigmoid().split(2, 1)
+        boxes = torch.cat([corner, corner + size], 1)
     corners = prompt_encoder._embed_boxes(boxes * prompt_encoder.input_image_size[0])
     sparse = torch.cat([corners, queries[:, 2:]], 1)
     return sparse, prompt_encoder._embed_masks(interim), interim, boxes
@@ -160,8 +223,8 @@ def forms(out, classes=3, images=2, grid=16):
     prompt_encoder = PromptEncoder(DIM, (grid, grid), (16 * grid, 16 * grid), 16)
     fill(prompt_encoder, "sam_prompt_encoder")
     answers = Answers()
-    for form, widths in {"single": [DIM], "mobile": [DIM, 320, 320]}.items():
-        net = fill(Heads(TwoWayAttentionBlock, MLP, widths), "ppn")
+    for form, widths in {"single": [DIM], "mobile": [DIM, 320, 320], "pyramid": [DIM, 320, 320]}.items():
+        net = fill(Heads(TwoWayAttentionBlock, MLP, widths, pyramid=form == "pyramid"), "ppn")
         features = [given(f"fx.{form}.{i}", (images, w, grid, grid), 2) for i, w in enumerate(widths)]
         queries = given(f"fx.{form}.queries", (classes, 10, DIM), 1)
         results = predict(net, prompt_encoder, PositionEmbeddingSine(DIM), features, queries, classes)

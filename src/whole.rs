@@ -39,10 +39,18 @@ pub fn write_png(
     height: usize,
     color: image::ExtendedColorType,
 ) -> io::Result<()> {
+    write(path, &png(data, width, height, color)?)
+}
+
+/// A picture of `width * height` pixels of `color` as the bytes of a PNG.
+///
+/// # Errors
+/// A size that does not fit the data.
+pub fn png(data: &[u8], width: usize, height: usize, color: image::ExtendedColorType) -> io::Result<Vec<u8>> {
     let side = |v: usize| u32::try_from(v).map_err(io::Error::other);
     let mut png = Vec::new();
     let encoder = image::codecs::png::PngEncoder::new(&mut png);
     image::ImageEncoder::write_image(encoder, data, side(width)?, side(height)?, color)
         .map_err(io::Error::other)?;
-    write(path, &png)
+    Ok(png)
 }

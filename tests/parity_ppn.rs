@@ -137,6 +137,12 @@ fn parity_ppn_levels_of_one_size() {
 }
 
 #[test]
+fn parity_ppn_pyramid() {
+    let of_levels = PpnConfig::sam_high_res("fixture", three_classes(), 320);
+    check_form("pyramid", &PpnConfig::pyramid(of_levels));
+}
+
+#[test]
 fn parity_lora() {
     let _guard = tch::no_grad_guard();
     let file = Fixture::open("lora_adapters");

@@ -1,6 +1,7 @@
 //! The commands. Each file reads its arguments and calls the layers below; messages go to stderr, results to stdout.
 
 mod doctor;
+mod eval;
 mod guide;
 mod model;
 mod phantom;
@@ -11,6 +12,7 @@ mod prompts;
 mod run;
 mod segment;
 mod signal;
+mod train;
 mod weights;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -22,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ClassConfig;
 use crate::overlay::ClassStyle;
-use crate::segment::{DeviceChoice, Mode, ModelSpec, Precision, Resolved};
+use crate::segment::{DeviceChoice, ModelSpec, Precision, Resolved};
 use crate::weights::{Family, find_weights, own_weights_dirs};
 
 /// Weights that set-up fetches.
@@ -44,7 +46,9 @@ enum Command {
     Run(run::Args),
     Process(process::Args),
     Segment(segment::Args),
+    Eval(eval::Args),
     Phantom(phantom::Args),
+    Train(train::Args),
     Doctor(doctor::Args),
     Weights(weights::Args),
 }
@@ -81,7 +85,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Process(args) => process::run(args),
         Command::Segment(args) => segment::run(args),
+        Command::Eval(args) => eval::run(args),
         Command::Phantom(args) => phantom::run(args),
+        Command::Train(args) => train::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Weights(args) => weights::run(args),
     };
@@ -148,60 +154,64 @@ struct ModelArgs {
     /// Which of the predictor's data sets, where it has several
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
-    /// autonomous (the predictor alone), assisted (predictor and prompts) or manual (prompts alone); without it assisted where
-    /// there is a predictor, else manual
+    /// fp32 (if not given), bf16 or fp16
     #[arg(long)]
-    mode: Option<Mode>,
-    /// fp32, bf16 or fp16
-    #[arg(long, default_value_t)]
-    precision: Precision,
+    precision: Option<Precision>,
     /// Side of the network's input in pixels; the family's own if not given
     #[arg(long, value_name = "PIXELS")]
     input_size: Option<usize>,
-    /// Certainty, 0 to 1, below which a class is not there
-    #[arg(long, value_name = "SCORE", default_value_t = 0.5)]
-    presence_threshold: f32,
+    /// Certainty, 0 to 1, below which a class is not there; 0.5 if not given
+    #[arg(long, value_name = "SCORE")]
+    presence_threshold: Option<f32>,
     /// Fill holes of the low-resolution mask up to so many pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
-    max_hole_area: usize,
+    #[arg(long, value_name = "PIXELS")]
+    max_hole_area: Option<usize>,
     /// Remove islands of the low-resolution mask up to so many pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
-    max_sprinkle_area: usize,
-    /// auto, cpu or cuda:N
-    #[arg(long, default_value = "auto")]
-    device: DeviceChoice,
+    #[arg(long, value_name = "PIXELS")]
+    max_sprinkle_area: Option<usize>,
+    /// auto (if not given), cpu or cuda:N
+    #[arg(long)]
+    device: Option<DeviceChoice>,
     /// CPU threads, 0 = libtorch's choice
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
+    #[arg(long)]
+    threads: Option<usize>,
 }
 
 impl ModelArgs {
     /// What to load, and where it runs.
     fn resolve(&self) -> Result<(ModelSpec, Resolved), String> {
-        let family =
-            self.model.as_deref().map(str::parse::<Family>).transpose().map_err(|e| e.to_string())?;
-        let default = || find_weights(Path::new(DEFAULT_WEIGHTS), &own_weights_dirs());
-        let weights = self.weights.clone().unwrap_or_else(default);
-        for file in std::iter::once(&weights).chain(&self.ppn) {
+        self.over(ModelSpec::new(default_weights()), DeviceChoice::Auto)
+    }
+
+    /// The same, where what was not given is as in `spec` and on `device`. Other weights are of whatever family they are.
+    fn over(&self, mut spec: ModelSpec, device: DeviceChoice) -> Result<(ModelSpec, Resolved), String> {
+        if let Some(weights) = &self.weights {
+            (spec.weights, spec.family) = (weights.clone(), None);
+        }
+        if let Some(name) = &self.model {
+            spec.family = Some(name.parse::<Family>().map_err(|e| e.to_string())?);
+        }
+        spec.ppn = self.ppn.clone().or(spec.ppn);
+        spec.dataset = self.dataset.clone().or(spec.dataset);
+        spec.precision = self.precision.unwrap_or(spec.precision);
+        spec.input_size = self.input_size.or(spec.input_size);
+        spec.presence_threshold = self.presence_threshold.unwrap_or(spec.presence_threshold);
+        spec.max_hole_area = self.max_hole_area.unwrap_or(spec.max_hole_area);
+        spec.max_sprinkle_area = self.max_sprinkle_area.unwrap_or(spec.max_sprinkle_area);
+        spec.threads = self.threads.unwrap_or(spec.threads);
+        for file in std::iter::once(&spec.weights).chain(&spec.ppn) {
             check_weights(file)?;
         }
-        let spec = ModelSpec {
-            family,
-            ppn: self.ppn.clone(),
-            dataset: self.dataset.clone(),
-            precision: self.precision,
-            input_size: self.input_size,
-            presence_threshold: self.presence_threshold,
-            max_hole_area: self.max_hole_area,
-            max_sprinkle_area: self.max_sprinkle_area,
-            threads: self.threads,
-            ..ModelSpec::new(&weights)
-        };
         spec.check()?;
-        let device = self.device.resolve().map_err(|e| e.to_string())?;
+        let device = self.device.unwrap_or(device).resolve().map_err(|e| e.to_string())?;
         tracing::info!("{}", device.line);
         Ok((spec, device))
     }
+}
+
+/// LiteMedSAM's weights, from where set-up puts them or `sonomask doctor` finds them.
+fn default_weights() -> PathBuf {
+    find_weights(Path::new(DEFAULT_WEIGHTS), &own_weights_dirs())
 }
 
 /// How to come by weights.

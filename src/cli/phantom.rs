@@ -1,8 +1,9 @@
-//! `sonomask phantom`: writes a simulated cine-loop, with its truth.
+//! `sonomask phantom`: writes a simulated cine-loop with its truth, or labelled pictures to train on.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
 
 use super::plan::{ConfigOptions, Session, phantom_config, record_kind};
 use super::progress::Progress;
@@ -17,16 +18,24 @@ use crate::whole;
 /// Frames written when the configuration leaves the loop endless.
 const DEFAULT_FRAMES: u64 = 150;
 
-/// Write a simulated B-mode cine-loop (the source `phantom`) to a file.
+/// Pictures written where nothing else is said.
+const DEFAULT_PICTURES: u64 = 50;
+/// Frames that a patient is looked at: a picture is one of them.
+const VISIT: u64 = 150;
+
+/// Write a simulated B-mode cine-loop (the source `phantom`) to a file, or labelled pictures for `sonomask train`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// File (.mp4 or .mkv)
-    #[arg(long, short, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(long, short, value_name = "FILE", required_unless_present = "dataset")]
+    output: Option<PathBuf>,
     /// Also write the true masks to this folder, as NNNNNN_CLASS.png
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "dataset")]
     truth: Option<PathBuf>,
-    /// Number of frames
+    /// Write pictures instead, each of another patient: DIR/imgs and DIR/gts with 1 nerve, 2 vessel, 3 bone
+    #[arg(long, value_name = "DIR", conflicts_with = "output")]
+    dataset: Option<PathBuf>,
+    /// Number of frames, or of pictures
     #[arg(long)]
     frames: Option<u64>,
     #[command(flatten)]
@@ -45,7 +54,8 @@ pub fn run(args: &Args) -> Result<Exit> {
     if let Some(n) = args.frames {
         flags.push(("phantom.frames", toml::Value::Integer(i64::try_from(n)?), "--frames"));
     }
-    let config = match record_kind(&args.output).and_then(|kind| args.config.load("cine", &kind, &flags)) {
+    let kind = args.output.as_deref().map_or_else(|| Ok(Vec::new()), |file| record_kind(file));
+    let config = match kind.and_then(|kind| args.config.load("cine", &kind, &flags)) {
         Ok(config) => config,
         Err(e) => return usage(&format!("{e:#}")),
     };
@@ -54,7 +64,14 @@ pub fn run(args: &Args) -> Result<Exit> {
         return Ok(Exit::Fine);
     }
     let runtime = super::runtime()?;
-    let plan = plan(config, &args.output);
+    let Some(output) = &args.output else {
+        let Some(dir) = &args.dataset else { return usage("expected --output or --dataset") };
+        return match phantom_config(&config) {
+            Ok(phantom) => write_pictures(&phantom, args.frames.unwrap_or(DEFAULT_PICTURES), dir),
+            Err(e) => usage(&format!("{e:#}")),
+        };
+    };
+    let plan = plan(config, output);
     let (plan, phantom) = match plan {
         Ok(plan) => plan,
         Err(e) => return usage(&format!("{e:#}")),
@@ -100,4 +117,38 @@ fn write_truth(config: PhantomConfig, frames: u64, dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Pictures of patients with the seeds that follow the configuration's, each at another moment.
+fn write_pictures(config: &PhantomConfig, pictures: u64, dir: &Path) -> Result<Exit> {
+    for part in ["imgs", "gts"] {
+        if std::fs::read_dir(dir.join(part)).is_ok_and(|mut entries| entries.next().is_some()) {
+            return usage(&format!("this folder has pictures already: {}", dir.join(part).display()));
+        }
+    }
+    let bar = ProgressBar::new(pictures);
+    for i in 0..pictures {
+        if signal::stopped() {
+            bail!("interrupted after {i} of {pictures} pictures");
+        }
+        let config = PhantomConfig { seed: config.seed.wrapping_add(i), frames: None, ..config.clone() };
+        let (w, h) = (config.width, config.height);
+        // A step that has no common part with the visit's length: moments spread evenly.
+        let frame = Phantom::new(config)?.frame(i * 37 % VISIT);
+        let mut labels = vec![0u8; w * h];
+        for (label, truth) in (1..).zip(&frame.truth) {
+            for (out, &inside) in labels.iter_mut().zip(truth.mask.data()) {
+                *out = if inside != 0 { label } else { *out };
+            }
+        }
+        for (part, pixels) in [("imgs", &frame.image), ("gts", &labels)] {
+            let file = dir.join(part).join(format!("{i:04}.png"));
+            whole::write_png(&file, pixels, w, h, image::ExtendedColorType::L8)
+                .with_context(|| format!("cannot write: {}", file.display()))?;
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    print(&format!("{pictures} pictures written to {}", dir.display()));
+    Ok(Exit::Fine)
 }

@@ -251,7 +251,11 @@ impl Session {
     }
 }
 
-fn model_spec(config: &Config) -> Result<ModelSpec> {
+/// The model that a configuration names.
+///
+/// # Errors
+/// No weights, or a file that is not there.
+pub fn model_spec(config: &Config) -> Result<ModelSpec> {
     let m = &config.model;
     let weights = m.weights.clone().ok_or_else(|| anyhow!("model.weights is not set"))?;
     for file in std::iter::once(&weights).chain(&m.ppn) {
@@ -261,6 +265,7 @@ fn model_spec(config: &Config) -> Result<ModelSpec> {
         family: Some(m.family.parse()?),
         ppn: m.ppn.clone(),
         dataset: m.dataset.clone(),
+        only: m.only.clone(),
         precision: m.precision,
         input_size: m.input_size,
         presence_threshold: m.presence_threshold,
@@ -336,13 +341,13 @@ fn path_value(path: &Path) -> Result<String> {
     Ok(text.to_owned())
 }
 
-/// Options that `run` and `process` share.
+/// Options of commands that take a configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigOptions {
     /// Configuration file; `sonomask run --print-config` shows every key
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Built-in preset to start from: bedside, cine, benchmark or demo
+    /// Built-in preset to start from: bedside, cine, benchmark, demo or nerve-vessel
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// One setting, with the last word: model.device=cpu
@@ -359,15 +364,15 @@ impl ConfigOptions {
     ///
     /// # Errors
     /// What is wrong, where, and what was expected.
-    pub fn load(
-        &self,
-        default_preset: &str,
+    pub fn load<'a>(
+        &'a self,
+        default_preset: impl Into<Option<&'a str>>,
         first: &[String],
         flags: &[(&str, toml::Value, &str)],
     ) -> Result<Config> {
         let set: Vec<String> = first.iter().chain(&self.set).cloned().collect();
         Ok(Config::load(LoadArgs {
-            preset: self.preset.as_deref().or(Some(default_preset)),
+            preset: self.preset.as_deref().or(default_preset.into()),
             file: self.config.as_deref(),
             env: std::env::vars_os()
                 .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),

@@ -36,6 +36,9 @@ pub struct Args {
     /// Frames per second of inputs that do not say it themselves (images, some DICOM and MetaImage files)
     #[arg(long)]
     fps: Option<f64>,
+    /// Prompt predictor over the model's weights, with whatever was tuned with it: model.ppn
+    #[arg(long, value_name = "FILE")]
+    ppn: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigOptions,
     #[command(flatten)]
@@ -151,6 +154,7 @@ fn prepare(args: &Args) -> Result<Option<(Session, Vec<Job>, bool)>> {
         ("output.report", args.report.as_deref(), "--report"),
         ("output.masks", args.masks.as_deref(), "--masks"),
         ("output.contact_sheet", args.contact_sheet.as_deref(), "--contact-sheet"),
+        ("model.ppn", args.ppn.as_deref(), "--ppn"),
     ];
     flags.extend(files.into_iter().filter_map(|(key, path, flag)| Some((key, path_flag(path?), flag))));
     let first = match output {

@@ -1,7 +1,7 @@
 //! What a person sees while a run goes on: a bar on a terminal, a line a second elsewhere. All on stderr.
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -89,5 +89,50 @@ impl Progress {
             ms(now.latency.push_p99),
             ms(now.latency.age_p95),
         )
+    }
+}
+
+/// Between two lines where there is no terminal.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Follows work on pictures, whose number is known.
+pub struct Count {
+    bar: Option<ProgressBar>,
+    name: String,
+    total: usize,
+    said: Instant,
+}
+
+impl Count {
+    /// `name` says what is done with `total` pictures.
+    pub fn new(name: String, total: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(total as u64);
+            bar.set_style(style(COUNTED));
+            bar.set_prefix(name.clone());
+            bar
+        });
+        Self { bar, name, total, said: Instant::now() }
+    }
+
+    /// So many are done.
+    pub fn update(&mut self, done: usize) {
+        match &self.bar {
+            Some(bar) => bar.set_position(done as u64),
+            None if self.said.elapsed() >= QUIET => {
+                tracing::info!("{}: {done}/{}", self.name, self.total);
+                self.said = Instant::now();
+            }
+            None => {}
+        }
+    }
+}
+
+impl Drop for Count {
+    /// Removes the bar, after an error too.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }

@@ -146,16 +146,21 @@ pub fn guidance_of(classes: &[ClassConfig], learned: &[String], mode: Option<Mod
     Ok(Guidance { mode, prompts: prompts_of(classes)? })
 }
 
-/// The predictor's classes, then those of `given` that it does not know. A class of both keeps its settings.
+/// The predictor's classes, then those of `given` that it does not know. A class of both keeps its settings, others get colours
+/// that no class has.
 pub fn with_learned(learned: &[String], mut given: Vec<ClassConfig>) -> Vec<ClassConfig> {
-    let mut classes = Vec::with_capacity(learned.len() + given.len());
-    for (index, name) in learned.iter().enumerate() {
+    let mut classes: Vec<ClassConfig> = Vec::with_capacity(learned.len() + given.len());
+    let taken: Vec<[u8; 3]> = given.iter().map(|c| c.color).collect();
+    for name in learned {
         let known = given.iter().position(|c| c.name == *name).map(|at| given.remove(at));
-        classes.push(
-            known.unwrap_or_else(|| {
-                ClassConfig::plain(name, index, Origin::Flag("the prompt predictor".into()))
-            }),
-        );
+        let plain = || {
+            let at = |index| ClassConfig::plain(name, index, Origin::Flag("the prompt predictor".into()));
+            let free =
+                |c: &ClassConfig| !taken.contains(&c.color) && classes.iter().all(|o| o.color != c.color);
+            // A palette has few colours; when all are taken they begin again.
+            (0..learned.len() + taken.len()).map(at).find(free).unwrap_or_else(|| at(classes.len()))
+        };
+        classes.push(known.unwrap_or_else(plain));
     }
     classes.extend(given);
     classes

@@ -13,6 +13,9 @@ use crate::pipeline;
 /// Run a live stream: source, model, overlay, sink, as the configuration says. Ends with Ctrl-C or with the source.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Prompt predictor over the model's weights, with whatever was tuned with it: model.ppn
+    #[arg(long, value_name = "FILE")]
+    ppn: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigOptions,
     #[command(flatten)]
@@ -38,9 +41,11 @@ pub fn run(args: &Args) -> Result<Exit> {
         Ok(Exit::Wrong)
     };
     let mut flags = Vec::new();
-    for (key, path, flag) in
-        [("output.report", &args.report, "--report"), ("output.masks", &args.masks, "--masks")]
-    {
+    for (key, path, flag) in [
+        ("output.report", &args.report, "--report"),
+        ("output.masks", &args.masks, "--masks"),
+        ("model.ppn", &args.ppn, "--ppn"),
+    ] {
         flags.extend(path.as_deref().map(|p| (key, path_flag(p), flag)));
     }
     let config = match args.config.load("bedside", &[], &flags) {

@@ -31,6 +31,10 @@ pub struct Args {
     images: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
+    /// autonomous (the predictor alone), assisted (predictor and prompts) or manual (prompts alone); without it assisted where
+    /// there is a predictor, else manual
+    #[arg(long)]
+    mode: Option<Mode>,
     #[command(flatten)]
     prompts: PromptArgs,
     /// Folder for IMAGE.png (overlay) and IMAGE.CLASS.png (mask, 0 and 255)
@@ -142,11 +146,11 @@ fn prepare(args: &Args) -> Result<(Box<dyn Segmenter>, Vec<ClassConfig>, Guide)>
     if learned.is_empty() && given.is_empty() {
         bail!("this model needs to be told where to look: give --box, --point or --mask-prompt");
     }
-    if learned.is_empty() && args.model.mode.is_some_and(Mode::is_learned) {
+    if learned.is_empty() && args.mode.is_some_and(Mode::is_learned) {
         bail!("this mode needs a prompt predictor: give --ppn, or --mode manual");
     }
     let classes = with_learned(&learned, given);
-    let guide = args.prompts.guide(&classes, &learned, args.model.mode)?;
+    let guide = args.prompts.guide(&classes, &learned, args.mode)?;
     Ok((segment::load(&spec, &device)?, classes, guide))
 }
 

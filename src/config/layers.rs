@@ -16,6 +16,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("cine", include_str!("../../configs/cine.toml")),
     ("benchmark", include_str!("../../configs/benchmark.toml")),
     ("demo", include_str!("../../configs/demo.toml")),
+    ("nerve-vessel", include_str!("../../configs/nerve-vessel.toml")),
 ];
 
 /// Longest configuration file read, in bytes.
@@ -83,7 +84,7 @@ fn preset(name: &str, at: Origin) -> Result<Node, ConfigError> {
     Node::parse(text, &|line| Origin::Preset(name, line))
 }
 
-fn file(path: &Path) -> Result<Node, ConfigError> {
+pub(super) fn file(path: &Path) -> Result<Node, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(failed)?;

@@ -11,6 +11,8 @@ mod origin;
 mod print;
 mod read;
 mod schema;
+mod tables;
+mod training;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ pub use schema::{
     DisplayChoice, MasksFormat, ModelConfig, OutputConfig, OverlayConfig, PaceChoice, QueueChoice,
     SinkConfig, SourceConfig, StreamConfig,
 };
+pub use tables::{DecoderChoice, TableDataset, TableModel, TablesConfig};
+pub use training::TrainConfig;
 
 use crate::media::template::{Bound, Kind, Template};
 use read::{Log, Section};

@@ -113,6 +113,32 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// The same with all the digits that were written.
+    pub fn double(
+        &mut self,
+        key: &'static str,
+        default: f64,
+        min: f64,
+        max: f64,
+    ) -> Result<f64, ConfigError> {
+        self.number(key, &format!("a number from {min} to {max}"), default, |v| (min..=max).contains(&v))
+    }
+
+    /// A number that `fits`.
+    pub fn number(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        default: f64,
+        fits: impl FnOnce(f64) -> bool,
+    ) -> Result<f64, ConfigError> {
+        self.or_default(key, expected, default, default, |n| {
+            let v = leaf(n)?;
+            let v = v.as_float().or_else(|| v.as_integer().map(|i| i as f64))?;
+            fits(v).then_some(v)
+        })
+    }
+
     /// A duration with a unit in `min..=24h`; for `shortest` see the message.
     pub fn duration(
         &mut self,
@@ -155,6 +181,15 @@ impl<'a> Section<'a> {
         convert: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, ConfigError> {
         self.or_default(key, expected, default.1, default.0, |n| convert(&text(n)?))
+    }
+
+    /// A list of texts; empty where nothing is said.
+    pub fn names(&mut self, key: &'static str, expected: &str) -> Result<Vec<String>, ConfigError> {
+        let nothing = toml::Value::Array(Vec::new());
+        self.or_default(key, expected, Vec::new(), nothing, |n| match &n.item {
+            Item::Array(items) => items.iter().map(|item| leaf(item)?.as_str().map(str::to_owned)).collect(),
+            _ => None,
+        })
     }
 
     /// A path, relative to where it was written; the empty text is no path.

@@ -50,6 +50,8 @@ pub struct ModelConfig {
     pub ppn: Option<PathBuf>,
     /// Which of the predictor's data sets, where it has several.
     pub dataset: Option<String>,
+    /// Of the predictor's classes those that are looked for; empty: all.
+    pub only: Vec<String>,
     /// Where prompts come from; `None`: assisted by the predictor if there is one, else manual.
     pub mode: Option<Mode>,
     /// Share of certainty, 0 to 1, below which a class is not there.
@@ -202,6 +204,7 @@ impl ModelConfig {
             ppn: s.path_opt("ppn")?,
             dataset: s
                 .text("dataset", "a name", ("", None), |t| Some((!t.is_empty()).then(|| t.to_owned())))?,
+            only: s.names("only", "names of the predictor's classes: [\"nerve\"]")?,
             mode: s.choice(
                 "mode",
                 None,

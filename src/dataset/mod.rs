@@ -2,15 +2,19 @@
 
 mod files;
 mod labels;
+mod noise;
 mod problem;
 mod split;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub use labels::Labels;
+pub use noise::Damage;
 pub use problem::{DataError, Problem};
 pub use split::{SplitError, folds, named};
+pub use view::{Augment, View};
 
 use self::files::{by_stem, folder};
 use crate::cine;
@@ -71,6 +75,13 @@ pub struct Sample {
     pub size: (usize, usize),
     /// Pixels of each class.
     pub areas: Vec<usize>,
+}
+
+impl Sample {
+    /// The image and the files of its masks.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.image).chain(self.masks.iter().flatten()).map(PathBuf::as_path)
+    }
 }
 
 /// Images and masks that go together.

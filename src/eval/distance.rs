@@ -59,7 +59,11 @@ fn outline(mask: &Mask) -> Vec<(usize, usize)> {
 
 /// Squared distance of every pixel to the nearest of `points`, exact: along columns, then along rows (Felzenszwalb and
 /// Huttenlocher, "Distance transforms of sampled functions").
-fn squared_distances(points: &[(usize, usize)], (w, h): (usize, usize), (sx, sy): (f64, f64)) -> Vec<f64> {
+pub(super) fn squared_distances(
+    points: &[(usize, usize)],
+    (w, h): (usize, usize),
+    (sx, sy): (f64, f64),
+) -> Vec<f64> {
     let mut field = vec![f64::INFINITY; w * h];
     for &(x, y) in points {
         field[y * w + x] = 0.0;

@@ -58,7 +58,7 @@ impl std::ops::AddAssign for Overlap {
 }
 
 /// Pictures by whether a class is there and whether it was said to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Presence {
     /// There, and said so.
     pub found: u64,

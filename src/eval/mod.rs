@@ -1,9 +1,29 @@
-//! How good masks are.
+//! How good masks are: what a segmenter is asked of labelled pictures, what its answers score, and reports of it.
 
 mod bootstrap;
+mod case;
 mod distance;
 mod metrics;
+mod prompting;
+mod question;
+mod region;
+mod report;
+mod run;
+mod study;
+mod summary;
+mod tables;
+mod views;
 
-pub use bootstrap::{Interval, bootstrap};
+pub use bootstrap::{Interval, Share, bootstrap, bootstrap_shares};
+pub use case::{Case, Distances};
 pub use distance::{centroid_error, hd95};
 pub use metrics::{Overlap, Presence};
+pub use prompting::{Prompting, PromptingError};
+pub use question::{Answer, MAX_REGIONS, Question};
+pub use region::{Region, regions};
+pub use report::{Evaluation, Picture, Report, ranked};
+pub use run::{EvalError, Material, answer, evaluate, places};
+pub use study::Study;
+pub use summary::{ClassSummary, Figure, RULES, Scores, Spread, Summary};
+pub use tables::{Cell, Row, Tables, Tuning};
+pub use views::{MAX_VIEWS, views};

@@ -121,12 +121,13 @@ impl Sam {
 
     /// The prompt predictor of the `form` that Sam2Rad defines for this network.
     pub fn ppn_config(&self, form: PpnForm, dataset: &str, classes: Vec<String>, tokens: i64) -> PpnConfig {
+        if form == PpnForm::Pyramid {
+            return PpnConfig::pyramid(self.ppn_config(PpnForm::HighRes, dataset, classes, tokens));
+        }
         let config = match (form, self) {
             (PpnForm::SingleScale, _) => PpnConfig::single_scale(dataset, classes),
-            (PpnForm::HighRes, Self::Two { .. }) => PpnConfig::sam2_high_res(dataset, classes),
-            (PpnForm::HighRes, Self::One(net)) => {
-                PpnConfig::sam_high_res(dataset, classes, net.level_channels())
-            }
+            (_, Self::Two { .. }) => PpnConfig::sam2_high_res(dataset, classes),
+            (_, Self::One(net)) => PpnConfig::sam_high_res(dataset, classes, net.level_channels()),
         };
         PpnConfig { tokens, ..config }
     }
@@ -140,9 +141,9 @@ impl SamFeatures {
     pub fn for_ppn(&self, form: PpnForm) -> Result<Vec<&Tensor>, TchError> {
         match (form, &self.high_res, &self.levels) {
             (PpnForm::SingleScale, ..) => Ok(vec![&self.embedding]),
-            (PpnForm::HighRes, Some((s0, s1)), _) => Ok(vec![&self.embedding, s1, s0]),
-            (PpnForm::HighRes, None, Some([before, last])) => Ok(vec![&self.embedding, last, before]),
-            (PpnForm::HighRes, None, None) => {
+            (_, Some((s0, s1)), _) => Ok(vec![&self.embedding, s1, s0]),
+            (_, None, Some([before, last])) => Ok(vec![&self.embedding, last, before]),
+            (_, None, None) => {
                 Err(TchError::Shape("the picture was encoded without the blocks' outputs".into()))
             }
         }

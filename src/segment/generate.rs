@@ -18,7 +18,7 @@ const MARK_OF_21: &str = "no_obj_embed_spatial";
 /// A prompt predictor that is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GeneratedPpn {
-    /// Which of the two forms.
+    /// Which form.
     pub form: PpnForm,
     /// Name of its data set.
     pub dataset: String,

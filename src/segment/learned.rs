@@ -1,5 +1,7 @@
 //! The prompt predictor that lies in a set of weights, if any.
 
+use tch::{TchError, Tensor};
+
 use super::{LoadError, ModelSpec};
 use crate::nn::{PpnConfig, PpnForm, Sam, learnable_prompts};
 use crate::weights::Source;
@@ -10,10 +12,16 @@ pub const PREFIX: &str = "ppn";
 /// `classes` are those of a predictor with one data set.
 const CLASSES: &str = "classes";
 
-/// The form of the predictor in `source`: only one has a second block.
+/// The form of the predictor in `source`: one has a second block, one a pyramid.
 pub fn form(source: &dyn Source) -> PpnForm {
-    let second = source.shape(&format!("{PREFIX}.layers.1.norm1.weight"));
-    if second.is_some() { PpnForm::HighRes } else { PpnForm::SingleScale }
+    let has = |name: &str| source.shape(&format!("{PREFIX}.{name}")).is_some();
+    if has("layers.1.norm1.weight") {
+        PpnForm::HighRes
+    } else if has("pyramid.out.weight") {
+        PpnForm::Pyramid
+    } else {
+        PpnForm::SingleScale
+    }
 }
 
 fn distinct(names: &[String]) -> bool {
@@ -28,9 +36,11 @@ pub struct Learned {
     pub dataset: String,
     /// Names of the classes, in the order of the queries.
     pub classes: Vec<String>,
+    /// Indices of those that are looked for, in the order of the queries.
+    pub chosen: Vec<usize>,
     /// Queries of a class.
     pub tokens: i64,
-    /// Which of the two forms.
+    /// Which form.
     pub form: PpnForm,
 }
 
@@ -77,7 +87,27 @@ impl Learned {
             None if count == 1 => vec![dataset.clone()],
             None => (1..=count).map(|i| format!("{dataset} {i}")).collect(),
         };
-        Ok(Some(Self { dataset, classes, tokens, form: form(source) }))
+        if let Some(unknown) = spec.only.iter().find(|name| !classes.contains(name)) {
+            let known = classes.join(", ");
+            return Err(wrong(format!("it does not know the class {unknown:?}; expected some of {known}")));
+        }
+        let wanted = |class: &String| spec.only.is_empty() || spec.only.contains(class);
+        let chosen = (0..classes.len()).filter(|&i| wanted(&classes[i])).collect();
+        Ok(Some(Self { dataset, classes, chosen, tokens, form: form(source) }))
+    }
+
+    /// Names of the classes that are looked for.
+    pub fn names(&self) -> Vec<String> {
+        self.chosen.iter().filter_map(|&i| self.classes.get(i).cloned()).collect()
+    }
+
+    /// Of queries `[K, N, C]` those of the classes that are looked for.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn select(&self, queries: &Tensor) -> Result<Tensor, TchError> {
+        let rows: Vec<i64> = self.chosen.iter().map(|&i| i as i64).collect();
+        queries.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(queries.device())?)
     }
 
     /// The same for a certain network.

@@ -1,12 +1,15 @@
 //! From a weights file to a segmenter.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::device::Resolved;
 use super::learned::{self, Learned};
-use super::sam::{Cleanup, HANDLINGS, Manners, Sam};
+use super::manners::{HANDLINGS, Manners};
+use super::network::Network;
+use super::sam::{Cleanup, Sam};
 use super::{ModelInfo, ModelSpec, PpnInfo, Precision, Segmenter};
 use crate::nn::{self, MergedLora, PromptPredictor};
 use crate::weights::{
@@ -15,6 +18,9 @@ use crate::weights::{
 
 /// Metadata with the family that a predictor was trained for.
 const FAMILY: &str = "family";
+
+/// Metadata with the SHA-256 of the weights that a predictor was trained with.
+pub const BASE_SHA256: &str = "base_sha256";
 
 /// Why there is no segmenter.
 #[derive(Debug, thiserror::Error)]
@@ -76,10 +82,7 @@ pub enum LoadError {
 /// An unreadable or hostile file, another family than asked for, a size or a precision that cannot be had, tensors that do
 /// not fit or are left over, a prompt predictor that is not as its file says.
 pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, LoadError> {
-    if spec.precision == Precision::Fp16 && device.device == Device::Cpu {
-        return Err(LoadError::Precision);
-    }
-    spec.check().map_err(LoadError::Setting)?;
+    spec.check_on(device)?;
     let files = Files::open(spec)?;
     let family = files.family(spec)?;
     if spec.threads > 0 {
@@ -93,20 +96,23 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     let net = nn::Sam::new(&view, family, side).map_err(unfit)?;
     let learned = files.learned(spec)?;
     let manners = files.manners(spec, family)?;
+    let weights_sha256 = files.sha256(spec)?;
+    files.warn_of_another_base(&weights_sha256);
     let mut ppn = None;
     if let Some(learned) = &learned {
         // Its products with the whole picture are sums of many terms: in `f32`, as small as it is.
         let w = view.pp(learned::PREFIX).computing_in(tch::Kind::Float);
-        let predictor = PromptPredictor::new(&w, &learned.config(&net));
+        let mut predictor = PromptPredictor::new(&w, &learned.config(&net)).map_err(unfit)?;
+        let chosen = learned.select(predictor.learnable_prompts()).map_err(|e| unfit(e.into()))?;
+        predictor.set_learnable_prompts(chosen);
         // The queries of the file's other data sets.
         w.skip("learnable_prompts");
-        ppn = Some((predictor.map_err(unfit)?, learned.form));
+        ppn = Some((predictor, learned.form));
     }
     view.finish().map_err(unfit)?;
-    let sum = |path: &PathBuf| sha256(path).map_err(|reason| LoadError::Io { reason, path: path.clone() });
     let info = ModelInfo {
         family: family.name().into(),
-        weights_sha256: sum(&spec.weights)?,
+        weights_sha256,
         input_size: usize::try_from(net.input_size()).unwrap_or(0),
         precision: spec.precision.name().into(),
         parameters: view.parameters(),
@@ -114,50 +120,67 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
         ppn: match learned {
             Some(learned) => Some(PpnInfo {
                 form: learned.form.name(),
+                classes: learned.names(),
                 dataset: learned.dataset,
-                classes: learned.classes,
-                sha256: spec.ppn.as_ref().map(sum).transpose()?,
+                sha256: files.ppn_sha256(spec)?,
             }),
             None => None,
         },
         device: device.name(),
     };
-    let cleanup = Cleanup {
-        presence_threshold: spec.presence_threshold,
-        max_hole_area: spec.max_hole_area,
-        max_sprinkle_area: spec.max_sprinkle_area,
-    };
-    Ok(Box::new(Sam::new(net, ppn, manners, cleanup, device.device, info)))
+    Ok(Box::new(Sam::new(Network::new(net, ppn, manners, device.device), spec.cleanup(), info)))
 }
 
-/// Names of the classes that the prompt predictor of `spec` knows, in its order; none without a predictor.
+impl ModelSpec {
+    /// Whether it can be had on `device` at all.
+    pub(super) fn check_on(&self, device: &Resolved) -> Result<(), LoadError> {
+        if self.precision == Precision::Fp16 && device.device == Device::Cpu {
+            return Err(LoadError::Precision);
+        }
+        self.check().map_err(LoadError::Setting)
+    }
+
+    pub(super) fn cleanup(&self) -> Cleanup {
+        Cleanup {
+            presence_threshold: self.presence_threshold,
+            max_hole_area: self.max_hole_area,
+            max_sprinkle_area: self.max_sprinkle_area,
+        }
+    }
+}
+
+fn sum(path: &Path) -> Result<String, LoadError> {
+    sha256(path).map_err(|reason| LoadError::Io { reason, path: path.to_owned() })
+}
+
+/// Names of the classes that the prompt predictor of `spec` looks for, in its order; none without a predictor.
 ///
 /// # Errors
 /// A file that cannot be read, a predictor that is not as its file says.
 pub fn learned_classes(spec: &ModelSpec) -> Result<Vec<String>, LoadError> {
     let files = Files::open(spec)?;
     files.family(spec)?;
-    Ok(files.learned(spec)?.map_or_else(Vec::new, |learned| learned.classes))
+    Ok(files.learned(spec)?.map_or_else(Vec::new, |learned| learned.names()))
 }
 
 /// The network's file, and the one laid over it.
-struct Files {
+pub(super) struct Files {
     base: Checkpoint,
     over: Option<Checkpoint>,
 }
 
 impl Files {
-    fn open(spec: &ModelSpec) -> Result<Self, LoadError> {
+    pub(super) fn open(spec: &ModelSpec) -> Result<Self, LoadError> {
         let base = Checkpoint::open(&spec.weights)?;
         Ok(Self { base, over: spec.ppn.as_deref().map(Checkpoint::open).transpose()? })
     }
 
-    fn source(&self) -> Layered<'_> {
+    pub(super) fn source(&self) -> Layered<'_> {
         Layered { top: self.over.as_ref().unwrap_or(&self.base), base: &self.base }
     }
 
     /// The family of the network, which the predictor must have been trained for.
-    fn family(&self, spec: &ModelSpec) -> Result<Family, LoadError> {
+    pub(super) fn family(&self, spec: &ModelSpec) -> Result<Family, LoadError> {
         let unfit = |path: &PathBuf| {
             let path = path.clone();
             move |reason| LoadError::Family { reason, path }
@@ -173,6 +196,57 @@ impl Files {
         Ok(family)
     }
 
+    /// SHA-256 of the network's file.
+    pub(super) fn sha256(&self, spec: &ModelSpec) -> Result<String, LoadError> {
+        sum(&spec.weights)
+    }
+
+    /// A predictor speaks to the features of the weights that it was trained with; with others of the same family it is worse
+    /// without an error.
+    fn warn_of_another_base(&self, weights_sha256: &str) {
+        let trained_with = self.over.as_ref().and_then(|over| over.metadata().get(BASE_SHA256));
+        if let Some(sum) = trained_with.filter(|sum| *sum != weights_sha256) {
+            tracing::warn!("the predictor was trained with other weights, SHA-256 {sum}: expect worse masks");
+        }
+    }
+
+    /// SHA-256 of the file over the network's.
+    pub(super) fn ppn_sha256(&self, spec: &ModelSpec) -> Result<Option<String>, LoadError> {
+        spec.ppn.as_deref().map(sum).transpose()
+    }
+
+    /// What the metadata say of the handling of pictures and, in the file over the network's, of each data set's classes.
+    pub(super) fn says(&self) -> BTreeMap<String, String> {
+        let mut says = BTreeMap::new();
+        for file in [Some(&self.base), self.over.as_ref()].into_iter().flatten() {
+            says.extend(file.metadata().get(PREPROCESS).map(|found| (PREPROCESS.to_owned(), found.clone())));
+        }
+        if let Some(over) = &self.over {
+            let classes = over.metadata().iter().filter(|(key, _)| key.starts_with("classes."));
+            says.extend(classes.map(|(key, names)| (key.clone(), names.clone())));
+            // A file of one data set need not name it.
+            if let (Some(names), [(dataset, ..)]) =
+                (over.metadata().get("classes"), &crate::nn::learnable_prompts(over, learned::PREFIX)[..])
+            {
+                says.insert(format!("classes.{dataset}"), names.clone());
+            }
+        }
+        says
+    }
+
+    /// The tensors of the file over the network's that `which` chooses by their names.
+    pub(super) fn carried(
+        &self,
+        which: impl Fn(&str) -> bool,
+    ) -> Result<BTreeMap<String, Tensor>, WeightsError> {
+        let Some(over) = &self.over else { return Ok(BTreeMap::new()) };
+        let chosen = over.tensors().filter(|(name, _)| which(name));
+        chosen
+            .filter_map(|(name, _)| Some(over.tensor(name)?.map(|tensor| (name.to_owned(), tensor))))
+            .collect::<Result<_, _>>()
+            .map_err(WeightsError::from)
+    }
+
     fn learned(&self, spec: &ModelSpec) -> Result<Option<Learned>, LoadError> {
         Learned::find(spec, &self.source(), |key| self.metadata(key))
     }
@@ -183,7 +257,7 @@ impl Files {
 
     /// How pictures and prompts are handled: as the family's weights were published, unless the file that was trained last says
     /// otherwise.
-    fn manners(&self, spec: &ModelSpec, family: Family) -> Result<Manners, LoadError> {
+    pub(super) fn manners(&self, spec: &ModelSpec, family: Family) -> Result<Manners, LoadError> {
         let own = Manners::of(family);
         let says = |file: &Checkpoint| file.metadata().get(PREPROCESS).cloned();
         let (found, path) = match (self.over.as_ref().and_then(says), says(&self.base)) {

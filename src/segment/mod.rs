@@ -5,16 +5,20 @@
 
 pub mod device;
 mod expected;
+mod fresh;
 mod generate;
 mod guidance;
 mod learned;
 mod load;
+mod manners;
+mod network;
 pub mod postprocess;
 pub mod preprocess;
 mod prompt;
 pub mod resize;
 mod sam;
 mod spec;
+mod trainable;
 
 use crate::frame::ImageView;
 use crate::mask::ClassMask;
@@ -23,12 +27,16 @@ use crate::weights::said;
 
 pub use device::{DeviceChoice, DeviceError, Resolved, load_cuda};
 pub use expected::compare;
+pub use fresh::Additions;
 pub use generate::{GenerateError, GeneratedPpn, expected_tensors, generate};
 pub use guidance::{Guidance, Mode, ModeError};
-pub use load::{LoadError, learned_classes, load};
+pub use load::{BASE_SHA256, LoadError, learned_classes, load};
+pub use manners::Manners;
+pub use network::{Asked, Network, Question};
 pub use prompt::{Point, Prompt, PromptError, Units};
-pub use sam::{Cleanup, Manners, Sam};
+pub use sam::{Cleanup, Sam};
 pub use spec::{MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
+pub use trainable::{Beginning, PredictorPlan, Trainable, decoder_name, load_trainable};
 
 /// What a report says of a model.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -78,6 +78,8 @@ pub struct ModelSpec {
     pub ppn: Option<PathBuf>,
     /// Which of the predictor's data sets; needed only where it has several.
     pub dataset: Option<String>,
+    /// Of the predictor's classes those that are looked for, by their names; empty: all.
+    pub only: Vec<String>,
     /// Arithmetic.
     pub precision: Precision,
     /// Side of the square input in pixels; `None` takes the family's own.
@@ -100,6 +102,7 @@ impl ModelSpec {
             weights: weights.into(),
             ppn: None,
             dataset: None,
+            only: Vec::new(),
             precision: Precision::Fp32,
             input_size: None,
             presence_threshold: 0.5,

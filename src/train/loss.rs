@@ -69,6 +69,12 @@ impl LossConfig {
         }
     };
 
+    /// What works best with few pictures here: see `benches/results/training.md`.
+    pub const SONOMASK: Self = {
+        let mask = MaskLoss { focal: 4.0, dice: 1.0, alpha: 1.0, gamma: 0.0, balance: Balance::Background };
+        Self { mask, interim: mask, l1: 1.0, giou: 1.0, absent_masks: true, ..Self::PAPER }
+    };
+
     /// What the authors' code computes: Dice beside the focal loss, the interim mask weighted 100, GIoU alone, a smoothed and
     /// clipped presence, masks of present classes only.
     pub const CODED: Self = Self {
@@ -149,6 +155,23 @@ pub fn loss(config: &LossConfig, answer: &Answer<'_>, truth: &Truth<'_>) -> Resu
     };
     let total = mask.f_add(&interim)?.f_add(&bbox)?.f_add(&presence)?;
     Ok(Terms { mask, interim, bbox, presence, total })
+}
+
+/// The loss of interim masks alone, `[N, 1, h, w]`; see [`loss`].
+///
+/// # Errors
+/// libtorch's, as for shapes that do not go together.
+pub fn interim_loss(
+    config: &LossConfig,
+    logits: &Tensor,
+    truth: &Tensor,
+    present: &Tensor,
+) -> Result<Terms, TchError> {
+    let everything = present.f_ones_like()?;
+    let counted = if config.absent_masks { &everything } else { present };
+    let interim = mean_over(&mask_loss(&config.interim, logits, truth)?, counted)?;
+    let none = || Tensor::f_zeros_like(&interim);
+    Ok(Terms { mask: none()?, bbox: none()?, presence: none()?, total: interim.shallow_clone(), interim })
 }
 
 /// Mean of `values` `[N]` where `weight` `[N]` is 1; 0 if it is nowhere.

@@ -1,5 +1,26 @@
 //! Teaching a prompt predictor from labelled pictures.
 
+mod curves;
+mod error;
+mod events;
+mod features;
+mod journal;
+mod lesson;
 mod loss;
+mod material;
+mod optimizer;
+mod output;
+mod prompting;
+mod spec;
+mod state;
+mod target;
+mod trainer;
+mod tuning;
 
-pub use loss::{Answer, Balance, LossConfig, MaskLoss, Terms, Truth, loss};
+pub use error::TrainError;
+pub use journal::{Epoch, Journal, JournalError, Validation};
+pub use loss::{Answer, Balance, LossConfig, MaskLoss, Terms, Truth, interim_loss, loss};
+pub use material::learned_from;
+pub use optimizer::{Group, Optimizer};
+pub use spec::{DataSpec, DecoderTuning, PromptSampling, Split, StageSpec, TrainSpec};
+pub use trainer::{Ending, Observer, Outcome, can_resume, held_out_list, is_begun, train};

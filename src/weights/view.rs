@@ -70,6 +70,17 @@ struct Ledger {
     skipped: RefCell<BTreeSet<String>>,
     parameters: Cell<u64>,
     bytes: Cell<u64>,
+    trained: RefCell<BTreeMap<String, Tensor>>,
+}
+
+/// Which tensors are to be trained, by their full names.
+#[derive(Clone)]
+struct Trained<'a>(&'a dyn Fn(&str) -> bool);
+
+impl std::fmt::Debug for Trained<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Trained")
+    }
 }
 
 /// The tensors under one path of a [`Source`], as `f32` on one device. Remembers which were read.
@@ -78,6 +89,7 @@ pub struct Weights<'a> {
     source: &'a dyn Source,
     device: Device,
     compute: Kind,
+    trained: Option<Trained<'a>>,
     prefix: String,
     ledger: Rc<Ledger>,
 }
@@ -85,7 +97,21 @@ pub struct Weights<'a> {
 impl<'a> Weights<'a> {
     /// All of `source`; tensors go to `device`.
     pub fn new(source: &'a dyn Source, device: Device) -> Self {
-        Self { source, device, compute: Kind::Float, prefix: String::new(), ledger: Rc::default() }
+        Self {
+            source,
+            device,
+            compute: Kind::Float,
+            trained: None,
+            prefix: String::new(),
+            ledger: Rc::default(),
+        }
+    }
+
+    /// The same view, in which learned tensors whose full names `which` chooses are to be trained: they have memory of their
+    /// own, ask for gradients, and are listed by [`Weights::trained`].
+    #[must_use]
+    pub fn training(self, which: &'a dyn Fn(&str) -> bool) -> Self {
+        Self { trained: Some(Trained(which)), ..self }
     }
 
     /// The same view, with the weights of matrix products and convolutions in `kind`; see [`Weights::matrix`].
@@ -115,9 +141,22 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// A missing key, another shape, a type that is not floating-point.
     pub fn get(&self, name: &str, shape: &[i64]) -> Result<Tensor, WeightsError> {
+        self.learned(name, shape, Kind::Float)
+    }
+
+    fn learned(&self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, WeightsError> {
         let tensor = self.buffer(name, shape)?;
         self.ledger.parameters.set(self.ledger.parameters.get() + tensor.numel() as u64);
-        Ok(tensor)
+        let name = self.key(name);
+        if !self.trained.as_ref().is_some_and(|trained| (trained.0)(&name)) {
+            return Ok(tensor.f_to_kind(kind)?);
+        }
+        // What a source gives may lie in its file, which nobody may write to.
+        let mut own = Tensor::f_empty(shape, (kind, self.device))?;
+        own.f_copy_(&tensor)?;
+        let own = own.f_set_requires_grad(true)?;
+        self.ledger.trained.borrow_mut().insert(name, own.shallow_clone());
+        Ok(own)
     }
 
     /// A learned tensor of `shape` for matrix products and convolutions, in the type that they are computed in.
@@ -125,11 +164,11 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Weights::get`].
     pub fn matrix(&self, name: &str, shape: &[i64]) -> Result<Tensor, WeightsError> {
-        let tensor = self.get(name, shape)?;
+        let tensor = self.learned(name, shape, self.compute)?;
         let size = |kind: Kind| tensor.numel() as u64 * kind.elt_size_in_bytes() as u64;
         let saved = size(Kind::Float) - size(self.compute).min(size(Kind::Float));
         self.ledger.bytes.set(self.ledger.bytes.get() - saved);
-        Ok(tensor.f_to_kind(self.compute)?)
+        Ok(tensor)
     }
 
     /// A tensor of `shape` that belongs to the network but is not learned, such as running statistics.
@@ -171,6 +210,13 @@ impl<'a> Weights<'a> {
     /// Full names and shapes of everything read so far, over all views of the source.
     pub fn read(&self) -> BTreeMap<String, Vec<i64>> {
         self.ledger.read.borrow().clone()
+    }
+
+    /// The tensors that are to be trained, of everything read so far, by their full names. They share their memory with the
+    /// network's.
+    pub fn trained(&self) -> BTreeMap<String, Tensor> {
+        let trained = self.ledger.trained.borrow();
+        trained.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
     /// Names of the whole source that were neither read nor skipped.

@@ -5,21 +5,29 @@ use tch::TchError;
 use super::DIM;
 use crate::weights::{Source, WeightsError};
 
-/// The two forms of the prompt predictor.
+/// The forms of the prompt predictor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PpnForm {
     /// One block on the image embedding; the mask head's logits are enlarged four times. What the paper describes.
     SingleScale,
     /// A block on each of several levels, from the embedding to the finest. What the authors run on SAM 2.
     HighRes,
+    /// One block on the image embedding, to which a small pyramid over the features of all levels has added what it sees of
+    /// the whole picture. Its first masks and the block's add up to the interim mask, and the box is the one around that.
+    /// Sonomask's own.
+    Pyramid,
 }
 
 impl PpnForm {
+    /// Every form.
+    pub const ALL: [Self; 3] = [Self::SingleScale, Self::HighRes, Self::Pyramid];
+
     /// Name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::SingleScale => "single-scale",
             Self::HighRes => "high-res",
+            Self::Pyramid => "pyramid",
         }
     }
 }
@@ -28,8 +36,8 @@ impl std::str::FromStr for PpnForm {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let found = [Self::SingleScale, Self::HighRes].into_iter().find(|f| f.name() == name);
-        found.ok_or_else(|| format!("unknown form {name:?}; expected single-scale or high-res"))
+        let found = Self::ALL.into_iter().find(|f| f.name() == name);
+        found.ok_or_else(|| format!("unknown form {name:?}; expected single-scale, high-res or pyramid"))
     }
 }
 
@@ -84,6 +92,11 @@ impl PpnConfig {
             channel_dims: vec![DIM, width, width],
             ..Self::single_scale(dataset, classes)
         }
+    }
+
+    /// The same features as another configuration's, in a pyramid.
+    pub fn pyramid(high_res: Self) -> Self {
+        Self { form: PpnForm::Pyramid, mask_scale_factor: 4, ..high_res }
     }
 
     /// Refuses what no network can be made of.

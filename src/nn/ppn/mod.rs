@@ -10,6 +10,7 @@ mod config;
 mod heads;
 mod level;
 mod positions;
+mod pyramid;
 
 pub use config::{PpnConfig, PpnForm, learnable_prompts};
 pub use heads::{BoxRegressionHead, MaskClassifier};
@@ -18,8 +19,10 @@ use tch::{TchError, Tensor};
 
 use self::attention::HEADS;
 use self::block::Block;
+use self::heads::boxes_around;
 use self::level::{Dense, Level};
 use self::positions::token_positions;
+use self::pyramid::Pyramid;
 use super::common::Conv2d;
 use super::prompt_encoder::PromptEncoder;
 use crate::weights::{Weights, WeightsError};
@@ -48,10 +51,13 @@ pub struct Prediction {
 #[derive(Debug)]
 pub struct PromptPredictor {
     learnable_prompts: Tensor,
+    /// Over all levels, where the form has it; then there is one block, on the embedding.
+    pyramid: Option<Pyramid>,
     /// Empty for the levels that are as wide as the queries.
     channel_adapters: Vec<Option<Conv2d>>,
     layers: Vec<Block>,
-    box_regression_head: BoxRegressionHead,
+    /// None where boxes are taken from the masks.
+    box_regression_head: Option<BoxRegressionHead>,
     mask_classifier: MaskClassifier,
 }
 
@@ -69,18 +75,26 @@ impl PromptPredictor {
         let adapter = |(i, &width): (usize, &i64)| {
             (width != DIM).then(|| Conv2d::new(&adapters.pp(i), [width, DIM], 1, 1, 0)).transpose()
         };
+        let (blocks, pyramid) = match config.form {
+            PpnForm::SingleScale | PpnForm::HighRes => (&config.channel_dims[..], None),
+            PpnForm::Pyramid => {
+                let inputs = config.channel_dims.iter().sum();
+                (&config.channel_dims[..1], Some(Pyramid::new(&w.pp("pyramid"), inputs, DIM)?))
+            }
+        };
         Ok(Self {
             learnable_prompts,
-            channel_adapters: config
-                .channel_dims
-                .iter()
-                .enumerate()
-                .map(adapter)
-                .collect::<Result<_, _>>()?,
-            layers: (0..config.channel_dims.len())
+            pyramid,
+            channel_adapters: blocks.iter().enumerate().map(adapter).collect::<Result<_, _>>()?,
+            layers: (0..blocks.len())
                 .map(|i| Block::new(&layers.pp(i), DIM, /* skip pe */ i == 0))
                 .collect::<Result<_, _>>()?,
-            box_regression_head: BoxRegressionHead::new(&w.pp("box_regression_head"), DIM)?,
+            box_regression_head: match config.form {
+                PpnForm::SingleScale | PpnForm::HighRes => {
+                    Some(BoxRegressionHead::new(&w.pp("box_regression_head"), DIM)?)
+                }
+                PpnForm::Pyramid => None,
+            },
             mask_classifier: MaskClassifier::new(&w.pp("mask_classifier"), DIM, config.mask_scale_factor)?,
         })
     }
@@ -88,6 +102,11 @@ impl PromptPredictor {
     /// The learned queries of every class, `[K, N, C]`, in the order of the configuration's classes.
     pub fn learnable_prompts(&self) -> &Tensor {
         &self.learnable_prompts
+    }
+
+    /// Puts other queries `[K, N, C]` in their place.
+    pub fn set_learnable_prompts(&mut self, queries: Tensor) {
+        self.learnable_prompts = queries;
     }
 
     /// `features`: one per level from coarse to fine, the image embedding `[B, C, h, w]` first, then `[B, width, H, W]` with sides that are
@@ -102,28 +121,45 @@ impl PromptPredictor {
         prompt_encoder: &PromptEncoder,
         train: bool,
     ) -> Result<Prediction, TchError> {
-        let levels = self.levels(features, prompt_encoder)?;
+        let (levels, first_masks) = match &self.pyramid {
+            Some(pyramid) => {
+                let Some(embedding) = features.first() else {
+                    return Err(TchError::Shape("a prompt predictor needs an image embedding".into()));
+                };
+                let seen = pyramid.forward(features, train)?;
+                let levels = self.levels(&[&seen.cells.f_add(embedding)?], prompt_encoder)?;
+                (levels, Some(pyramid.masks(&seen, queries)?))
+            }
+            None => (self.levels(features, prompt_encoder)?, None),
+        };
         let Some(finest) = levels.last() else {
             return Err(TchError::Shape("a prompt predictor needs an image embedding".into()));
         };
         let images = finest.images();
         let (classes, _, _) = queries.size3()?;
         let at_once = (CELLS_AT_ONCE / finest.cells().max(1)).max(1);
-        let (queries, boxes, masks) = if images * classes <= at_once {
+        let (queries, masks) = if images * classes <= at_once {
             self.attend(&levels, queries, train)?
         } else {
-            let mut parts = (Vec::new(), Vec::new(), Vec::new());
+            let mut parts = (Vec::new(), Vec::new());
             for image in 0..images {
                 let levels = levels.iter().map(|l| l.image(image)).collect::<Result<Vec<_>, _>>()?;
                 for first in (0..classes).step_by(usize::try_from(at_once).unwrap_or(1)) {
                     let some = queries.f_narrow(0, first, at_once.min(classes - first))?;
-                    let (tokens, boxes, masks) = self.attend(&levels, &some, train)?;
+                    let (tokens, masks) = self.attend(&levels, &some, train)?;
                     parts.0.push(tokens);
-                    parts.1.push(boxes);
-                    parts.2.push(masks);
+                    parts.1.push(masks);
                 }
             }
-            (Tensor::f_cat(&parts.0, 0)?, Tensor::f_cat(&parts.1, 0)?, Tensor::f_cat(&parts.2, 0)?)
+            (Tensor::f_cat(&parts.0, 0)?, Tensor::f_cat(&parts.1, 0)?)
+        };
+        let masks = match first_masks {
+            Some(first) => masks.f_add(&first)?,
+            None => masks,
+        };
+        let boxes = match &self.box_regression_head {
+            Some(head) => head.forward(&queries)?,
+            None => boxes_around(&masks)?,
         };
         let [side, _] = prompt_encoder.input_image_size();
         let in_pixels = boxes.f_mul_scalar(side)?;
@@ -131,6 +167,23 @@ impl PromptPredictor {
         let tokens = queries.size3()?.1;
         let sparse = Tensor::f_cat(&[&corners, &queries.f_narrow(1, 2, tokens - 2)?], 1)?;
         Ok(Prediction { sparse, dense, interim_mask: masks, boxes })
+    }
+
+    /// Logits of the masks that the pyramid alone makes, `[B K, 1, 4h, 4w]`; of the form that has one. Training begins with them,
+    /// as they cost a tenth of the whole.
+    ///
+    /// # Errors
+    /// libtorch's, and for another form.
+    pub fn first_masks(
+        &self,
+        features: &[&Tensor],
+        queries: &Tensor,
+        train: bool,
+    ) -> Result<Tensor, TchError> {
+        let Some(pyramid) = &self.pyramid else {
+            return Err(TchError::Shape("this form of the prompt predictor has no pyramid".into()));
+        };
+        pyramid.masks(&pyramid.forward(features, train)?, queries)
     }
 
     /// The image's side of every layer: what all classes share.
@@ -150,13 +203,8 @@ impl PromptPredictor {
         Ok(levels)
     }
 
-    /// Updated queries `[B K, N, C]`, boxes and interim masks.
-    fn attend(
-        &self,
-        levels: &[Level],
-        queries: &Tensor,
-        train: bool,
-    ) -> Result<(Tensor, Tensor, Tensor), TchError> {
+    /// Updated queries `[B K, N, C]` and interim masks.
+    fn attend(&self, levels: &[Level], queries: &Tensor, train: bool) -> Result<(Tensor, Tensor), TchError> {
         let (classes, tokens, dim) = queries.size3()?;
         let images = levels.first().map_or(0, Level::images);
         let query_pe = token_positions(tokens, dim, queries)?;
@@ -173,8 +221,7 @@ impl PromptPredictor {
         let Some(dense) = dense else {
             return Err(TchError::Shape("a prompt predictor needs a layer".into()));
         };
-        let boxes = self.box_regression_head.forward(&queries)?;
         let masks = self.mask_classifier.forward(&dense.picture()?, train)?;
-        Ok((queries, boxes, masks))
+        Ok((queries, masks))
     }
 }

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""Writes what one step of training has to find, which tests/gradients.rs compares with.
+
+A prompt predictor on the image embedding (make_ppn_fixtures.py) and the mask decoder of the official sam2 package 1.1.0
+(Apache-2.0), with weights by the rule of reference_answers.py, answer for one picture and two classes, one of them absent;
+the terms of make_loss_fixtures.py compare that with a truth, and autograd gives the gradient of every parameter listed below.
+Needs torch, torchvision 0.26.0, numpy, pillow, tqdm, safetensors.
+
+    make_training_fixtures.py --sam2 DIR_WITH_PACKAGE_sam2 --out tests/fixtures
+"""
+
+import argparse
+import pathlib
+import sys
+import types
+
+import torch
+
+from make_loss_fixtures import coded, paper
+from make_ppn_fixtures import DIM, Heads, predict
+from reference_answers import SEED, Answers, fill, unit
+
+GRID, CLASSES, TOKENS = 16, 2, 10
+GRADIENTS = (
+    "ppn.layers.0.self_attn.v_proj.weight",
+    "ppn.layers.0.cross_attn_token_to_image.q_proj.weight",
+    "ppn.layers.0.cross_attn_token_to_image.k_proj.weight",
+    "ppn.layers.0.cross_attn_image_to_token.v_proj.bias",
+    "ppn.layers.0.mlp.layers.0.weight",
+    "ppn.layers.0.norm4.weight",
+    "ppn.box_regression_head.mlp.layers.0.weight",
+    "ppn.mask_classifier.layers.0.weight",
+    "ppn.mask_classifier.final_conv.bias",
+    "sam_mask_decoder.transformer.layers.0.self_attn.q_proj.weight",
+    "sam_mask_decoder.transformer.layers.1.cross_attn_image_to_token.out_proj.weight",
+    "sam_mask_decoder.transformer.final_attn_token_to_image.v_proj.weight",
+    "sam_mask_decoder.output_upscaling.0.weight",
+    "sam_mask_decoder.output_upscaling.1.weight",
+    "sam_mask_decoder.output_hypernetworks_mlps.0.layers.2.weight",
+    "sam_mask_decoder.mask_tokens.weight",
+    "sam_mask_decoder.obj_score_token.weight",
+    "sam_mask_decoder.pred_obj_score_head.layers.0.weight",
+)
+
+
+class Network(torch.nn.Module):
+    """Names of the parameters are sonomask's."""
+
+    def __init__(self):
+        super().__init__()
+        from sam2.modeling.position_encoding import PositionEmbeddingSine
+        from sam2.modeling.sam.mask_decoder import MaskDecoder
+        from sam2.modeling.sam.prompt_encoder import PromptEncoder
+        from sam2.modeling.sam.transformer import TwoWayAttentionBlock, TwoWayTransformer
+        from sam2.modeling.sam2_utils import MLP
+
+        self.ppn = Heads(TwoWayAttentionBlock, MLP, [DIM])
+        self.sam_prompt_encoder = PromptEncoder(DIM, (GRID, GRID), (16 * GRID, 16 * GRID), 16)
+        self.sam_mask_decoder = MaskDecoder(
+            transformer_dim=DIM,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=DIM, mlp_dim=2048, num_heads=8),
+            num_multimask_outputs=3,
+            use_high_res_features=True,
+            iou_prediction_use_sigmoid=True,
+            pred_obj_scores=True,
+            pred_obj_scores_mlp=True,
+        )
+        self.sine = PositionEmbeddingSine(DIM)
+
+    def forward(self, embedding, s0, s1, queries):
+        sparse, dense, interim, boxes = predict(
+            self.ppn, self.sam_prompt_encoder, self.sine, [embedding], queries, CLASSES
+        )
+        masks, _, _, presence = self.sam_mask_decoder(
+            image_embeddings=embedding,
+            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+            repeat_image=True,
+            high_res_features=[s0, s1],
+        )
+        return {"mask": masks, "interim": interim, "boxes": boxes, "presence": presence}
+
+
+def truth(side=4 * GRID):
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    mask = torch.stack([((x - 40) ** 2 + (y - 22) ** 2 <= 144).float(), torch.zeros(side, side)])[:, None]
+    box = torch.tensor([[28.0, 10.0, 53.0, 35.0], [0.0, 0.0, 0.0, 0.0]]) / side
+    return {"mask": mask, "boxes": box, "present": torch.tensor([1.0, 0.0])}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sam2", type=pathlib.Path, required=True, help="folder that holds the package sam2")
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    args = parser.parse_args()
+    # The package's own __init__ sets up configuration files, which its blocks do not need.
+    package = types.ModuleType("sam2")
+    package.__path__ = [str(args.sam2 / "sam2")]
+    sys.modules["sam2"] = package
+
+    def given(tag, *shape):
+        values = unit(f"fx.training.{tag}", torch.Size(shape).numel(), SEED).reshape(shape)
+        return torch.from_numpy(values * 2)
+
+    net = fill(Network())
+    queries = given("queries", CLASSES, TOKENS, DIM).requires_grad_()
+    inputs = (
+        given("embedding", 1, DIM, GRID, GRID),
+        given("s0", 1, 32, 4 * GRID, 4 * GRID),
+        given("s1", 1, 64, 2 * GRID, 2 * GRID),
+    )
+    target = truth()
+    answers = Answers()
+    answers.raw("truth.mask", target["mask"])
+    answers.raw("truth.boxes", target["boxes"])
+    answers.raw("truth.present", target["present"])
+    parameters = dict(net.named_parameters())
+    for name, terms in (("paper", paper), ("authors", coded)):
+        net.zero_grad()
+        queries.grad = None
+        found = terms(net(*inputs, queries), target)
+        sum(found.values()).backward()
+        for term, value in found.items():
+            answers.raw(f"{name}.{term}", value.detach().reshape(1))
+            print(f"{name:8} {term:9} {value.item():.6f}")
+        answers.add(f"{name}.grad.queries", queries.grad, k=1024)
+        for parameter in GRADIENTS:
+            answers.add(f"{name}.grad.{parameter}", parameters[parameter].grad, k=1024)
+    answers.save(args.out / "training.safetensors")
+
+
+if __name__ == "__main__":
+    main()

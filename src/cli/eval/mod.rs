@@ -1,0 +1,246 @@
+//! `sonomask eval`: how good a model's masks are on labelled pictures.
+
+mod compare;
+mod data;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::plan::{ConfigOptions, model_spec};
+use super::progress::Count;
+use super::{Exit, ModelArgs, default_weights, print, print_json, say, usage};
+use crate::config::{Config, Origin};
+use crate::dataset::Dataset;
+use crate::eval::{Evaluation, MAX_VIEWS, Material, Prompting, Report, evaluate, places};
+use crate::segment::{self, ModelSpec, Resolved, Segmenter, learned_classes};
+use crate::whole;
+
+/// Evaluate a model on labelled images: Dice, IoU, HD95, centroid error, presence, with 95 % intervals.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    data: data::DataArgs,
+    /// What the model is told: auto (its predictor alone), auto+box, box, box-regions, points, or all that it can do; repeat it
+    /// for several. Without it auto where there is a predictor, else box
+    #[arg(long)]
+    mode: Vec<Asked>,
+    /// Evaluate so many augmented views of each image too (flips, moves, turns and cuts as in the paper's training), and report
+    /// them beside the images as they are
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=MAX_VIEWS as i64))]
+    augmented: u8,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    config: ConfigOptions,
+    /// Compare the models that this file lists on the data sets that it lists, as the paper's tables 2 to 4 do; the files in
+    /// --out are then tables.md, tables.csv and tables.json
+    #[arg(long, value_name = "FILE.toml", requires = "out", conflicts_with_all = ["data", "augmented", "classes", "only", "spacing", "patient",
+        "mode", "model", "weights", "ppn", "dataset", "config", "preset", "set", "print_config"])]
+    tables: Option<PathBuf>,
+    /// Compare masks that are there already, NAME_CLASS.png as `process --masks` writes them, with --truth; no model is asked
+    #[arg(long, value_name = "DIR", requires = "truth", conflicts_with_all = ["data", "tables", "out", "augmented", "mode"])]
+    masks: Option<PathBuf>,
+    /// True masks of --masks, as `phantom --truth` writes them
+    #[arg(long, value_name = "DIR", requires = "masks")]
+    truth: Option<PathBuf>,
+    /// Folder for report.html, summary.md, summary.csv, summary.json and cases.csv
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A word after `--mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    All,
+    One(Prompting),
+}
+
+impl std::str::FromStr for Asked {
+    type Err = crate::eval::PromptingError;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        if word == "all" { Ok(Self::All) } else { word.parse().map(Self::One) }
+    }
+}
+
+/// Everything that is there before the work begins.
+struct Ready {
+    model: Box<dyn Segmenter>,
+    data: Dataset,
+    modes: Vec<Prompting>,
+    /// For the report.
+    settings: BTreeMap<String, String>,
+}
+
+pub fn run(args: &Args) -> Result<Exit> {
+    if let (Some(masks), Some(truth)) = (&args.masks, &args.truth) {
+        return compare::run(masks, truth, args.json);
+    }
+    if let (Some(file), Some(out)) = (&args.tables, &args.out) {
+        return tables::run(args, file, out);
+    }
+    let config = match args.config.load(None, &[], &[]) {
+        Ok(config) => config,
+        Err(e) => return usage(&format!("{e:#}")),
+    };
+    if args.config.print_config {
+        print(&config.to_toml());
+        return Ok(Exit::Fine);
+    }
+    let mut ready = match prepare(args, config) {
+        Ok(ready) => ready,
+        Err(e) => return usage(&format!("{e:#}")),
+    };
+    let chosen = match args.data.choose(&ready.data) {
+        Ok(chosen) => chosen,
+        Err(e) => return usage(&format!("{e:#}")),
+    };
+    let material = Material {
+        data: &ready.data,
+        chosen: &chosen,
+        spacing: args.data.spacing,
+        augmented: args.augmented.into(),
+    };
+    let evaluations = measure(args, ready.model.as_mut(), &material, &ready.modes)?;
+    let model = ready.model.info().clone();
+    let report = Report {
+        dataset: ready.data.name.clone(),
+        n: chosen.len(),
+        names: names(&ready.data),
+        device: model.device.clone(),
+        model,
+        spacing_mm: args.data.spacing,
+        patient: args.data.patient.clone(),
+        augmented_views: args.augmented.into(),
+        settings: std::mem::take(&mut ready.settings),
+        evaluations,
+    };
+    if let Some(dir) = &args.out {
+        let mut pictures = Vec::with_capacity(report.evaluations.len());
+        for evaluation in &report.evaluations {
+            pictures.push(evaluation.pictures(ready.model.as_mut(), &material)?);
+        }
+        write(dir, &report, report.html(&pictures))?;
+    }
+    if args.json {
+        print_json(&report.json(single(args))?)?;
+    } else {
+        print(report.table().trim_end());
+    }
+    if let Some(dir) = &args.out {
+        say(&format!("written to {}", dir.display()));
+    }
+    Ok(Exit::Fine)
+}
+
+/// Whether one mode was asked for by its name.
+fn single(args: &Args) -> bool {
+    args.mode.len() < 2 && args.mode.first() != Some(&Asked::All)
+}
+
+/// Checks all that was asked for, and loads the model.
+fn prepare(args: &Args, config: Config) -> Result<Ready> {
+    let classes: Vec<String> = config.classes.iter().map(|c| c.name.clone()).collect();
+    let (spec, device) = model(args, config)?;
+    let learned = learned_classes(&spec)?;
+    let data = args.data.open(if learned.is_empty() { &classes } else { &learned })?;
+    args.data.choose(&data)?;
+    let modes = modes(&args.mode, &data, &learned)?;
+    let mut settings = args.data.settings(&data);
+    settings.insert("presence threshold".into(), spec.presence_threshold.to_string());
+    if spec.max_hole_area > 0 || spec.max_sprinkle_area > 0 {
+        let cleaned = format!("holes up to {}, islands up to {}", spec.max_hole_area, spec.max_sprinkle_area);
+        settings.insert("cleaned away, pixels of the low-resolution mask".into(), cleaned);
+    }
+    Ok(Ready { model: segment::load(&spec, &device)?, data, modes, settings })
+}
+
+/// The configuration's model, with the flags over it.
+fn model(args: &Args, mut config: Config) -> Result<(ModelSpec, Resolved)> {
+    if !config.model.enabled {
+        bail!("model.enabled = false: there is nothing to evaluate ({})", config.origin("model.enabled"));
+    }
+    let family_given = config.origin("model.family") != Origin::Default;
+    let m = &mut config.model;
+    // A file that a flag replaces need not be there.
+    m.ppn = args.model.ppn.clone().or(m.ppn.take());
+    m.weights = args.model.weights.clone().or(m.weights.take()).or_else(|| Some(default_weights()));
+    let mut spec = model_spec(&config)?;
+    spec.family = spec.family.filter(|_| family_given);
+    args.model.over(spec, config.model.device).map_err(anyhow::Error::msg)
+}
+
+/// What is evaluated, each once; every mode must be one that the model can do.
+fn modes(asked: &[Asked], data: &Dataset, learned: &[String]) -> Result<Vec<Prompting>> {
+    let able = |mode: &Prompting| places(&data.classes, learned, *mode);
+    let mut modes: Vec<Prompting> = Vec::new();
+    let usual = [Asked::One(if learned.is_empty() { Prompting::Box } else { Prompting::Auto })];
+    for asked in if asked.is_empty() { &usual } else { asked } {
+        match asked {
+            Asked::One(mode) => modes.push(*mode),
+            Asked::All => {
+                for mode in Prompting::ALL {
+                    match able(&mode) {
+                        Ok(_) => modes.push(mode),
+                        Err(e) => tracing::info!("left out: {e}"),
+                    }
+                }
+            }
+        }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    modes.retain(|mode| seen.insert(*mode));
+    for mode in &modes {
+        able(mode)?;
+    }
+    Ok(modes)
+}
+
+/// Does the work.
+fn measure(
+    args: &Args,
+    model: &mut dyn Segmenter,
+    material: &Material<'_>,
+    modes: &[Prompting],
+) -> Result<Vec<Evaluation>> {
+    let names = names(material.data);
+    let mut evaluations = Vec::with_capacity(modes.len());
+    for &mode in modes {
+        let mut count = Count::new(format!("{} {mode}", material.data.name), material.chosen.len());
+        let cases = evaluate(model, material, mode, |done| count.update(done))?;
+        evaluations.push(Evaluation::new(mode, &names, cases, args.data.patient.as_deref()));
+    }
+    Ok(evaluations)
+}
+
+fn names(data: &Dataset) -> Vec<String> {
+    data.classes.iter().map(|c| c.name.clone()).collect()
+}
+
+/// Writes every form of the report.
+fn write(dir: &Path, report: &Report, html: String) -> Result<()> {
+    let json = serde_json::to_string_pretty(&report.json(false)?)? + "\n";
+    let texts = [
+        ("report.html", html),
+        ("summary.md", report.markdown()),
+        ("summary.csv", report.summary_csv()),
+        ("cases.csv", report.cases_csv()),
+        ("summary.json", json),
+    ];
+    write_all(dir, &texts)
+}
+
+/// Writes texts under their names.
+fn write_all(dir: &Path, texts: &[(&str, String)]) -> Result<()> {
+    for (name, text) in texts {
+        let file = dir.join(name);
+        whole::write(&file, text.as_bytes()).with_context(|| format!("cannot write: {}", file.display()))?;
+    }
+    Ok(())
+}

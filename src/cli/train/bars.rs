@@ -1,0 +1,86 @@
+//! What a person sees while a training run goes on.
+
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::{say, signal};
+use crate::train::{Epoch, Observer};
+
+/// Bars on a terminal, lines in the log elsewhere.
+pub struct Bars {
+    bar: ProgressBar,
+    what: &'static str,
+    logged: Instant,
+}
+
+impl Bars {
+    /// Nothing is shown yet.
+    pub fn new() -> Self {
+        let bar = ProgressBar::new(0);
+        let template = "{prefix:9} {bar:28} {pos}/{len} {msg} {eta} left";
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        Self { bar, what: "", logged: Instant::now() }
+    }
+
+    fn at(&mut self, what: &'static str, done: u64, total: u64, message: String) {
+        if self.what != what {
+            self.what = what;
+            self.bar.reset();
+            self.bar.set_prefix(what);
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        self.bar.set_message(message);
+        let every = if self.bar.is_hidden() { 10 } else { u64::MAX };
+        if self.logged.elapsed().as_secs() >= every {
+            self.logged = Instant::now();
+            tracing::info!("{what} {done}/{total} {}", self.bar.message());
+        }
+    }
+
+    /// Removes the bar.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Observer for Bars {
+    fn checked(&mut self, done: usize, total: usize) {
+        self.at("checking", done as u64, total as u64, String::new());
+    }
+
+    fn encoded(&mut self, done: usize, total: usize) {
+        self.at("encoding", done as u64, total as u64, "views".into());
+    }
+
+    fn stepped(&mut self, (step, of): (u64, u64), (done, total): (u64, u64), loss: f64) {
+        let epoch = (done - 1) / of.max(1) + 1;
+        self.at("training", done, total, format!("epoch {epoch} step {step}/{of} loss {loss:.4}"));
+    }
+
+    fn measured(&mut self, done: usize, total: usize) {
+        if !self.bar.is_hidden() {
+            self.bar.set_message(format!("measuring {done}/{total}"));
+        }
+    }
+
+    fn ended(&mut self, epoch: &Epoch, best: bool) {
+        let loss = epoch.losses.get("total").copied().unwrap_or(f64::NAN);
+        let seconds: Vec<String> = epoch.seconds.iter().map(|(k, v)| format!("{k} {v:.1} s")).collect();
+        let dice = epoch.validation.as_ref().map_or_else(String::new, |v| {
+            let classes: Vec<String> = v.dice.iter().map(|(k, d)| format!("{k} {d:.4}")).collect();
+            let mark = if best { ", the best so far" } else { "" };
+            format!(", Dice {:.4} ({}){mark}", v.mean_dice, classes.join(", "))
+        });
+        let line =
+            format!("epoch {} ({}): loss {loss:.4}{dice}; {}", epoch.epoch, epoch.stage, seconds.join(", "));
+        self.bar.suspend(|| say(&line));
+    }
+
+    fn stopped(&self) -> bool {
+        signal::stopped()
+    }
+}

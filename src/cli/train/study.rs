@@ -1,0 +1,251 @@
+//! Several training runs for one question, and what they come to on pictures that they did not learn from.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Args, Bars, is_wrong};
+use crate::cli::progress::Count;
+use crate::cli::{Exit, check_weights, print, print_json, say, signal, usage};
+use crate::config::TrainConfig;
+use crate::dataset::{Dataset, named};
+use crate::eval::{Case, Material, Prompting, Study as Table, evaluate};
+use crate::segment::{self, ModelSpec, Resolved};
+use crate::train::{self, DataSpec, Ending, Split, TrainSpec};
+use crate::whole;
+
+/// Shares of damaged masks.
+const NOISE: [f64; 4] = [0.0, 0.25, 0.5, 0.75];
+/// Fewer pictures are shown more often, up to so many times: a run of few steps says little of few pictures.
+const MOST_REPEATS: u64 = 8;
+/// What marks a run that is done, with everything that the table needs.
+const RESULT: &str = "result.json";
+
+/// A question that takes several runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Study {
+    /// Every part is held out once; the cases of all runs are put together.
+    Folds,
+    /// Few pictures, drawn several times (Sam2Rad, figure 6).
+    FewShot,
+    /// Damaged masks (Sam2Rad, section 4.9).
+    Noise,
+}
+
+/// One run of a study.
+struct Run {
+    /// Its folder.
+    name: String,
+    /// What it belongs to: runs of one group are put together.
+    group: String,
+    spec: TrainSpec,
+}
+
+pub(super) fn run(args: &Args, study: Study, config: &TrainConfig, settings: &str) -> Result<Exit> {
+    let spec = &config.spec;
+    let runs = match runs(args, study, spec) {
+        Ok(runs) => runs,
+        Err(e) => return usage(&format!("{e:#}")),
+    };
+    if let Err(e) =
+        std::iter::once(&spec.model.weights).chain(&spec.model.ppn).try_for_each(|f| check_weights(f))
+    {
+        return usage(&e);
+    }
+    let device = match config.device.resolve() {
+        Ok(device) => device,
+        Err(e) => return usage(&e.to_string()),
+    };
+    let _runtime = crate::cli::runtime()?;
+    let mut table = Table::new(study == Study::Folds);
+    for (i, run) in runs.iter().enumerate() {
+        say(&format!("run {} of {}: {}", i + 1, runs.len(), run.name));
+        let found = match one(run, &args.mode, &device, settings) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                say("stopped; the same command goes on");
+                return Ok(Exit::Failed);
+            }
+            Err(e) => match e.downcast_ref::<train::TrainError>() {
+                Some(wrong) if is_wrong(wrong) => return usage(&wrong.to_string()),
+                _ => return Err(e),
+            },
+        };
+        for (mode, class, dice) in found {
+            table.add(&run.group, mode.parse::<Prompting>()?, &class, &dice);
+        }
+    }
+    let markdown = table.markdown();
+    let json = serde_json::to_value(&table)?;
+    let mut texts = vec![
+        ("study.md", markdown.clone()),
+        ("study.csv", table.csv()),
+        ("study.json", serde_json::to_string_pretty(&json)? + "\n"),
+    ];
+    if study != Study::Folds {
+        let across = if study == Study::Noise { "damaged masks" } else { "pictures learned from" };
+        texts.push(("study.svg", table.chart(across)?));
+    }
+    for (name, text) in texts {
+        let file = spec.out.join(name);
+        whole::write(&file, text.as_bytes()).with_context(|| format!("cannot write: {}", file.display()))?;
+    }
+    if args.json {
+        print_json(&json)?
+    } else {
+        print(markdown.trim_end())
+    }
+    say(&format!("written to {}", spec.out.display()));
+    Ok(Exit::Fine)
+}
+
+/// The runs, each in a folder of its own, with one cache for all.
+fn runs(args: &Args, study: Study, spec: &TrainSpec) -> Result<Vec<Run>> {
+    if spec.datasets.iter().any(|data| data.split == Split::Nothing) {
+        bail!("a study measures held-out pictures: expected folds or validation in every data set");
+    }
+    let mut runs = Vec::new();
+    let mut add = |name: String, group: &str, change: &dyn Fn(&mut TrainSpec)| {
+        let mut spec = TrainSpec { out: spec.out.join(&name), ..spec.clone() };
+        change(&mut spec);
+        runs.push(Run { name, group: group.to_owned(), spec });
+    };
+    let draws = |of: String| (0..args.draws).map(move |draw| (format!("{of}-{draw}"), draw));
+    match study {
+        Study::Folds => {
+            let folds = |split: &Split| match split {
+                Split::Folds { folds, .. } => Some(*folds),
+                _ => None,
+            };
+            let mut counts = spec.datasets.iter().map(|data| folds(&data.split));
+            let Some(count) = counts.next().flatten().filter(|first| counts.all(|n| n == Some(*first)))
+            else {
+                bail!("the study folds needs folds, equally many in every data set");
+            };
+            for held in 0..count {
+                add(format!("fold-{held}"), "all", &|spec| {
+                    for data in &mut spec.datasets {
+                        if let Split::Folds { fold, .. } = &mut data.split {
+                            *fold = held;
+                        }
+                    }
+                });
+            }
+        }
+        Study::FewShot => {
+            if args.shots.contains(&0) || args.shots.iter().collect::<BTreeSet<_>>().len() < args.shots.len()
+            {
+                bail!("--shots: expected different numbers above 0");
+            }
+            let learned = train::learned_from(spec)?;
+            for shot in args.shots.iter().map(|&n| Some(n)).chain([None]) {
+                let group = shot.map_or_else(|| "all".to_owned(), |n| n.to_string());
+                for (name, draw) in draws(format!("shots-{group}")) {
+                    add(name, &group, &|spec| {
+                        spec.seed = spec.seed.wrapping_add(draw);
+                        spec.datasets.iter_mut().for_each(|data| data.limit = shot);
+                        repeat(spec, learned);
+                    });
+                }
+            }
+        }
+        Study::Noise => {
+            for share in NOISE {
+                let percent = (share * 100.0).round();
+                for (name, draw) in draws(format!("noise-{percent}")) {
+                    add(name, &format!("{percent} %"), &|spec| {
+                        spec.seed = spec.seed.wrapping_add(draw);
+                        spec.datasets.iter_mut().for_each(|data| data.noise = share);
+                    });
+                }
+            }
+        }
+    }
+    Ok(runs)
+}
+
+/// Of a mode (by its name) and a class, the Dice of every held-out picture that has the class.
+type Found = Vec<(String, String, Vec<f64>)>;
+
+/// What is kept of a run: of which run it is, of which modes, and what was found.
+type Kept = (String, Vec<String>, Found);
+
+/// Trains and measures, or reads what was found before; `None` if somebody asked to end.
+///
+/// The last epoch is measured, and patience is not looked at: what a held-out picture has chosen it cannot judge.
+fn one(run: &Run, modes: &[Prompting], device: &Resolved, settings: &str) -> Result<Option<Found>> {
+    let file = run.spec.out.join(RESULT);
+    std::fs::create_dir_all(&run.spec.out)
+        .with_context(|| format!("cannot make the folder: {}", run.spec.out.display()))?;
+    let spec = TrainSpec { patience: 0, ..run.spec.clone() };
+    let mut bars = Bars::new();
+    let began = Instant::now();
+    // A run that is done ends at once, and one that differs is refused.
+    let resume = train::can_resume(&spec.out);
+    let outcome = train::train(&spec, device, &settings_of(&spec, settings), resume, &mut bars);
+    bars.clear();
+    let outcome = outcome?;
+    if outcome.ending == Ending::Stopped {
+        return Ok(None);
+    }
+    if let Ok(text) = std::fs::read_to_string(&file)
+        && let Ok((fingerprint, known, found)) = serde_json::from_str::<Kept>(&text)
+        && fingerprint == outcome.fingerprint
+        && known.iter().eq(modes.iter().map(|mode| mode.name()))
+    {
+        return Ok(Some(found));
+    }
+    say(&format!("{}: trained in {:.0} s", run.name, began.elapsed().as_secs_f64()));
+    let mut found = Vec::new();
+    for data in &spec.datasets {
+        let set = Dataset::open(&data.set, |_, _| ())?;
+        let one = spec.datasets.len() == 1;
+        let list = train::held_out_list(&spec.out, &set.name, spec.datasets.len());
+        let list = std::fs::read_to_string(&list)
+            .with_context(|| format!("cannot read what was held out: {}", list.display()))?;
+        let names: Vec<&str> = set.samples.iter().map(|s| s.name.as_str()).collect();
+        let chosen = named(&names, &list)?;
+        let held: Vec<_> = set.samples.iter().zip(chosen).filter(|(_, held)| *held).map(|(s, _)| s).collect();
+        let (ppn, dataset) = (Some(outcome.last.clone()), Some(set.name.clone()));
+        let mut model = segment::load(&ModelSpec { ppn, dataset, ..spec.model.clone() }, device)?;
+        let material = Material { data: &set, chosen: &held, spacing: None, augmented: 0 };
+        for &mode in modes {
+            if signal::stopped() {
+                return Ok(None);
+            }
+            let mut count = Count::new(format!("{} {mode}", run.name), held.len());
+            let cases = evaluate(model.as_mut(), &material, mode, |done| count.update(done))?;
+            for (i, class) in set.classes.iter().enumerate() {
+                let dice =
+                    cases.iter().filter(|c| c.class == i && c.overlap.is_present()).filter_map(Case::dice);
+                let name = if one { class.name.clone() } else { format!("{}/{}", set.name, class.name) };
+                found.push((mode.name().to_owned(), name, dice.collect()));
+            }
+        }
+    }
+    let names: Vec<&str> = modes.iter().map(|mode| mode.name()).collect();
+    let text = serde_json::to_string(&(&outcome.fingerprint, names, &found))?;
+    whole::write(&file, text.as_bytes()).with_context(|| format!("cannot write: {}", file.display()))?;
+    Ok(Some(found))
+}
+
+/// The configuration with what this run has of its own, for its files.
+fn settings_of(spec: &TrainSpec, settings: &str) -> String {
+    let epochs: Vec<u64> = spec.stages.iter().map(|stage| stage.epochs).collect();
+    let mut text = format!("{settings}\n# In this run of a study: seed {}, epochs {epochs:?}", spec.seed);
+    for DataSpec { set, split, noise, limit } in &spec.datasets {
+        text += &format!("\n# {}: {split:?}, limit {limit:?}, noise {noise}", set.name);
+    }
+    text
+}
+
+/// More epochs where fewer pictures are learned from, so that all draws make about as many steps.
+fn repeat(spec: &mut TrainSpec, learned: usize) {
+    let used: usize = spec.datasets.iter().map(|data| data.limit.unwrap_or(usize::MAX).min(learned)).sum();
+    let repeats = ((learned / used.max(1)) as u64).clamp(1, MOST_REPEATS);
+    for stage in &mut spec.stages {
+        stage.epochs *= repeats;
+    }
+    spec.validate_every *= repeats;
+}

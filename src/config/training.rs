@@ -1,0 +1,336 @@
+//! The configuration of a training run.
+
+use std::path::PathBuf;
+
+use super::read::{Log, Section, text, wrong};
+use super::tree::{Item, Node};
+use super::{ConfigError, LoadArgs, Origin, layers, print};
+use crate::dataset::{Augment, ClassLabel, DatasetSpec, MaskLayout};
+use crate::nn::PpnForm;
+use crate::segment::{DeviceChoice, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
+use crate::train::{
+    DataSpec, DecoderTuning, LossConfig, MaskLoss, PromptSampling, Split, StageSpec, TrainSpec,
+};
+use crate::weights::Family;
+
+/// Most of anything that is counted.
+const MANY: u32 = 1_000_000;
+
+/// A whole configuration of a training run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainConfig {
+    /// What is to be done.
+    pub spec: TrainSpec,
+    /// Where the network runs.
+    pub device: DeviceChoice,
+    log: Log,
+}
+
+impl TrainConfig {
+    /// Reads and merges all layers: file < environment < `--set` < flags.
+    ///
+    /// # Errors
+    /// A file that cannot be read, bad TOML, an unknown key, a value of the wrong type or range, settings that cannot go together.
+    pub fn load(args: LoadArgs<'_, impl Iterator<Item = (String, String)>>) -> Result<Self, ConfigError> {
+        let (tree, _, _) = layers::merge(args)?;
+        let mut log = Log::new();
+        let mut top = Section::new("", Some(tree), &mut log)?;
+        let [model, datasets, predictor, decoder, loss, prompts, augment, stages, run] =
+            ["model", "datasets", "predictor", "decoder", "loss", "prompts", "augment", "stages", "run"]
+                .map(|key| top.take(key));
+        top.finish()?;
+        let (model, device) = read_model(model, &mut log)?;
+        let datasets = read_datasets(datasets, &mut log)?;
+        let (form, tokens) = read_predictor(predictor, &mut log)?;
+        let (decoder, object_score) = read_decoder(decoder, &mut log)?;
+        let loss = read_loss(loss, &mut log)?;
+        let prompts = read_prompts(prompts, &mut log)?;
+        let (views, augment) = read_augment(augment, &mut log)?;
+        let stages = read_stages(stages, &mut log)?;
+        let mut s = Section::new("run", run, &mut log)?;
+        let out = s.path_opt("out")?.unwrap_or_else(|| PathBuf::from("training"));
+        let spec = TrainSpec {
+            model,
+            datasets,
+            form,
+            tokens,
+            decoder,
+            object_score,
+            loss,
+            prompts,
+            views,
+            augment,
+            stages,
+            batch: s.int("batch", 4, 1, 1024)? as usize,
+            weight_decay: s.double("weight_decay", 0.1, 0.0, 1.0)?,
+            clip: s.double("clip", 1.0, 0.0, 1e6)?,
+            average: s.double("average", 0.99, 0.0, 0.999_999)?,
+            validate_every: u64::from(s.int("validate_every", 1, 1, MANY)?),
+            patience: u64::from(s.int("patience", 0, 0, MANY)?),
+            seed: u64::from(s.int("seed", 0, 0, u32::MAX)?),
+            half: s.bool("half", true)?,
+            cache: s.path_opt("cache")?.unwrap_or_else(|| out.join("features")),
+            out,
+        };
+        s.finish()?;
+        Ok(Self { spec, device, log })
+    }
+
+    /// The effective settings as TOML for the files that a run leaves: paths as they were written.
+    pub fn portable(&self) -> String {
+        print::portable(&self.log)
+    }
+
+    /// The effective settings, defaults included, as TOML that [`TrainConfig::load`] reads back.
+    pub fn to_toml(&self) -> String {
+        print::to_toml(&self.log)
+    }
+}
+
+/// The tables of an array; a missing one is empty.
+fn tables(node: Option<Node>, name: &str) -> Result<Vec<Node>, ConfigError> {
+    match node {
+        None => Ok(Vec::new()),
+        Some(Node { item: Item::Array(items), .. }) => Ok(items),
+        Some(node) => Err(wrong(name, &node, format!("[[{name}]] tables"))),
+    }
+}
+
+fn impossible<T>(what: impl Into<String>, at: &Origin) -> Result<T, ConfigError> {
+    Err(ConfigError::Combination { what: what.into(), at: vec![at.clone()] })
+}
+
+fn read_model(node: Option<Node>, log: &mut Log) -> Result<(ModelSpec, DeviceChoice), ConfigError> {
+    let mut s = Section::new("model", node, log)?;
+    let at = s.at().clone();
+    let names = Family::ALL.map(Family::name).join(", ");
+    let family =
+        s.text("family", &format!("one of {names}, or \"\" for what the file is"), ("", None), |t| {
+            if t.is_empty() { Some(None) } else { t.parse::<Family>().ok().map(Some) }
+        })?;
+    let Some(weights) = s.path_opt("weights")? else {
+        return impossible("model.weights is missing: expected the checkpoint of the network", &at);
+    };
+    let spec = ModelSpec {
+        family,
+        ppn: s.path_opt("ppn")?,
+        precision: s.choice("precision", Precision::Fp32, &Precision::ALL.map(|p| (p.name(), p)))?,
+        input_size: Some(s.int("input_size", 0, 0, MAX_INPUT_SIZE as u32)? as usize).filter(|&n| n > 0),
+        presence_threshold: s.float("presence_threshold", 0.5, 0.0, 1.0)?,
+        threads: s.int("threads", 0, 0, MAX_THREADS as u32)? as usize,
+        ..ModelSpec::new(weights)
+    };
+    let device = s.text("device", "\"auto\", \"cpu\" or \"cuda:N\"", ("auto", DeviceChoice::Auto), |t| {
+        t.parse().ok()
+    })?;
+    s.finish()?;
+    Ok((spec, device))
+}
+
+fn read_datasets(node: Option<Node>, log: &mut Log) -> Result<Vec<DataSpec>, ConfigError> {
+    let mut sets: Vec<DataSpec> = Vec::new();
+    for (i, node) in tables(node, "datasets")?.into_iter().enumerate() {
+        let at = node.at.clone();
+        let set = read_dataset(i, node, log)?;
+        if sets.iter().any(|other| other.set.name == set.set.name) {
+            return impossible(format!("two data sets are named {:?}", set.set.name), &at);
+        }
+        sets.push(set);
+    }
+    if sets.is_empty() {
+        return impossible("there is nothing to learn from: expected [[datasets]]", &Origin::Default);
+    }
+    Ok(sets)
+}
+
+fn read_dataset(i: usize, node: Node, log: &mut Log) -> Result<DataSpec, ConfigError> {
+    let section = format!("datasets[{i}]");
+    let mut s = Section::new(&section, Some(node), log)?;
+    let at = s.at().clone();
+    let word = |t: &str| (!t.is_empty()).then(|| t.to_owned());
+    let name = s.text("name", "a name without a dot", ("target", "target".to_owned()), |t| {
+        word(t).filter(|t| !t.contains('.'))
+    })?;
+    let Some(root) = s.path_opt("data")? else {
+        return impossible(
+            format!("{section}.data is missing: expected the folder with imgs/ and gts/"),
+            &at,
+        );
+    };
+    let classes = s.optional(
+        "classes",
+        "names, the first of which has label 1, the second 2 and so on; or { name = ..., label = ... }",
+        read_classes,
+    )?;
+    let set = DatasetSpec {
+        name,
+        root,
+        images: s.path_opt("images")?,
+        masks: s.path_opt("masks")?,
+        classes: classes.unwrap_or_default(),
+        layout: s.choice(
+            "layout",
+            MaskLayout::Index,
+            &[("index", MaskLayout::Index), ("per-class", MaskLayout::PerClass)],
+        )?,
+    };
+    let (validation, train) = (s.path_opt("validation")?, s.path_opt("train")?);
+    let folds = s.int("folds", 0, 0, MANY)? as usize;
+    let fold = s.int("fold", 0, 0, MANY)? as usize;
+    let patient =
+        s.text("patient", "what ends the patient's part of a name", ("", None), |t| Some(word(t)))?;
+    let seed = u64::from(s.int("split_seed", 0, 0, u32::MAX)?);
+    let noise = s.double("noise", 0.0, 0.0, 1.0)?;
+    let limit = Some(s.int("limit", 0, 0, MANY)? as usize).filter(|&n| n > 0);
+    s.finish()?;
+    let split = match (validation, train, folds) {
+        (Some(_), _, 1..) => {
+            return impossible(format!("{section}: held out is either a list (validation) or a fold"), &at);
+        }
+        (Some(validation), train, 0) => Split::Lists { validation, train },
+        (None, Some(_), _) => {
+            return impossible(format!("{section}.train needs a list of what is held out: validation"), &at);
+        }
+        (None, None, 0) => Split::Nothing,
+        (None, None, folds) if fold < folds => Split::Folds { folds, fold, patient, seed },
+        (None, None, folds) => {
+            return impossible(format!("{section}.fold = {fold}: expected 0 to {}", folds - 1), &at);
+        }
+    };
+    Ok(DataSpec { set, split, noise, limit })
+}
+
+fn read_classes(node: &Node) -> Option<Vec<ClassLabel>> {
+    let Item::Array(items) = &node.item else { return None };
+    let class = |(i, node): (usize, &Node)| {
+        if let Some(name) = text(node) {
+            return Some(ClassLabel { name, label: u16::try_from(i + 1).ok()? });
+        }
+        let label = node.get("label")?.value().as_integer()?;
+        Some(ClassLabel { name: text(node.get("name")?)?, label: u16::try_from(label).ok()? })
+    };
+    items.iter().enumerate().map(class).collect()
+}
+
+fn read_predictor(node: Option<Node>, log: &mut Log) -> Result<(PpnForm, i64), ConfigError> {
+    let mut s = Section::new("predictor", node, log)?;
+    let forms = PpnForm::ALL.map(|form| (form.name(), form));
+    let found = (s.choice("form", PpnForm::Pyramid, &forms)?, i64::from(s.int("tokens", 10, 2, 256)?));
+    s.finish()?;
+    Ok(found)
+}
+
+fn read_decoder(node: Option<Node>, log: &mut Log) -> Result<(DecoderTuning, bool), ConfigError> {
+    let mut s = Section::new("decoder", node, log)?;
+    let rank = i64::from(s.int("rank", 8, 1, 256)?);
+    let lora = DecoderTuning::Lora { rank };
+    let choices = [DecoderTuning::Frozen, lora, DecoderTuning::Attention, DecoderTuning::Full];
+    let tuning = s.choice("tuning", DecoderTuning::Attention, &choices.map(|t| (t.name(), t)))?;
+    let object_score = s.bool("object_score", true)?;
+    s.finish()?;
+    Ok((tuning, object_score))
+}
+
+fn read_loss(node: Option<Node>, log: &mut Log) -> Result<LossConfig, ConfigError> {
+    let mut s = Section::new("loss", node, log)?;
+    let presets =
+        [("sonomask", LossConfig::SONOMASK), ("paper", LossConfig::PAPER), ("authors", LossConfig::CODED)];
+    let d = s.choice("preset", LossConfig::SONOMASK, &presets)?;
+    let weight = |s: &mut Section<'_>, key, default| s.double(key, default, 0.0, 1e4);
+    // Between 0 and 1 the slope of a power is infinite where a pixel is right for certain.
+    let power = |s: &mut Section<'_>, key, default: f64| {
+        s.number(key, "0, or a number from 1 to 10", default, |v| v == 0.0 || (1.0..=10.0).contains(&v))
+    };
+    let mask = MaskLoss {
+        focal: weight(&mut s, "mask_focal", d.mask.focal)?,
+        dice: weight(&mut s, "mask_dice", d.mask.dice)?,
+        alpha: s.double("mask_alpha", d.mask.alpha, 0.0, 1.0)?,
+        gamma: power(&mut s, "mask_gamma", d.mask.gamma)?,
+        ..d.mask
+    };
+    let interim = MaskLoss {
+        focal: weight(&mut s, "interim_focal", d.interim.focal)?,
+        dice: weight(&mut s, "interim_dice", d.interim.dice)?,
+        alpha: s.double("interim_alpha", d.interim.alpha, 0.0, 1.0)?,
+        gamma: power(&mut s, "interim_gamma", d.interim.gamma)?,
+        ..d.interim
+    };
+    let found = LossConfig {
+        mask,
+        interim,
+        l1: weight(&mut s, "box_l1", d.l1)?,
+        giou: weight(&mut s, "box_giou", d.giou)?,
+        presence: weight(&mut s, "presence", d.presence)?,
+        presence_smoothing: s.double("presence_smoothing", d.presence_smoothing, 0.0, 1.0)?,
+        ..d
+    };
+    s.finish()?;
+    Ok(found)
+}
+
+fn read_prompts(node: Option<Node>, log: &mut Log) -> Result<PromptSampling, ConfigError> {
+    let mut s = Section::new("prompts", node, log)?;
+    let mut share = |key, default| s.double(key, default, 0.0, 1.0);
+    let found = PromptSampling {
+        autonomous: share("autonomous", 0.6)?,
+        assisted: share("assisted", 0.3)?,
+        manual: share("manual", 0.1)?,
+        boxes: share("boxes", 0.6)?,
+        points: share("points", 0.3)?,
+        masks: share("masks", 0.1)?,
+        jitter: share("jitter", 0.1)?,
+    };
+    s.finish()?;
+    Ok(found)
+}
+
+fn read_augment(node: Option<Node>, log: &mut Log) -> Result<(usize, Augment), ConfigError> {
+    let mut s = Section::new("augment", node, log)?;
+    let d = Augment::PAPER;
+    let views = s.int("views", 8, 0, 10_000)? as usize;
+    let found = Augment {
+        probability: s.double("probability", d.probability, 0.0, 1.0)?,
+        flip_horizontal: s.bool("flip_horizontal", d.flip_horizontal)?,
+        flip_vertical: s.bool("flip_vertical", d.flip_vertical)?,
+        translate: s.double("translate", d.translate, 0.0, 1.0)?,
+        rotate: s.double("rotate", d.rotate, 0.0, 180.0)?,
+        crop: s.double("crop", d.crop, 0.01, 1.0)?,
+        gamma: s.double("gamma", d.gamma, 0.0, 4.0)?,
+    };
+    s.finish()?;
+    Ok((views, found))
+}
+
+fn read_stages(node: Option<Node>, log: &mut Log) -> Result<Vec<StageSpec>, ConfigError> {
+    let mut stages = Vec::new();
+    for (i, node) in tables(node, "stages")?.into_iter().enumerate() {
+        stages.push(read_stage(i, Some(node), log)?);
+    }
+    if stages.is_empty() {
+        stages.push(read_stage(0, None, log)?);
+    }
+    Ok(stages)
+}
+
+fn read_stage(i: usize, node: Option<Node>, log: &mut Log) -> Result<StageSpec, ConfigError> {
+    let mut s = Section::new(&format!("stages[{i}]"), node, log)?;
+    let word = |t: &str| (!t.is_empty()).then(|| t.to_owned());
+    let (at, unnamed) = (s.at().clone(), format!("stage {}", i + 1));
+    let found = StageSpec {
+        name: s.text("name", "a name", (&unnamed, unnamed.clone()), word)?,
+        pyramid: s.choice("trains", false, &[("all", false), ("pyramid", true)])?,
+        epochs: u64::from(s.int("epochs", 30, 1, MANY)?),
+        predictor: s.double("predictor", 1e-4, 0.0, 1.0)?,
+        decoder: s.double("decoder", 1e-5, 0.0, 1.0)?,
+        warmup: s.double("warmup", 0.05, 0.0, 1.0)?,
+        floor: s.double("floor", 0.01, 0.0, 1.0)?,
+    };
+    s.finish()?;
+    if found.predictor == 0.0 && (found.decoder == 0.0 || found.pyramid) {
+        return impossible(
+            format!("the stage {:?} has learning rates of 0: it would learn nothing", found.name),
+            &at,
+        );
+    }
+    Ok(found)
+}

@@ -1,0 +1,101 @@
+//! A report as Markdown: one table, and how its figures are formed.
+
+use std::fmt::Write as _;
+
+use super::Report;
+use crate::eval::{Figure, RULES, Scores, Spread};
+
+/// Columns behind mode and class.
+const SHARES: [&str; 6] = ["Dice", "IoU", "Dice micro", "IoU micro", "sensitivity", "specificity"];
+
+impl Report {
+    /// The table of all evaluations, and the rules.
+    pub fn markdown(&self) -> String {
+        let mut out = format!("# {}: {} images, {}\n\n", self.dataset, self.n, self.model.family);
+        out.push_str(&self.table());
+        out.push_str("\nIn brackets 95 % intervals. HD95 and centroid error: mean / median");
+        out.push_str(" (images left out because nothing was drawn).\n\n");
+        for rule in RULES {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "* {rule}");
+        }
+        let _ = writeln!(out, "\n{}", self.made_with());
+        out
+    }
+
+    /// The table alone.
+    pub fn table(&self) -> String {
+        let unit = if self.spacing_mm.is_some() { "mm" } else { "px" };
+        let mut heads = vec!["mode".to_owned(), "class".into(), "with / without".into()];
+        heads.extend(SHARES.map(String::from));
+        heads.extend([format!("HD95, {unit}"), format!("centroid, {unit}")]);
+        let mut out = row(&heads);
+        out.push_str(&row(&vec!["---".to_owned(); heads.len()]));
+        let listed =
+            self.evaluations.iter().flat_map(|e| e.summaries().map(move |found| (e.mode.name(), found)));
+        for (mode, (views, summary)) in listed {
+            for class in &summary.classes {
+                let counts = format!("{} / {}", class.n_present, class.n_absent);
+                let mut cells = vec![mode.to_owned(), escaped(&named(&class.name, views)), counts];
+                cells.extend(shares(&class.scores));
+                cells.push(spread(class.hd95_mm.unwrap_or(class.hd95_px)));
+                cells.push(spread(class.centroid_mm.unwrap_or(class.centroid_px)));
+                out.push_str(&row(&cells));
+            }
+            let mut cells = vec![mode.to_owned(), format!("**{}**", named("mean", views)), String::new()];
+            cells.extend(shares(&summary.mean));
+            cells.extend([String::new(), String::new()]);
+            out.push_str(&row(&cells));
+        }
+        out
+    }
+
+    /// Which weights, on which machine, by which program.
+    pub(super) fn made_with(&self) -> String {
+        let ppn = self.model.ppn.as_ref().map_or_else(String::new, |ppn| {
+            let sum = ppn.sha256.as_deref().map_or_else(String::new, |sum| format!(", SHA-256 {sum}"));
+            format!("; prompt predictor {} of {:?}{sum}", ppn.form, ppn.dataset)
+        });
+        let versions: Vec<String> = crate::telemetry::versions()
+            .into_iter()
+            .map(|(name, version)| format!("{name} {version}"))
+            .collect();
+        format!(
+            "Weights SHA-256 {}{ppn}; {}, {}; {}. Research use only: not for diagnosis.",
+            self.model.weights_sha256,
+            self.model.precision,
+            self.device,
+            versions.join(", "),
+        )
+    }
+}
+
+/// What a row is of.
+pub fn named(class: &str, views: &str) -> String {
+    if views.is_empty() { class.to_owned() } else { format!("{class}, {views}") }
+}
+
+/// A row of a table.
+pub fn row(cells: &[String]) -> String {
+    format!("| {} |\n", cells.join(" | "))
+}
+
+/// Text that may be anything, in a cell.
+pub fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('|', "\\|").replace('\n', " ")
+}
+
+fn shares(scores: &Scores) -> impl Iterator<Item = String> {
+    scores.all().into_iter().map(|(_, figure)| share(figure))
+}
+
+/// A figure with its interval, or a dash.
+pub(super) fn share(figure: Figure) -> String {
+    figure.0.map_or_else(|| "–".into(), |i| format!("{:.3} [{:.3}, {:.3}]", i.mean, i.low, i.high))
+}
+
+/// Mean and median, and how many images have none.
+pub(super) fn spread(of: Spread) -> String {
+    let (Some(mean), Some(median)) = (of.mean, of.median) else { return format!("– ({})", of.left_out) };
+    format!("{mean:.1} / {median:.1} ({})", of.left_out)
+}

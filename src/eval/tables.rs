@@ -1,0 +1,207 @@
+//! Models against data sets, in the shape of the paper's tables 2, 3 and 4.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::report::csv;
+use super::report::markdown::{escaped, row};
+use super::{Figure, Prompting, RULES, Scores};
+
+/// What of a network's decoder was trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tuning {
+    /// Nothing.
+    Frozen,
+    /// Low-rank factors.
+    Lora,
+    /// All of it.
+    Full,
+}
+
+impl fmt::Display for Tuning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Frozen => "frozen",
+            Self::Lora => "LoRA",
+            Self::Full => "fine-tuned",
+        })
+    }
+}
+
+/// A model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// What of the decoder was trained.
+    pub decoder: Tuning,
+    /// Whether it has a prompt predictor.
+    pub learned: bool,
+}
+
+impl Row {
+    /// What the paper's tables ask of such a model.
+    pub fn promptings(&self) -> &'static [Prompting] {
+        match (self.learned, self.decoder) {
+            (false, _) => &[Prompting::Box],
+            (true, Tuning::Frozen) => &[Prompting::Box, Prompting::Auto, Prompting::AutoBox],
+            (true, _) => &[Prompting::Auto, Prompting::AutoBox],
+        }
+    }
+}
+
+/// A model on a data set.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cell {
+    /// SHA-256 of the weights.
+    pub weights_sha256: String,
+    /// SHA-256 of the predictor's own file.
+    pub ppn_sha256: Option<String>,
+    /// Pictures.
+    pub n: usize,
+    /// Means over the classes.
+    #[serde(flatten)]
+    pub mean: Scores,
+}
+
+/// Everything that was evaluated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tables {
+    /// Names, in order.
+    pub datasets: Vec<String>,
+    /// In order.
+    pub models: Vec<Row>,
+    /// By the places of model and data set.
+    pub cells: BTreeMap<(usize, usize, Prompting), Cell>,
+}
+
+/// One table: which rows, and which columns for each data set.
+struct Shape {
+    title: &'static str,
+    rows: fn(&Row) -> bool,
+    /// Whether a column says what was trained.
+    decoders: bool,
+    columns: &'static [(Prompting, &'static str)],
+}
+
+const SHAPES: [Shape; 4] = [
+    Shape {
+        title: "Zero-shot: bounding boxes, nothing trained (the paper's table 2)",
+        rows: |row| !row.learned && row.decoder == Tuning::Frozen,
+        decoders: false,
+        columns: &[(Prompting::Box, "BB")],
+    },
+    Shape {
+        title: "Bounding boxes against learned prompts, frozen decoder (the paper's table 3)",
+        rows: |row| row.learned && row.decoder == Tuning::Frozen,
+        decoders: false,
+        columns: &[(Prompting::Box, "BB"), (Prompting::Auto, "LP")],
+    },
+    Shape {
+        title: "Learned prompts, alone and with bounding boxes (the paper's table 4)",
+        rows: |row| row.learned,
+        decoders: true,
+        columns: &[(Prompting::Auto, "LP"), (Prompting::AutoBox, "BB+LP")],
+    },
+    Shape {
+        title: "Other prompts",
+        rows: |_| true,
+        decoders: true,
+        columns: &[(Prompting::Points, "point"), (Prompting::BoxRegions, "BB per region")],
+    },
+];
+
+impl Tables {
+    /// The tables that have anything in them: Dice/IoU in percent, macro, mean over classes.
+    pub fn markdown(&self) -> String {
+        let mut out = "# Dice/IoU in percent\n\nMacro over images, mean over classes. **LP**: learned prompts, **BB**: bounding box.\n"
+            .to_owned();
+        for shape in SHAPES {
+            self.table(&shape, &mut out);
+        }
+        out.push('\n');
+        for rule in RULES {
+            out.push_str(&format!("* {rule}\n"));
+        }
+        out.push_str("\nResearch use only: not for diagnosis.\n");
+        out
+    }
+
+    fn table(&self, shape: &Shape, out: &mut String) {
+        let rows: Vec<(usize, &Row)> =
+            self.models.iter().enumerate().filter(|(_, r)| (shape.rows)(r)).collect();
+        let made = |mode| self.cells.keys().any(|k| k.2 == mode && rows.iter().any(|(at, _)| *at == k.0));
+        let columns: Vec<_> = shape.columns.iter().filter(|(mode, _)| made(*mode)).collect();
+        if columns.is_empty() {
+            return;
+        }
+        let mut heads = vec!["Model".to_owned()];
+        heads.extend(shape.decoders.then(|| "Decoder".to_owned()));
+        for dataset in &self.datasets {
+            heads.extend(columns.iter().map(|(_, name)| format!("{} {name}", escaped(dataset))));
+        }
+        out.push_str(&format!("\n## {}\n\n", shape.title));
+        out.push_str(&row(&heads));
+        out.push_str(&row(&vec!["---".to_owned(); heads.len()]));
+        for (at, model) in rows {
+            let mut cells = vec![escaped(&model.name)];
+            cells.extend(shape.decoders.then(|| model.decoder.to_string()));
+            for dataset in 0..self.datasets.len() {
+                cells.extend(columns.iter().map(|(mode, _)| self.text((at, dataset, *mode))));
+            }
+            out.push_str(&row(&cells));
+        }
+    }
+
+    /// `68.2/54.1`, or a dash.
+    fn text(&self, at: (usize, usize, Prompting)) -> String {
+        let percent = |figure: Figure| figure.value().map(|v| format!("{:.1}", 100.0 * v));
+        let cell = self.cells.get(&at).and_then(|c| Some((percent(c.mean.dice)?, percent(c.mean.iou)?)));
+        cell.map_or_else(|| "–".to_owned(), |(dice, iou)| format!("{dice}/{iou}"))
+    }
+
+    /// Name and decoder of the model, data set and prompting of each cell.
+    fn listed(&self) -> impl Iterator<Item = (&Row, &str, Prompting, &Cell)> {
+        self.cells.iter().filter_map(|(&(model, dataset, mode), cell)| {
+            Some((self.models.get(model)?, self.datasets.get(dataset)?.as_str(), mode, cell))
+        })
+    }
+
+    /// One row a cell, shares from 0 to 1 with their intervals.
+    pub fn csv(&self) -> String {
+        let mut heads: Vec<String> = ["model", "decoder", "dataset", "mode", "n"].map(String::from).into();
+        heads.extend(csv::score_heads());
+        let mut out = csv::line(&heads);
+        for (row, dataset, mode, cell) in self.listed() {
+            let mut cells =
+                vec![row.name.clone(), row.decoder.to_string(), dataset.to_owned(), mode.to_string()];
+            cells.push(cell.n.to_string());
+            cells.extend(csv::score_cells(&cell.mean));
+            out.push_str(&csv::line(&cells));
+        }
+        out
+    }
+
+    /// Every cell.
+    ///
+    /// # Errors
+    /// None that happen; serde_json's.
+    pub fn json(&self) -> serde_json::Result<serde_json::Value> {
+        let mut cells = Vec::with_capacity(self.cells.len());
+        for (row, dataset, mode, cell) in self.listed() {
+            let mut value = serde_json::to_value(cell)?;
+            if let Some(value) = value.as_object_mut() {
+                value.insert("model".into(), row.name.clone().into());
+                value.insert("decoder".into(), serde_json::to_value(row.decoder)?);
+                value.insert("dataset".into(), dataset.into());
+                value.insert("mode".into(), mode.name().into());
+            }
+            cells.push(value);
+        }
+        let versions = crate::telemetry::versions();
+        Ok(serde_json::json!({"schema": 1, "cells": cells, "rules": RULES, "versions": versions}))
+    }
+}

@@ -1,0 +1,309 @@
+//! A network with its prompt predictor: what is asked of it and what it answers, before masks are made.
+//!
+//! Segmenting and training ask in the same way; only training looks at what the predictor said in between.
+
+use std::collections::BTreeSet;
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::manners::Manners;
+use super::preprocess::Placement;
+use super::{Mode, Prompt, PromptError, SegmentError};
+use crate::mask::Mask;
+use crate::nn::{self, MaskSelection, PpnForm, Prediction, PromptPredictor, SamFeatures};
+
+/// Classes decoded at once on a GPU; bounds the decoder's memory.
+const MAX_BATCH: usize = 8;
+/// The same on a CPU, where larger batches only leave the caches: eight classes take a fifth longer at once than in pairs
+/// (`benches/results/classes.md`).
+const MAX_BATCH_CPU: usize = 2;
+
+/// Logit of a cell that is certainly outside.
+const OUTSIDE: f64 = -10.0;
+
+/// A network of the SAM kind with its weights on one device, and the prompt predictor in front of it if there is one.
+#[derive(Debug)]
+pub struct Network {
+    net: nn::Sam,
+    learned: Option<(PromptPredictor, PpnForm)>,
+    manners: Manners,
+    device: Device,
+}
+
+/// One class as the decoder takes it.
+#[derive(Debug)]
+pub struct Asked {
+    /// Index of the class.
+    pub class: usize,
+    sparse: Tensor,
+    dense: Tensor,
+    /// `dense` says something of this class, and is not the embedding of there being no mask.
+    own_dense: bool,
+    selection: MaskSelection,
+}
+
+impl Asked {
+    /// Classes that can be decoded together are equal in it.
+    fn group(&self) -> (i64, u8, bool) {
+        (self.sparse.size().get(1).copied().unwrap_or(0), self.selection as u8, self.own_dense)
+    }
+}
+
+/// What the decoder is to be asked about a picture.
+#[derive(Debug)]
+pub struct Question {
+    /// One for each class, those side by side that can be decoded together.
+    pub asked: Vec<Asked>,
+    /// What the predictor said of its classes, where it took part.
+    pub prediction: Option<Prediction>,
+}
+
+impl Question {
+    /// Classes that are decoded together, not more than suit `device`.
+    pub fn batches(&self, device: Device) -> impl Iterator<Item = &[Asked]> {
+        let at_once = if device.is_cuda() { MAX_BATCH } else { MAX_BATCH_CPU };
+        self.asked.chunk_by(|a, b| a.group() == b.group()).flat_map(move |group| group.chunks(at_once))
+    }
+}
+
+impl Network {
+    /// A network whose weights are on `device`. The classes of the predictor are the first, in its order.
+    pub fn new(
+        net: nn::Sam,
+        learned: Option<(PromptPredictor, PpnForm)>,
+        manners: Manners,
+        device: Device,
+    ) -> Self {
+        Self { net, learned, manners, device }
+    }
+
+    /// How it is asked.
+    pub fn manners(&self) -> &Manners {
+        &self.manners
+    }
+
+    /// Where its weights are.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Side of the square input in pixels.
+    pub fn input_size(&self) -> usize {
+        usize::try_from(self.net.input_size()).unwrap_or(0)
+    }
+
+    /// Puts the queries of another data set `[K, N, 256]` in place of the predictor's.
+    pub fn set_queries(&mut self, queries: &Tensor) {
+        if let Some((ppn, _)) = &mut self.learned {
+            ppn.set_learnable_prompts(queries.shallow_clone());
+        }
+    }
+
+    /// A preprocessed picture `[1, 3, S, S]` to its features, with those that only the predictor looks at if it is `learned`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn encode(&self, input: &Tensor, learned: bool) -> Result<SamFeatures, TchError> {
+        let levels = self.learned.as_ref().is_some_and(|(_, form)| *form != PpnForm::SingleScale);
+        self.net.encode(input, learned && levels)
+    }
+
+    /// Logits of the masks that the predictor's pyramid alone makes of its classes, `[K, 1, 4h, 4w]`.
+    ///
+    /// # Errors
+    /// A predictor without a pyramid, libtorch's.
+    pub fn first_masks(&self, features: &SamFeatures, train: bool) -> Result<Tensor, TchError> {
+        let Some((ppn, form)) = &self.learned else {
+            return Err(TchError::Shape("there is no prompt predictor".into()));
+        };
+        ppn.first_masks(&features.for_ppn(*form)?, ppn.learnable_prompts(), train)
+    }
+
+    /// What to ask of a picture: with [`Mode::Manual`] the `prompts` alone, else the predictor for all of its classes with the
+    /// prompts added (which must be none with [`Mode::Autonomous`]). `prompts` are in pixels of the frame. `train` drops parts
+    /// of the predictor at random.
+    ///
+    /// # Errors
+    /// Two prompts of a class, a mode that needs a predictor where there is none, libtorch's.
+    pub fn ask(
+        &self,
+        features: &SamFeatures,
+        mode: Mode,
+        prompts: &[Prompt],
+        placement: &Placement,
+        train: bool,
+    ) -> Result<Question, SegmentError> {
+        let mut classes = BTreeSet::new();
+        if let Some(again) = prompts.iter().find(|p| !classes.insert(p.class)) {
+            return Err(PromptError::Twice { class: again.class }.into());
+        }
+        let (mut asked, prediction) = match mode {
+            Mode::Manual => (Vec::new(), None),
+            Mode::Autonomous | Mode::Assisted => {
+                let (asked, prediction) = self.predicted(features, prompts, placement, train)?;
+                (asked, Some(prediction))
+            }
+        };
+        let known = asked.len();
+        let own = prompts.iter().filter(|p| p.class >= known);
+        asked.extend(own.map(|p| self.manual(p, placement)).collect::<Result<Vec<_>, _>>()?);
+        asked.sort_by_key(Asked::group);
+        Ok(Question { asked, prediction })
+    }
+
+    fn to_device(&self, tensor: Tensor) -> Result<Tensor, TchError> {
+        tensor.f_to_device(self.device)
+    }
+
+    /// Points `[1, N, 2]` in pixels of the input, and their labels.
+    fn points(&self, coords: &[f32], labels: &[i64]) -> Result<Option<(Tensor, Tensor)>, TchError> {
+        if labels.is_empty() {
+            return Ok(None);
+        }
+        let n = labels.len() as i64;
+        let coords = self.to_device(Tensor::f_from_slice(coords)?.f_reshape([1, n, 2])?)?;
+        Ok(Some((coords, self.to_device(Tensor::f_from_slice(labels)?.f_reshape([1, n])?)?)))
+    }
+
+    /// A person's prompt as embeddings. `beside_learned`: as an addition to learned ones, where padding has no meaning and
+    /// no mask means no dense embedding.
+    fn encode_prompt(
+        &self,
+        prompt: &Prompt,
+        placement: &Placement,
+        beside_learned: bool,
+    ) -> Result<(Tensor, Tensor), SegmentError> {
+        let mut coords = Vec::with_capacity(2 * prompt.points.len() + 4);
+        let mut labels = Vec::with_capacity(prompt.points.len() + 2);
+        let around = |mask: &Mask| mask.bounds().map(|b| [b.x0, b.y0, b.x1, b.y1].map(|v| v as f32));
+        let alone = prompt.bbox.is_none() && prompt.points.is_empty() && !beside_learned;
+        let bbox = if alone && self.manners.box_around_a_mask {
+            prompt.mask.as_deref().and_then(around)
+        } else {
+            prompt.bbox
+        };
+        let mut bbox = bbox.map(|b| placement.box_to_input(b));
+        if self.manners.boxes_as_points
+            && !beside_learned
+            && let Some(corners) = bbox.take()
+        {
+            coords.extend(corners);
+            labels.extend([2, 3]);
+        }
+        coords.extend(prompt.points.iter().flat_map(|p| placement.to_input([p.x, p.y])));
+        labels.extend(prompt.points.iter().map(|p| i64::from(p.positive)));
+        let points = self.points(&coords, &labels)?;
+        let padded = points.is_some() && bbox.is_none();
+        let bbox = bbox.map(|b| self.to_device(Tensor::f_from_slice(&b)?.f_reshape([1, 4])?)).transpose()?;
+        let mask = match &prompt.mask {
+            Some(mask) => Some(self.to_device(self.manners.preprocess.mask_prompt(mask, placement)?)?),
+            None => None,
+        };
+        let points = points.as_ref().map(|(coords, labels)| (coords, labels));
+        let (sparse, dense) = self.net.prompt_encoder().forward(points, bbox.as_ref(), mask.as_ref())?;
+        let sparse = if beside_learned && padded {
+            let tokens = sparse.size3()?.1;
+            sparse.f_narrow(1, 0, tokens - 1)?
+        } else {
+            sparse
+        };
+        Ok((sparse, dense))
+    }
+
+    /// A class that only a person speaks of.
+    fn manual(&self, prompt: &Prompt, placement: &Placement) -> Result<Asked, SegmentError> {
+        let (sparse, dense) = self.encode_prompt(prompt, placement, false)?;
+        let click = prompt.points.len() == 1 && prompt.bbox.is_none() && prompt.mask.is_none();
+        let selection = if click && self.manners.candidates_for_a_click {
+            MaskSelection::Multiple
+        } else {
+            self.manners.single
+        };
+        Ok(Asked { class: prompt.class, sparse, dense, own_dense: prompt.mask.is_some(), selection })
+    }
+
+    /// The classes of the predictor. A person's points and boxes are put behind the learned tokens; a person's mask takes
+    /// the place of the predicted one, as the decoder has room for one. Where the predicted box is the one around the predicted
+    /// mask, a person's box or mask takes its place, and to a box the predicted mask is cut.
+    fn predicted(
+        &self,
+        features: &SamFeatures,
+        prompts: &[Prompt],
+        placement: &Placement,
+        train: bool,
+    ) -> Result<(Vec<Asked>, Prediction), SegmentError> {
+        let Some((ppn, form)) = &self.learned else {
+            return Err(SegmentError::Other(
+                "this mode needs a prompt predictor, and the model has none".into(),
+            ));
+        };
+        let queries = ppn.learnable_prompts();
+        let levels = features.for_ppn(*form)?;
+        let prediction = ppn.forward(&levels, queries, self.net.prompt_encoder(), train)?;
+        let mut asked = Vec::new();
+        for class in 0..queries.size3()?.0 {
+            let mut sparse = prediction.sparse.f_narrow(0, class, 1)?;
+            let mut dense = prediction.dense.f_narrow(0, class, 1)?;
+            let class = class as usize;
+            if let Some(prompt) = prompts.iter().find(|p| p.class == class) {
+                let (more, mask) = self.encode_prompt(prompt, placement, true)?;
+                let replaced = prompt.bbox.is_some() || prompt.mask.is_some();
+                if replaced && *form == PpnForm::Pyramid {
+                    // The box around the predicted mask would contradict the person's box or mask.
+                    sparse = sparse.f_narrow(1, 2, sparse.size3()?.1 - 2)?;
+                }
+                let bbox = prompt.bbox.filter(|_| *form == PpnForm::Pyramid);
+                if let Some(bbox) = bbox {
+                    // So would what lies outside of it.
+                    let interim = prediction.interim_mask.f_narrow(0, class as i64, 1)?;
+                    dense = self.embed_within(&interim, placement.box_to_input(bbox))?;
+                }
+                sparse = Tensor::f_cat(&[sparse, more], 1)?;
+                if prompt.mask.is_some() {
+                    dense = mask;
+                }
+            }
+            asked.push(Asked { class, sparse, dense, own_dense: true, selection: MaskSelection::Single });
+        }
+        Ok((asked, prediction))
+    }
+
+    /// The dense prompt of `interim` logits `[1, 1, n, n]` in a box of the input, in its pixels; outside of it nothing is of the class.
+    fn embed_within(&self, interim: &Tensor, [x0, y0, x1, y1]: [f32; 4]) -> Result<Tensor, TchError> {
+        let (_, _, rows, columns) = interim.size4()?;
+        let scale = columns as f64 / self.net.input_size().max(1) as f64;
+        // Cells whose centres lie in it.
+        let within = |low: f32, high: f32, n: i64| -> Result<Tensor, TchError> {
+            let centres = Tensor::f_arange(n, (Kind::Float, interim.device()))?.f_add_scalar(0.5)?;
+            let (low, high) = (f64::from(low) * scale, f64::from(high) * scale);
+            centres.f_ge(low)?.f_logical_and(&centres.f_le(high)?)
+        };
+        let (x, y) = (within(x0, x1, columns)?, within(y0, y1, rows)?);
+        let inside = y.f_unsqueeze(1)?.f_logical_and(&x.f_unsqueeze(0)?)?;
+        let cut = interim.f_where_scalarother(&inside, OUTSIDE)?;
+        Ok(self.net.prompt_encoder().forward(None, None, Some(&cut))?.1)
+    }
+
+    /// One mask for each class of the batch.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn decode(&self, features: &SamFeatures, batch: &[Asked]) -> Result<nn::Decoded, TchError> {
+        let cat = |of: fn(&Asked) -> &Tensor| Tensor::f_cat(&batch.iter().map(of).collect::<Vec<_>>(), 0);
+        let selection = batch.first().map_or(MaskSelection::Single, |a| a.selection);
+        let dense = match batch.first() {
+            // The same for all: the decoder then works on the picture once.
+            Some(first) if !first.own_dense => first.dense.shallow_clone(),
+            _ => cat(|a| &a.dense)?,
+        };
+        let mut decoded = self.net.decode(features, &cat(|a| &a.sparse)?, &dense, selection)?;
+        if selection == MaskSelection::Multiple {
+            let best = decoded.iou.f_argmax(1, true)?;
+            let (b, _, h, w) = decoded.masks.size4()?;
+            let index = best.f_reshape([b, 1, 1, 1])?.f_expand([b, 1, h, w], false)?;
+            decoded.masks = decoded.masks.f_gather(1, &index, false)?;
+            decoded.iou = decoded.iou.f_gather(1, &best, false)?;
+        }
+        Ok(decoded)
+    }
+}

@@ -1,0 +1,125 @@
+//! A network that can be trained, from the files that it begins with.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+use super::device::Resolved;
+use super::fresh::{Additions, Fresh};
+use super::learned::PREFIX;
+use super::load::{Files, LoadError};
+use super::network::Network;
+use super::sam::Sam;
+use super::{ModelInfo, ModelSpec, PpnInfo};
+use crate::nn::{self, PpnForm, PromptPredictor};
+use crate::weights::{Family, Weights, WeightsError};
+
+/// What a predictor is to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PredictorPlan {
+    /// Which form.
+    pub form: PpnForm,
+    /// Queries of a class.
+    pub tokens: i64,
+    /// Names of the data sets, at least one, each with the names of its classes.
+    pub datasets: Vec<(String, Vec<String>)>,
+}
+
+/// What training begins with, beside the files of a [`ModelSpec`].
+pub struct Beginning<'a> {
+    /// The predictor.
+    pub predictor: PredictorPlan,
+    /// What is added to the network.
+    pub additions: Additions,
+    /// Seed of everything that no file has.
+    pub seed: u64,
+    /// Which tensors are trained, by their full names.
+    pub trained: &'a dyn Fn(&str) -> bool,
+}
+
+/// A network whose chosen tensors ask for gradients.
+#[derive(Debug)]
+pub struct Trainable {
+    /// The network, as it segments.
+    pub sam: Sam,
+    /// Its family.
+    pub family: Family,
+    /// The queries of each data set `[K, N, 256]`, in the order they were asked for. The network begins with the first.
+    pub queries: Vec<Tensor>,
+    /// The tensors that are trained, by their full names; they share their memory with the network's.
+    pub parameters: BTreeMap<String, Tensor>,
+    /// What the file of the predictor that training began with holds beside them; on the CPU.
+    pub carried: BTreeMap<String, Tensor>,
+    /// What a file that is trained from this one has to say too: how pictures are handled, if not as the family's are, and the
+    /// classes of the data sets that are carried.
+    pub says: BTreeMap<String, String>,
+}
+
+/// The name under which a network of `family` has its mask decoder.
+pub fn decoder_name(family: Family) -> &'static str {
+    if family.is_sam2() { "sam_mask_decoder" } else { "mask_decoder" }
+}
+
+/// Builds the network of `spec` on `device` for training. Low-rank factors stay apart from their weights.
+///
+/// # Errors
+/// As [`super::load`].
+pub fn load_trainable(
+    spec: &ModelSpec,
+    device: &Resolved,
+    beginning: &Beginning<'_>,
+) -> Result<Trainable, LoadError> {
+    spec.check_on(device)?;
+    let files = Files::open(spec)?;
+    let family = files.family(spec)?;
+    if spec.threads > 0 {
+        tch::set_num_threads(i32::try_from(spec.threads).unwrap_or(i32::MAX));
+    }
+    let base = files.source();
+    let source = Fresh::new(&base, decoder_name(family), beginning.additions, beginning.seed);
+    let unfit = |reason: WeightsError| LoadError::Weights { reason, path: spec.weights.clone() };
+    let unfit_ppn = |reason: WeightsError| {
+        let path = spec.ppn.as_ref().unwrap_or(&spec.weights).clone();
+        LoadError::Weights { reason, path }
+    };
+    let view =
+        Weights::new(&source, device.device).computing_in(spec.precision.kind()).training(beginning.trained);
+    let side = spec.input_size.and_then(|side| i64::try_from(side).ok());
+    let net = nn::Sam::new(&view, family, side).map_err(unfit)?;
+    let PredictorPlan { form, tokens, datasets } = &beginning.predictor;
+    let w = view.pp(PREFIX).computing_in(tch::Kind::Float);
+    let Some((dataset, classes)) = datasets.first() else {
+        return Err(LoadError::Setting("a predictor needs a data set to learn from".into()));
+    };
+    let config = net.ppn_config(*form, dataset, classes.clone(), *tokens);
+    let predictor = PromptPredictor::new(&w, &config).map_err(unfit_ppn)?;
+    let mut queries = vec![predictor.learnable_prompts().shallow_clone()];
+    for (name, classes) in datasets.iter().skip(1) {
+        let shape = [classes.len() as i64, *tokens, config.channel_dims.first().copied().unwrap_or(0)];
+        queries.push(w.pp("learnable_prompts").get(name, &shape).map_err(unfit_ppn)?);
+    }
+    // Those of data sets that are not learned from now.
+    w.skip("learnable_prompts");
+    view.finish().map_err(unfit)?;
+    let info = ModelInfo {
+        family: family.name().into(),
+        weights_sha256: files.sha256(spec)?,
+        input_size: usize::try_from(net.input_size()).unwrap_or(0),
+        precision: spec.precision.name().into(),
+        parameters: view.parameters(),
+        weights_bytes: view.bytes(),
+        ppn: Some(PpnInfo {
+            form: form.name(),
+            dataset: dataset.clone(),
+            classes: classes.clone(),
+            sha256: files.ppn_sha256(spec)?,
+        }),
+        device: device.name(),
+    };
+    let parameters = view.trained();
+    let carried = files.carried(|name| !parameters.contains_key(name)).map_err(unfit)?;
+    let says = files.says();
+    let manners = files.manners(spec, family)?;
+    let network = Network::new(net, Some((predictor, *form)), manners, device.device);
+    Ok(Trainable { sam: Sam::new(network, spec.cleanup(), info), family, queries, parameters, carried, says })
+}

@@ -1,0 +1,120 @@
+//! What the frozen encoder says of every view of every picture: computed once, kept on disk.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, TensorView};
+use sha2::{Digest as _, Sha256};
+use tch::{Device, Kind, Tensor};
+
+use super::TrainError;
+use crate::dataset::View;
+use crate::frame::Rgb;
+use crate::nn::SamFeatures;
+use crate::segment::{Sam, Segmenter as _};
+use crate::weights::{Checkpoint, Source as _};
+use crate::whole;
+
+/// Goes into every key: files of another form are not found.
+const FORM: &str = "features 1";
+
+/// A folder of features. A file's name is the SHA-256 of everything that the features depend on.
+#[derive(Debug)]
+pub struct FeatureCache {
+    dir: PathBuf,
+    /// The network's part of the key.
+    network: String,
+}
+
+impl FeatureCache {
+    /// The features of `sam` in `dir`.
+    pub fn new(dir: &Path, sam: &Sam) -> Self {
+        let info = sam.info();
+        let ppn = info.ppn.as_ref();
+        // A predictor's file may change the encoder too.
+        let sum = ppn.and_then(|ppn| ppn.sha256.as_deref()).map_or_else(String::new, |sum| format!(" {sum}"));
+        let ppn = ppn.map_or("", |ppn| ppn.form);
+        let manners = sam.network().manners();
+        let network = format!(
+            "{FORM} {} {} {} {:?} {ppn}{sum}",
+            info.weights_sha256, info.input_size, info.precision, manners.preprocess
+        );
+        Self { dir: dir.to_owned(), network }
+    }
+
+    /// The file of a picture's view.
+    pub fn file(&self, picture: &Rgb, view: &View) -> PathBuf {
+        let mut hash = Sha256::new();
+        hash.update(&self.network);
+        hash.update(format!(" {}x{} {view:?} ", picture.width, picture.height));
+        hash.update(&picture.data);
+        let name: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        self.dir.join(&name[..2]).join(format!("{name}.safetensors"))
+    }
+
+    /// Encodes a view of `picture` into `file`, with 16 bits a value.
+    ///
+    /// # Errors
+    /// A failure of the network, a file that cannot be written.
+    pub fn fill(&self, file: &Path, sam: &Sam, picture: &Rgb, view: &View) -> Result<(), TrainError> {
+        let _guard = tch::no_grad_guard();
+        let network = sam.network();
+        let picture = view.image(picture);
+        let (input, _) = network.manners().preprocess.input(&picture, network.input_size())?;
+        let features = network.encode(&input.f_to_device(network.device())?, true)?;
+        let mut tensors = vec![("embedding", &features.embedding)];
+        if let Some((s0, s1)) = &features.high_res {
+            tensors.extend([("s0", s0), ("s1", s1)]);
+        }
+        if let Some([before, last]) = &features.levels {
+            tensors.extend([("before", before), ("last", last)]);
+        }
+        let mut halves = BTreeMap::new();
+        for (name, tensor) in tensors {
+            let half = tensor.f_to_kind(Kind::Half)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+            if i64::try_from(half.f_isfinite()?.f_all()?)? == 0 {
+                let what =
+                    format!("the encoder's {name} has values that 16 bits cannot hold, or none at all");
+                return Err(TrainError::Cache { file: file.to_owned(), what });
+            }
+            let shape = half.size().iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect::<Vec<_>>();
+            let mut bytes = vec![0u8; half.numel() * 2];
+            half.f_copy_data_u8(&mut bytes, half.numel())?;
+            halves.insert(name, (shape, bytes));
+        }
+        let failed = |e: std::io::Error| TrainError::write(file, e);
+        let mut views = Vec::with_capacity(halves.len());
+        for (name, (shape, bytes)) in &halves {
+            let view = TensorView::new(Dtype::F16, shape.clone(), bytes);
+            views.push((*name, view.map_err(|e| failed(std::io::Error::other(e)))?));
+        }
+        let bytes = safetensors::serialize(views, None).map_err(|e| failed(std::io::Error::other(e)))?;
+        whole::write(file, &bytes).map_err(failed)
+    }
+
+    /// Whether `file` is there and whole: a machine that lost its power may have left less.
+    pub fn has(&self, file: &Path) -> bool {
+        file.is_file() && Checkpoint::open(file).is_ok_and(|found| found.shape("embedding").is_some())
+    }
+
+    /// The features in `file`, as `f32` on `device`.
+    ///
+    /// # Errors
+    /// A file that is not there or was damaged.
+    pub fn read(&self, file: &Path, device: Device) -> Result<SamFeatures, TrainError> {
+        let damaged = |what: String| TrainError::Cache { file: file.to_owned(), what };
+        let found = Checkpoint::open(file).map_err(|e| damaged(e.to_string()))?;
+        let part = |name: &str| -> Result<Option<Tensor>, TrainError> {
+            let Some(shape) = found.shape(name) else { return Ok(None) };
+            let tensor = found.read(name, &shape).map_err(|e| damaged(e.to_string()))?;
+            Ok(Some(tensor.f_to_device(device)?))
+        };
+        let embedding = part("embedding")?.ok_or_else(|| damaged("it holds no embedding".into()))?;
+        let pair = |a: &str, b: &str| Ok::<_, TrainError>(part(a)?.zip(part(b)?));
+        Ok(SamFeatures {
+            embedding,
+            high_res: pair("s0", "s1")?,
+            levels: pair("before", "last")?.map(|(before, last)| [before, last]),
+        })
+    }
+}

@@ -1,0 +1,288 @@
+//! The pictures of a run: which are learned from, which are held out, and what is true of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rand::seq::SliceRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest as _, Sha256};
+
+use super::features::FeatureCache;
+use super::target::Target;
+use super::{DataSpec, Split, TrainError, TrainSpec};
+use crate::dataset::{Augment, Damage, Dataset, Sample, View, folds, named};
+use crate::mask::Mask;
+use crate::segment::Sam;
+use crate::segment::preprocess::Placement;
+
+/// Memory that truths may take; those that do not fit are made again when they are needed.
+const TARGETS: usize = 1 << 30;
+
+/// One picture.
+#[derive(Debug)]
+pub struct Item {
+    /// Index of its data set.
+    pub dataset: usize,
+    sample: Sample,
+    /// Features of each view, the picture itself first.
+    files: Vec<PathBuf>,
+}
+
+/// All pictures of a run.
+#[derive(Debug)]
+pub struct Material {
+    /// The data sets.
+    pub datasets: Vec<Dataset>,
+    /// Learned from.
+    pub train: Vec<Item>,
+    /// Held out.
+    pub validation: Vec<Item>,
+    /// SHA-256 of the names, pictures and masks that are used, and of which are held out.
+    pub hash: String,
+    augment: Augment,
+    /// Of each data set, the share of masks that are damaged.
+    noise: Vec<f64>,
+    targets: HashMap<(bool, usize, usize), Rc<Target>>,
+    used: usize,
+}
+
+impl Material {
+    /// Opens and divides the data sets. `progress` hears how many of how many pictures of a data set were looked at.
+    ///
+    /// # Errors
+    /// Every mistake of every data set at once; splits that cannot be had.
+    pub fn open(spec: &TrainSpec, mut progress: impl FnMut(usize, usize)) -> Result<Self, TrainError> {
+        let mut datasets = Vec::new();
+        let mut wrong = Vec::new();
+        for data in &spec.datasets {
+            match Dataset::open(&data.set, &mut progress) {
+                Ok(set) => datasets.push(set),
+                Err(e) => wrong.push(e),
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(TrainError::Data(wrong));
+        }
+        let mut hash = Sha256::new();
+        let (mut train, mut validation) = (Vec::new(), Vec::new());
+        for (dataset, (data, set)) in spec.datasets.iter().zip(&datasets).enumerate() {
+            let mut parts = divide(data, set)?;
+            limit(&mut parts, data.limit, spec.seed);
+            hash.update(format!("{} {:?}", set.name, set.classes));
+            for (sample, part) in set.samples.iter().zip(parts) {
+                let Some(held_out) = part else { continue };
+                for file in sample.files() {
+                    let bytes = std::fs::read(file)
+                        .map_err(|reason| TrainError::Read { file: file.to_owned(), reason })?;
+                    hash.update(Sha256::digest(&bytes));
+                }
+                hash.update(format!("{} {held_out} ", sample.name));
+                let item = Item { dataset, sample: sample.clone(), files: Vec::new() };
+                if held_out { validation.push(item) } else { train.push(item) }
+            }
+        }
+        if train.is_empty() {
+            return Err(TrainError::Setting("no picture is left to learn from".into()));
+        }
+        let hash = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let noise = spec.datasets.iter().map(|data| data.noise).collect();
+        let (augment, targets) = (spec.augment, HashMap::new());
+        Ok(Self { datasets, train, validation, hash, augment, noise, targets, used: 0 })
+    }
+
+    /// Encodes every view that the cache lacks: of the pictures that are learned from `views` beside each itself. `progress`
+    /// hears how many of how many are there, and says whether to go on.
+    ///
+    /// # Errors
+    /// A picture that changed, a failure of the network, a full disk.
+    pub fn encode(
+        &mut self,
+        cache: &FeatureCache,
+        sam: &Sam,
+        views: usize,
+        mut progress: impl FnMut(usize, usize) -> bool,
+    ) -> Result<bool, TrainError> {
+        let Self { datasets, train, validation, augment, .. } = self;
+        let total = train.len() * (views + 1) + validation.len();
+        let (mut done, mut told) = (0, false);
+        let items = train.iter_mut().map(|i| (i, views)).chain(validation.iter_mut().map(|i| (i, 0)));
+        for (item, views) in items {
+            let Some(set) = datasets.get(item.dataset) else { continue };
+            let picture = set.image(&item.sample)?;
+            item.files.clear();
+            for k in 0..=views {
+                if !progress(done, total) {
+                    return Ok(false);
+                }
+                let view = view_of(augment, &item.sample.name, k);
+                let file = cache.file(&picture, &view);
+                if !cache.has(&file) {
+                    cache.fill(&file, sam, &picture, &view)?;
+                    if !std::mem::replace(&mut told, true) {
+                        let bytes = file.metadata().map_or(0, |m| m.len());
+                        let (mega, giga) = (bytes as f64 / 1e6, bytes as f64 * total as f64 / 1e9);
+                        tracing::info!("features: {total} views of {mega:.1} MB, {giga:.1} GB together");
+                    }
+                }
+                item.files.push(file);
+                done += 1;
+            }
+        }
+        Ok(progress(total, total))
+    }
+
+    /// The picture at `at`, of those held out or of those learned from.
+    pub fn item(&self, held_out: bool, at: usize) -> Option<&Item> {
+        if held_out { self.validation.get(at) } else { self.train.get(at) }
+    }
+
+    /// The truth of view `k` of a picture that lies in the input as `placement` says; `side` is that of the decoder's answer.
+    ///
+    /// # Errors
+    /// A mask that changed since the data set was opened.
+    pub fn target(
+        &mut self,
+        (held_out, at): (bool, usize),
+        k: usize,
+        placement: &Placement,
+        side: i64,
+    ) -> Result<Rc<Target>, TrainError> {
+        let key = (held_out, at, k);
+        if let Some(target) = self.targets.get(&key) {
+            return Ok(target.clone());
+        }
+        let lost = || TrainError::Setting(format!("there is no picture {at}"));
+        let item = self.item(held_out, at).ok_or_else(lost)?;
+        let set = self.datasets.get(item.dataset).ok_or_else(lost)?;
+        let view = view_of(&self.augment, &item.sample.name, k);
+        let mut masks = set.masks(&item.sample)?;
+        if !held_out {
+            let noise = self.noise.get(item.dataset).copied().unwrap_or(0.0);
+            damage(&mut masks, noise, &item.sample.name);
+        }
+        let masks: Vec<_> = masks.iter().map(|mask| view.mask(mask)).collect();
+        let size = item.sample.size;
+        let bytes = masks.len() * (size.0 * size.1 + (side * side) as usize);
+        let target = Rc::new(Target::new(masks, placement, side)?);
+        if self.used + bytes <= TARGETS {
+            self.used += bytes;
+            self.targets.insert(key, target.clone());
+        }
+        Ok(target)
+    }
+}
+
+impl Item {
+    /// Features of view `k`.
+    pub fn features(&self, k: usize) -> Option<&Path> {
+        self.files.get(k).map(PathBuf::as_path)
+    }
+
+    /// Name of the picture.
+    pub fn name(&self) -> &str {
+        &self.sample.name
+    }
+
+    /// Width and height in pixels.
+    pub fn size(&self) -> (usize, usize) {
+        self.sample.size
+    }
+}
+
+/// How many pictures `spec` leaves to learn from, whatever its limits.
+///
+/// # Errors
+/// As [`Material::open`].
+pub fn learned_from(spec: &TrainSpec) -> Result<usize, TrainError> {
+    let mut learned = 0;
+    for data in &spec.datasets {
+        let set = Dataset::open(&data.set, |_, _| ()).map_err(|e| TrainError::Data(vec![e]))?;
+        learned += divide(data, &set)?.into_iter().filter(|part| *part == Some(false)).count();
+    }
+    Ok(learned)
+}
+
+/// View `k` of the picture `name`; 0 is the picture itself. It depends on nothing else, so that folds and runs share what is encoded.
+fn view_of(augment: &Augment, name: &str, k: usize) -> View {
+    if k == 0 {
+        return View::PLAIN;
+    }
+    let mut seed = [0u8; 32];
+    seed.copy_from_slice(&Sha256::digest(format!("view {k} of {name}")));
+    View::draw(augment, &mut ChaCha8Rng::from_seed(seed))
+}
+
+/// Damages a share of the masks of a picture, the same ones in every view and every run.
+fn damage(masks: &mut [Mask], share: f64, name: &str) {
+    let mut seed = [0u8; 32];
+    seed.copy_from_slice(&Sha256::digest(format!("noise of {name}")));
+    let mut rng = ChaCha8Rng::from_seed(seed);
+    for mask in masks {
+        // A larger share damages what a smaller one does, and more.
+        if rng.random::<f64>() < share {
+            *mask = Damage::draw(mask, &mut rng);
+        }
+    }
+}
+
+/// For each picture whether it is held out; `None`: neither held out nor learned from.
+fn divide(data: &DataSpec, set: &Dataset) -> Result<Vec<Option<bool>>, TrainError> {
+    let names: Vec<&str> = set.samples.iter().map(|s| s.name.as_str()).collect();
+    let wrong = |reason| TrainError::Split { dataset: set.name.clone(), reason };
+    match &data.split {
+        Split::Nothing => Ok(vec![Some(false); names.len()]),
+        Split::Folds { folds: parts, fold, patient, seed } => {
+            let found = folds(&names, patient.as_deref(), *parts, *seed).map_err(wrong)?;
+            Ok(found.into_iter().map(|part| Some(part == *fold)).collect())
+        }
+        Split::Lists { validation, train } => {
+            let read = |file: &PathBuf| {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|reason| TrainError::Read { file: file.clone(), reason })?;
+                named(&names, &text).map_err(wrong)
+            };
+            let held_out = read(validation)?;
+            let learned = train.as_ref().map(read).transpose()?;
+            let mut parts = Vec::with_capacity(names.len());
+            let mut both = Vec::new();
+            for (at, &held_out) in held_out.iter().enumerate() {
+                let learned = learned.as_ref().map(|l| l.get(at).copied().unwrap_or(false));
+                if held_out && learned == Some(true) {
+                    both.push(names[at]);
+                }
+                parts.push(if held_out { Some(true) } else { learned.unwrap_or(true).then_some(false) });
+            }
+            if both.is_empty() {
+                return Ok(parts);
+            }
+            Err(TrainError::Setting(format!("pictures are in both lists: {}", both.join(", "))))
+        }
+    }
+}
+
+/// Leaves `limit` pictures to learn from, drawn by `seed`. Of the same seed a smaller draw is a part of a larger one.
+fn limit(parts: &mut [Option<bool>], limit: Option<usize>, seed: u64) {
+    let Some(limit) = limit else { return };
+    let mut learned: Vec<usize> = (0..parts.len()).filter(|&i| parts[i] == Some(false)).collect();
+    learned.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    for &at in learned.iter().skip(limit) {
+        parts[at] = None;
+    }
+}
+
+/// Names of the held-out pictures by data set, as lists that a split can be made from again.
+pub fn held_out(material: &Material) -> BTreeMap<String, String> {
+    let mut lists: BTreeMap<String, String> =
+        material.datasets.iter().map(|set| (set.name.clone(), String::new())).collect();
+    for item in &material.validation {
+        if let Some(set) = material.datasets.get(item.dataset)
+            && let Some(list) = lists.get_mut(&set.name)
+        {
+            list.push_str(item.name());
+            list.push('\n');
+        }
+    }
+    lists
+}

@@ -1,0 +1,390 @@
+//! A training run: epochs of steps, measurements between them, and what is written down.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rand::seq::SliceRandom as _;
+use sha2::{Digest as _, Sha256};
+
+use super::journal::{Epoch, Journal};
+use super::lesson::{Lesson, generator};
+use super::material::held_out;
+use super::optimizer::{Group, Optimizer};
+use super::output::{Width, write_tensors};
+use super::state::{self, Position, Saved};
+use super::tuning::rate;
+use super::{StageSpec, TrainError, TrainSpec};
+use crate::segment::{BASE_SHA256, ModelSpec, Resolved, Segmenter as _};
+
+/// Time between two states within an epoch: what a kill costs at most, beside the step it interrupts.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// What a run leaves in its folder.
+const STATE: &str = "state.safetensors";
+const LAST: &str = "last.safetensors";
+const BEST: &str = "best.safetensors";
+/// Begins the names of the lists of what is held out.
+const HELD_OUT: &str = "validation";
+
+/// Whether `out` has a run that can be gone on with.
+pub fn can_resume(out: &Path) -> bool {
+    out.join(STATE).is_file()
+}
+
+/// Whether `out` has anything that a new run would replace.
+pub fn is_begun(out: &Path) -> bool {
+    [STATE, LAST, BEST].iter().any(|name| out.join(name).exists())
+}
+
+/// The list of what the run in `out` held out of the data set `name`, one of `sets`.
+pub fn held_out_list(out: &Path, name: &str, sets: usize) -> PathBuf {
+    out.join(if sets == 1 { format!("{HELD_OUT}.txt") } else { format!("{HELD_OUT}.{name}.txt") })
+}
+
+/// Removes what an earlier run left, first of all what it could be gone on from: from here on there is no such run.
+fn forget(out: &Path, sets: &[crate::dataset::Dataset]) -> Result<(), TrainError> {
+    let lists = sets.iter().map(|set| held_out_list(out, &set.name, sets.len()));
+    for file in [STATE, BEST, LAST].map(|name| out.join(name)).into_iter().chain(lists) {
+        match std::fs::remove_file(&file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(TrainError::write(&file, e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Who looks on while a run goes.
+pub trait Observer {
+    /// So many of so many pictures were checked.
+    fn checked(&mut self, done: usize, total: usize);
+    /// So many of so many views were encoded.
+    fn encoded(&mut self, done: usize, total: usize);
+    /// A step of an epoch was made: steps done and steps of the epoch, and of the whole run.
+    fn stepped(&mut self, epoch: (u64, u64), run: (u64, u64), total_loss: f64);
+    /// So many of so many held-out pictures were measured.
+    fn measured(&mut self, done: usize, total: usize);
+    /// An epoch ended.
+    fn ended(&mut self, epoch: &Epoch, best: bool);
+    /// Whether the run shall end now; what it has come to is kept.
+    fn stopped(&self) -> bool;
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All epochs are done.
+    Done,
+    /// It got no better for too long.
+    Early,
+    /// Somebody asked it to end; it can be resumed.
+    Stopped,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Why it ended.
+    pub ending: Ending,
+    /// Epochs done.
+    pub epochs: u64,
+    /// The best mean Dice and its epoch; none where nothing is held out.
+    pub best: Option<(f64, u64)>,
+    /// The predictor to use.
+    pub file: PathBuf,
+    /// The predictor as the last epoch left it: no held-out picture had a say in which it is.
+    pub last: PathBuf,
+    /// Of the settings, the weights and the pictures; see [`Position::fingerprint`].
+    pub fingerprint: String,
+}
+
+/// A run in progress.
+#[derive(Debug)]
+struct Trainer<'a> {
+    spec: &'a TrainSpec,
+    settings: &'a str,
+    lesson: Lesson<'a>,
+    optimizer: Optimizer,
+    position: Position,
+}
+
+/// Runs `spec` on `device`, or goes on with the run in its folder. `settings` is the configuration as text, which goes into the
+/// files of weights.
+///
+/// # Errors
+/// Wrong data, weights that do not fit, a full disk, a loss that is no number. What the run had come to before stays.
+pub fn train(
+    spec: &TrainSpec,
+    device: &Resolved,
+    settings: &str,
+    resume: bool,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, TrainError> {
+    let mut lesson = Lesson::new(spec, device, |done, total| observer.checked(done, total))?;
+    let parameters = &lesson.net.parameters;
+    let mut optimizer = Optimizer::new(parameters, spec.weight_decay, spec.clip, spec.average)?;
+    let fingerprint = fingerprint(spec, &lesson);
+    let state = spec.out.join(STATE);
+    let position = if resume {
+        let saved = Saved::open(&state)?;
+        if saved.position.fingerprint != fingerprint {
+            let what = "the run was begun with other settings, weights or pictures".to_owned();
+            return Err(TrainError::Resume { file: state, what });
+        }
+        saved.restore(&mut optimizer)?;
+        saved.position
+    } else {
+        forget(&spec.out, &lesson.material.datasets)?;
+        Position { fingerprint, ..Position::default() }
+    };
+    let going = lesson.encode(|done, total| {
+        observer.encoded(done, total);
+        !observer.stopped()
+    })?;
+    let mut run = Trainer { spec, settings, lesson, optimizer, position };
+    if !going {
+        // Nothing but features, which are kept: the run can still be gone on with.
+        state::save(&state, &run.position, &run.optimizer)?;
+        return Ok(run.outcome(Ending::Stopped));
+    }
+    for (name, list) in held_out(&run.lesson.material) {
+        if list.is_empty() {
+            continue;
+        }
+        let file = held_out_list(&spec.out, &name, run.lesson.material.datasets.len());
+        crate::whole::write(&file, list.as_bytes()).map_err(|e| TrainError::write(&file, e))?;
+    }
+    let mut journal = Journal::open(&spec.out, resume.then_some(run.position.epoch))?;
+    run.epochs(&mut journal, observer)
+}
+
+/// Of everything that a step depends on, so that a run is not gone on with as another one.
+fn fingerprint(spec: &TrainSpec, lesson: &Lesson<'_>) -> String {
+    // Where files lie changes nothing, and what they hold is hashed.
+    let noise: Vec<f64> = spec.datasets.iter().map(|data| data.noise).collect();
+    let nowhere = PathBuf::new();
+    let model = ModelSpec { weights: nowhere.clone(), ppn: None, ..spec.model.clone() };
+    let spec =
+        TrainSpec { model, cache: nowhere.clone(), out: nowhere, datasets: Vec::new(), ..spec.clone() };
+    let info = lesson.net.sam.info();
+    let ppn = info.ppn.as_ref().and_then(|ppn| ppn.sha256.as_deref()).unwrap_or_default();
+    let text = format!("{spec:?} {noise:?} {} {ppn} {}", info.weights_sha256, lesson.material.hash);
+    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl Trainer<'_> {
+    fn steps_of_epoch(&self) -> u64 {
+        (self.lesson.material.train.len() as u64).div_ceil(self.spec.batch.max(1) as u64)
+    }
+
+    fn epochs(&mut self, journal: &mut Journal, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        let mut first = 0;
+        for stage in &self.spec.stages {
+            let after = first + stage.epochs;
+            if self.position.epoch == first && self.position.step == 0 {
+                // What the stage before came to is not its fault.
+                self.position.stale = 0;
+            }
+            for (group, rate) in [(Group::Predictor, stage.predictor), (Group::Decoder, stage.decoder)] {
+                self.optimizer.set_trained(group, rate > 0.0)?;
+            }
+            while self.position.epoch < after {
+                if self.is_stale() {
+                    return Ok(self.outcome(Ending::Early));
+                }
+                if !self.epoch(stage, first, observer)? {
+                    state::save(&self.spec.out.join(STATE), &self.position, &self.optimizer)?;
+                    return Ok(self.outcome(Ending::Stopped));
+                }
+                self.finish_epoch(stage, first, journal, observer)?;
+            }
+            first = after;
+        }
+        Ok(self.outcome(Ending::Done))
+    }
+
+    fn is_stale(&self) -> bool {
+        self.spec.patience > 0 && self.position.stale >= self.spec.patience
+    }
+
+    /// The rest of the epoch that has begun; `false` if somebody asked to end.
+    fn epoch(
+        &mut self,
+        stage: &StageSpec,
+        first: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, TrainError> {
+        let number = self.position.epoch;
+        let mut order: Vec<usize> = (0..self.lesson.material.train.len()).collect();
+        order.shuffle(&mut generator(self.spec.seed, "order", [number, 0]));
+        let steps = self.steps_of_epoch();
+        let all = steps * self.spec.stages.iter().map(|s| s.epochs).sum::<u64>();
+        let (began, mut saved) = (Instant::now(), Instant::now());
+        let before = self.position.seconds.get("train").copied().unwrap_or(0.0);
+        let done = usize::try_from(self.position.step).unwrap_or(0);
+        for chunk in order.chunks(self.spec.batch.max(1)).skip(done) {
+            if observer.stopped() {
+                return Ok(false);
+            }
+            let place = (number - first) * steps + self.position.step;
+            let share = (place as f64 + 1.0) / (stage.epochs * steps) as f64;
+            let total = self.step(chunk, stage.pyramid, |group| rate(stage, group, share))?;
+            self.position.step += 1;
+            self.position.steps += 1;
+            let seconds = before + began.elapsed().as_secs_f64();
+            self.position.seconds.insert("train".into(), seconds);
+            observer.stepped((self.position.step, steps), (self.position.steps, all), total);
+            if saved.elapsed() >= SAVE_EVERY {
+                state::save(&self.spec.out.join(STATE), &self.position, &self.optimizer)?;
+                saved = Instant::now();
+            }
+        }
+        Ok(true)
+    }
+
+    /// One step of the optimiser: the loss is the mean over the pictures of each picture's.
+    fn step(
+        &mut self,
+        chunk: &[usize],
+        pyramid: bool,
+        rate: impl Fn(Group) -> f64,
+    ) -> Result<f64, TrainError> {
+        let diverged = TrainError::Diverged { epoch: self.position.epoch + 1, step: self.position.steps + 1 };
+        self.optimizer.zero_grad();
+        let mut sum = 0.0;
+        for (i, &at) in chunk.iter().enumerate() {
+            let terms = self.lesson.terms(at, [self.position.steps, i as u64], pyramid)?;
+            // Of a person's prompts alone a frozen decoder learns nothing.
+            if terms.total.requires_grad() {
+                terms.total.f_div_scalar(chunk.len() as f64)?.f_backward()?;
+            }
+            let parts =
+                [&terms.mask, &terms.interim, &terms.bbox, &terms.presence, &terms.total].map(f64::try_from);
+            for (name, value) in ["mask", "interim", "box", "presence", "total"].into_iter().zip(parts) {
+                let value = value?;
+                if !value.is_finite() {
+                    return Err(diverged);
+                }
+                *self.position.sums.entry(name.into()).or_default() += value;
+                if name == "total" {
+                    sum += value;
+                }
+            }
+        }
+        let norm = self.optimizer.step(rate)?;
+        if !norm.is_finite() {
+            return Err(diverged);
+        }
+        self.position.norm = self.position.norm.max(norm);
+        Ok(sum / chunk.len().max(1) as f64)
+    }
+
+    /// Ends an epoch: measures, writes down, keeps.
+    fn finish_epoch(
+        &mut self,
+        stage: &StageSpec,
+        first: u64,
+        journal: &mut Journal,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let spec = self.spec;
+        let number = self.position.epoch + 1;
+        let last = number == spec.stages.iter().map(|s| s.epochs).sum::<u64>();
+        let due = last || number.is_multiple_of(spec.validate_every.max(1));
+        let began = Instant::now();
+        let validation = if due && !self.lesson.material.validation.is_empty() {
+            self.optimizer.swap()?;
+            let found = tch::no_grad(|| {
+                self.lesson.measure(stage.pyramid, |done, total| observer.measured(done, total))
+            });
+            self.optimizer.swap()?;
+            Some(found?)
+        } else {
+            None
+        };
+        if validation.is_some() {
+            self.position.seconds.insert("validation".into(), began.elapsed().as_secs_f64());
+        }
+        let pictures = self.lesson.material.train.len().max(1) as f64;
+        let share = (number - first) as f64 / stage.epochs as f64;
+        let mut epoch = Epoch {
+            epoch: number,
+            step: self.position.steps,
+            stage: stage.name.clone(),
+            losses: self.position.sums.iter().map(|(k, v)| (k.clone(), v / pictures)).collect(),
+            learning_rates: Group::ALL.map(|g| (g.name().to_owned(), rate(stage, g, share))).into(),
+            gradient_norm: self.position.norm,
+            validation,
+            best: false,
+            seconds: self.position.seconds.clone(),
+        };
+        // A pyramid's masks are not the network's: its best epoch is none to use.
+        let found = epoch.validation.as_ref().filter(|_| !stage.pyramid).map(|v| v.mean_dice);
+        let better = found
+            .is_some_and(|dice| dice.is_finite() && self.position.best_dice().is_none_or(|best| dice > best));
+        epoch.best = better;
+        let position = &mut self.position;
+        if let (true, Some(dice)) = (better, found) {
+            (position.best, position.stale) = (Some((dice.to_bits(), number)), 0);
+        } else if found.is_some() {
+            position.stale += 1;
+        }
+        position.epoch = number;
+        (position.step, position.norm) = (0, 0.0);
+        position.sums.clear();
+        position.seconds.clear();
+        self.write(&spec.out.join(LAST), &epoch)?;
+        // Where nothing is held out the last is the best that is known.
+        if better || self.lesson.material.validation.is_empty() {
+            self.write(&spec.out.join(BEST), &epoch)?;
+        }
+        journal.write(&epoch)?;
+        // Last: what was written for this epoch is written again, equally, if the run is killed before.
+        state::save(&spec.out.join(STATE), &self.position, &self.optimizer)?;
+        observer.ended(&epoch, better);
+        Ok(())
+    }
+
+    /// Writes the predictor with whatever was trained beside it.
+    fn write(&self, file: &Path, epoch: &Epoch) -> Result<(), TrainError> {
+        let mut tensors = self.optimizer.weights()?;
+        for (name, tensor) in &self.lesson.net.carried {
+            tensors.insert(name.clone(), tensor.shallow_clone());
+        }
+        let text = |value: serde_json::Value| value.to_string();
+        let mut metadata = HashMap::from([
+            ("family".to_owned(), self.lesson.net.family.name().to_owned()),
+            ("decoder".to_owned(), self.spec.decoder.name().to_owned()),
+            (BASE_SHA256.to_owned(), self.lesson.net.sam.info().weights_sha256.clone()),
+            ("data_sha256".to_owned(), self.lesson.material.hash.clone()),
+            ("config".to_owned(), self.settings.to_owned()),
+            ("seed".to_owned(), self.spec.seed.to_string()),
+            ("epoch".to_owned(), epoch.epoch.to_string()),
+            ("metrics".to_owned(), text(serde_json::json!(epoch.validation))),
+        ]);
+        // How pictures are to be handled, and the classes of data sets that are carried along; the run's own come after.
+        metadata.extend(self.lesson.net.says.clone());
+        for set in &self.lesson.material.datasets {
+            let classes: Vec<&str> = set.classes.iter().map(|class| class.name.as_str()).collect();
+            metadata.insert(format!("classes.{}", set.name), text(serde_json::json!(classes)));
+        }
+        let width = if self.spec.half { Width::Half } else { Width::Full };
+        write_tensors(file, &tensors, metadata, width)
+    }
+
+    fn outcome(&self, ending: Ending) -> Outcome {
+        let name = if self.position.best.is_some() || self.lesson.material.validation.is_empty() {
+            BEST
+        } else {
+            LAST
+        };
+        Outcome {
+            ending,
+            epochs: self.position.epoch,
+            best: self.position.best.map(|(bits, epoch)| (f64::from_bits(bits), epoch)),
+            file: self.spec.out.join(name),
+            last: self.spec.out.join(LAST),
+            fingerprint: self.position.fingerprint.clone(),
+        }
+    }
+}

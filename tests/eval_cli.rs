@@ -1,0 +1,232 @@
+//! `sonomask eval` as its users call it: what stands on stdout, exit codes, files.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use sonomask::phantom::{Phantom, PhantomConfig};
+
+/// Size of the pictures.
+const SIZE: (usize, usize) = (120, 96);
+
+fn weights() -> String {
+    format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn eval(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sonomask"));
+    command.current_dir(dir).env_remove("RUST_LOG").env("GOMP_SPINCOUNT", "0").arg("eval").args(args);
+    command.stdin(Stdio::null()).output().expect("the program starts")
+}
+
+#[track_caller]
+fn said(output: &Output, code: i32) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{text}{}", String::from_utf8_lossy(&output.stdout));
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+#[track_caller]
+fn json(output: &Output) -> Value {
+    said(output, 0);
+    serde_json::from_slice(&output.stdout).expect("JSON and nothing else on stdout")
+}
+
+/// Two pictures of the phantom: nerve is 1 and vessel is 2 in the masks; in the second there is no vessel.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    for name in ["data/imgs", "data/gts"] {
+        std::fs::create_dir_all(dir.path().join(name)).expect("a folder");
+    }
+    let (width, height) = SIZE;
+    let phantom = Phantom::new(PhantomConfig { width, height, frames: None, ..PhantomConfig::default() });
+    let mut phantom = phantom.expect("a phantom");
+    for (index, classes) in [&["nerve", "vessel"][..], &["nerve"]].into_iter().enumerate() {
+        let mut labels = vec![0u8; width * height];
+        for truth in phantom.truth(index as u64) {
+            let Some(label) = classes.iter().position(|name| *name == truth.class.name()) else { continue };
+            for (label_at, inside) in labels.iter_mut().zip(truth.mask.data()) {
+                if *inside != 0 {
+                    *label_at = label as u8 + 1;
+                }
+            }
+        }
+        let save = |folder: &str, data: &[u8]| {
+            let file = dir.path().join(format!("data/{folder}/p{index}.png"));
+            let gray = image::ExtendedColorType::L8;
+            image::save_buffer(file, data, width as u32, height as u32, gray).expect("a picture");
+        };
+        save("imgs", &phantom.image(index as u64));
+        save("gts", &labels);
+    }
+    let config = format!(
+        "[model]\nfamily = \"lite-medsam\"\nweights = {:?}\n[[classes]]\nname = \"nerve\"\n[[classes]]\nname = \"vessel\"\n",
+        weights()
+    );
+    std::fs::write(dir.path().join("c.toml"), config).expect("a file");
+    dir
+}
+
+#[test]
+fn boxes_of_a_configuration_as_json_and_as_files() {
+    let dir = folder();
+    let args = [
+        "--config",
+        "c.toml",
+        "--data",
+        "data",
+        "--mode",
+        "box",
+        "--json",
+        "--out",
+        "out",
+        "--spacing",
+        "0.5",
+    ];
+    let found = json(&eval(dir.path(), &args));
+    assert_eq!((found["schema"].as_u64(), found["n"].as_u64()), (Some(1), Some(2)));
+    assert_eq!((found["dataset"].as_str(), found["mode"].as_str()), (Some("data"), Some("box")));
+    let (nerve, vessel) = (&found["classes"]["nerve"], &found["classes"]["vessel"]);
+    assert_eq!((nerve["n_present"].as_u64(), vessel["n_present"].as_u64()), (Some(2), Some(1)));
+    for (what, scores) in [("nerve", nerve), ("vessel", vessel), ("mean", &found["mean"])] {
+        for name in ["dice", "iou"] {
+            let value = scores[name].as_f64().expect("a number");
+            let range: Vec<f64> = scores[format!("{name}_ci95")]
+                .as_array()
+                .expect("two ends")
+                .iter()
+                .filter_map(Value::as_f64)
+                .collect();
+            assert!(
+                (0.0..=1.0).contains(&value) && range[0] <= value && value <= range[1],
+                "{what} {name} {scores}"
+            );
+        }
+    }
+    // The box alone leaves little to find on the phantom's vessel, a dark disc.
+    assert!(vessel["dice"].as_f64() > Some(0.5), "{vessel}");
+    let mean = (nerve["dice"].as_f64().unwrap_or(9.0) + vessel["dice"].as_f64().unwrap_or(9.0)) / 2.0;
+    assert!((found["mean"]["dice"].as_f64().unwrap_or(0.0) - mean).abs() < 1e-12);
+    assert_eq!(vessel["specificity"], Value::Null);
+    let (px, mm) = (&vessel["centroid_px"]["mean"], &vessel["centroid_mm"]["mean"]);
+    assert!((px.as_f64().expect("px") - 2.0 * mm.as_f64().expect("mm")).abs() < 1e-9);
+    let mut files: Vec<String> = std::fs::read_dir(dir.path().join("out"))
+        .expect("a folder")
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["cases.csv", "report.html", "summary.csv", "summary.json", "summary.md"]);
+    let cases = std::fs::read_to_string(dir.path().join("out/cases.csv")).expect("a file");
+    assert!(cases.contains("box,p1,0,vessel,false,0,0,0,0,,,"), "not asked for: {cases}");
+}
+
+#[test]
+fn several_modes_with_a_predictor_and_its_tables() {
+    let dir = folder();
+    let mut generate = Command::new(env!("CARGO_BIN_EXE_sonomask"));
+    generate.current_dir(dir.path()).args([
+        "weights",
+        "generate",
+        "lite-medsam",
+        "g.safetensors",
+        "--ppn",
+        "single-scale",
+    ]);
+    said(&generate.args(["--classes", "nerve,vessel"]).output().expect("the program starts"), 0);
+    let args = [
+        "--weights",
+        "g.safetensors",
+        "--data",
+        "data",
+        "--mode",
+        "auto",
+        "--mode",
+        "auto+box",
+        "--json",
+        "--limit",
+        "1",
+    ];
+    let found = json(&eval(dir.path(), &args));
+    let modes: Vec<_> =
+        found["evaluations"].as_array().expect("a list").iter().map(|e| e["mode"].as_str()).collect();
+    assert_eq!(modes, [Some("auto"), Some("auto+box")], "labels are the predictor's classes in their order");
+    assert_eq!(found["n"].as_u64(), Some(1));
+    let tables = "others = [\"points\"]\n[[datasets]]\nname = \"P\"\ndata = \"data\"\nonly = \"one.txt\"\n\
+        classes = [{ name = \"nerve\", label = 1 }, { name = \"vessel\", label = 2 }]\n\
+        [[models]]\nname = \"G\"\ndecoder = \"lora\"\nweights = { P = \"g.safetensors\" }\n";
+    std::fs::write(dir.path().join("t.toml"), tables).expect("a file");
+    std::fs::write(dir.path().join("one.txt"), "p0\n").expect("a file");
+    let output = eval(dir.path(), &["--tables", "t.toml", "--out", "t"]);
+    said(&output, 0);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.contains("| Model | Decoder | P LP | P BB+LP |") && text.contains("| G | LoRA | "),
+        "{text}"
+    );
+    assert_eq!(std::fs::read_to_string(dir.path().join("t/tables.csv")).expect("a file").lines().count(), 4);
+}
+
+#[test]
+fn wrong_requests_end_with_2_before_any_work() {
+    let dir = folder();
+    let base = ["--config", "c.toml", "--data", "data"];
+    let with = |more: &[&str]| eval(dir.path(), &[&base[..], more].concat());
+    for (more, expected) in [
+        (&["--mode", "magic"][..], "expected auto, auto+box, box, box-regions or points"),
+        (&["--mode", "auto"], "the mode auto needs a prompt predictor, and the model has none"),
+        (&["--class", "nerve"], "--class nerve: expected NAME=LABEL"),
+        (&["--class", "nerve=0"], "label 0, which is background"),
+        (&["--class", "nerve=1"], "have label 2, expected one of [0, 1]"),
+        (&["--only", "none.txt"], "cannot read the list"),
+        (&["--spacing", "0"], "expected millimetres above 0"),
+        (&["--limit", "0"], "--limit"),
+        (&["--set", "model.enabled=false"], "there is nothing to evaluate"),
+        (&["--set", "model.weights=\"nowhere.pth\""], "there are no weights at this path"),
+    ] {
+        let text = said(&with(more), 2);
+        assert!(text.contains(expected), "{more:?}: {text}");
+    }
+    let text = said(&eval(dir.path(), &["--weights", &weights(), "--data", "data"]), 2);
+    assert!(text.contains("give --class NAME=LABEL for each"), "{text}");
+    assert!(said(&eval(dir.path(), &["--config", "c.toml"]), 2).contains("give --data DIR"));
+    std::fs::remove_file(dir.path().join("data/gts/p0.png")).expect("it is there");
+    std::fs::write(dir.path().join("data/gts/p9.png"), "x").expect("a file");
+    let text = said(&with(&[]), 2);
+    assert!(text.contains("no mask for the image") && text.contains("no image for the mask"), "{text}");
+}
+
+#[test]
+fn wrong_tables_are_refused_with_their_line() {
+    let dir = folder();
+    let good = "[[datasets]]\nname = \"P\"\ndata = \"data\"\n\
+        classes = [{ name = \"nerve\", label = 1 }, { name = \"vessel\", label = 2 }]\n\
+        [[models]]\nname = \"M\"\nweights = \"w.pth\"\n";
+    for (from, to, expected) in [
+        ("weights", "wheights", "unknown key models[0].wheights"),
+        ("weights = \"w.pth\"", "", "models[0].weights = nothing: expected the checkpoint"),
+        ("weights = \"w.pth\"", "weights = { Q = \"w.pth\" }", "for data sets: P (t.toml:7)"),
+        (
+            "weights = \"w.pth\"",
+            "weights = \"w.pth\"\n[[models]]\nname = \"M\"",
+            "a name that no other entry has (t.toml:9)",
+        ),
+        ("label = 1", "label = 0", "datasets[0].classes = an array: expected a list like"),
+        ("[[models]]", "[[model]]", "unknown key model;"),
+        (
+            "weights = \"w.pth\"",
+            "weights = \"w.pth\"\ndecoder = \"half\"",
+            "\"frozen\" or \"lora\" or \"full\" (t.toml:8)",
+        ),
+        ("name = \"P\"", "name = \"P\"", "M on P: there are no weights at this path"),
+    ] {
+        std::fs::write(dir.path().join("t.toml"), good.replace(from, to)).expect("a file");
+        let text = said(&eval(dir.path(), &["--tables", "t.toml", "--out", "t"]), 2);
+        assert!(text.contains(expected), "{to}: {text}");
+    }
+    assert!(said(&eval(dir.path(), &["--tables", "t.toml"]), 2).contains("--out"));
+    assert!(
+        said(&eval(dir.path(), &["--tables", "t.toml", "--out", "t", "--mode", "box"]), 2).contains("--mode")
+    );
+}

@@ -1,0 +1,322 @@
+//! A training run as its users start it, kill it, go on with it and use what it leaves.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use image::{GrayImage, Luma};
+use serde_json::Value;
+use sonomask::config::{LoadArgs, TrainConfig};
+use sonomask::segment::DeviceChoice;
+use sonomask::train::{Ending, Epoch, Observer, TrainSpec, train as train_run};
+use sonomask::weights::Checkpoint;
+
+/// Longest wait for a step of a run on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Five pictures: a bright disc (label 1) and, in all but one, a dark one (label 2) on noise.
+fn pictures(root: &Path) -> PathBuf {
+    let data = root.join("data");
+    for part in ["imgs", "gts"] {
+        std::fs::create_dir_all(data.join(part)).unwrap();
+    }
+    for i in 0..5u32 {
+        let discs = [(20 + 6 * i, 24, 9), (60, 20 + 4 * i, 11)];
+        let class = |x: u32, y: u32| {
+            let within =
+                |&&(cx, cy, r): &&(u32, u32, u32)| x.abs_diff(cx).pow(2) + y.abs_diff(cy).pow(2) < r * r;
+            let found = discs.iter().enumerate().find(|(_, disc)| within(disc));
+            found.map_or(0, |(class, _)| class as u8 + 1)
+        };
+        let class = |x, y| if i == 4 && class(x, y) == 2 { 0 } else { class(x, y) };
+        let noise = |x: u32, y: u32| ((x * 7919 + y * 104_729 + i * 31) % 37) as u8;
+        let image =
+            GrayImage::from_fn(96, 64, |x, y| Luma([[90, 200, 20][usize::from(class(x, y))] + noise(x, y)]));
+        image.save(data.join(format!("imgs/p{i}.png"))).unwrap();
+        let mask = GrayImage::from_fn(96, 64, |x, y| Luma([class(x, y)]));
+        mask.save(data.join(format!("gts/p{i}.png"))).unwrap();
+    }
+    data
+}
+
+/// A short run: the pyramid, then everything; two pictures a step, one view beside each picture.
+fn configure(root: &Path, data: &Path) -> PathBuf {
+    let file = root.join("train.toml");
+    let weights = format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"));
+    let text = format!(
+        r#"
+[model]
+weights = "{weights}"
+[[datasets]]
+name = "discs"
+data = "{}"
+classes = ["bright", "dark"]
+folds = 5
+fold = 1
+[decoder]
+tuning = "lora"
+[augment]
+views = 1
+[[stages]]
+name = "pyramid"
+trains = "pyramid"
+epochs = 2
+predictor = 1e-3
+[[stages]]
+name = "everything"
+epochs = 2
+predictor = 3e-4
+decoder = 1e-4
+[run]
+batch = 2
+average = 0.9
+cache = "{}"
+"#,
+        data.display(),
+        root.join("features").display(),
+    );
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+fn sonomask() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sonomask"));
+    command.env_remove("RUST_LOG").env("GOMP_SPINCOUNT", "0").stdin(Stdio::null());
+    command
+}
+
+fn train(config: &Path, out: &Path, more: &[&str]) -> Command {
+    let mut command = sonomask();
+    command.arg("train").arg("--config").arg(config).arg("--out").arg(out).args(more);
+    command
+}
+
+#[track_caller]
+fn ended(output: &Output, code: i32) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+fn kill_when(mut child: Child, reached: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !reached() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
+        assert!(began.elapsed() < PATIENCE, "the run does not get on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // SIGKILL: nothing is tidied up.
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn lines(out: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
+    // A line that is being written is none yet.
+    text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn tensors(file: &Path) -> BTreeMap<String, Vec<u8>> {
+    let found = Checkpoint::open(file).unwrap();
+    let bytes = |name: &str| found.data(name).unwrap().into_owned();
+    found.tensors().map(|(name, _)| (name.to_owned(), bytes(name))).collect()
+}
+
+/// Everything but the time that was taken.
+fn timeless(mut lines: Vec<Value>) -> Vec<Value> {
+    for line in &mut lines {
+        assert!(line.as_object_mut().unwrap().remove("seconds").is_some());
+    }
+    lines
+}
+
+#[test]
+fn a_run_that_is_killed_three_times_comes_to_the_same_end() {
+    let root = folder();
+    let data = pictures(root.path());
+    let config = configure(root.path(), &data);
+    let (whole, killed) = (root.path().join("whole"), root.path().join("killed"));
+    let output = train(&config, &whole, &["--json"]).output().unwrap();
+    let said = ended(&output, 0);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&result["ending"], &result["epochs"]), (&"done".into(), &4.into()), "{said}");
+    assert_eq!(std::fs::read_to_string(whole.join("validation.txt")).unwrap().lines().count(), 1);
+    for file in ["best.safetensors", "last.safetensors", "metrics.jsonl", "curves.svg"] {
+        assert!(whole.join(file).metadata().unwrap().len() > 0, "{file}");
+    }
+
+    // Killed in the first epoch, when nothing has been kept; after the first stage's first epoch; in the second stage.
+    let start = |more: &[&str]| {
+        let mut command = train(&config, &killed, more);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    kill_when(start(&[]), || killed.join("validation.txt").is_file());
+    kill_when(start(&[]), || killed.join("state.safetensors").is_file());
+    kill_when(start(&["--resume"]), || lines(&killed).len() >= 3);
+    ended(&train(&config, &killed, &["--resume"]).output().unwrap(), 0);
+
+    assert_eq!(timeless(lines(&whole)), timeless(lines(&killed)));
+    for file in ["state.safetensors", "last.safetensors", "best.safetensors"] {
+        let (one, other) = (tensors(&whole.join(file)), tensors(&killed.join(file)));
+        assert_eq!(one.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
+        for (name, bytes) in &one {
+            assert!(bytes == &other[name], "{file}: {name} is not what it was");
+        }
+    }
+
+    // What it leaves is used as it is, and says what it is.
+    let last = Checkpoint::open(&whole.join("last.safetensors")).unwrap();
+    let says = |key: &str| last.metadata().get(key).cloned().unwrap_or_default();
+    assert_eq!(says("classes.discs"), r#"["bright","dark"]"#);
+    assert_eq!(
+        (says("family"), says("decoder"), says("epoch")),
+        ("lite-medsam".into(), "lora".into(), "4".into())
+    );
+    assert!(says("config").contains("[[datasets]]") && says("metrics").contains("mean_dice"));
+    assert_eq!(says("data_sha256").len(), 64);
+    let output = sonomask()
+        .args(["segment", "--json", "--presence-threshold", "0"])
+        .arg(data.join("imgs/p0.png"))
+        .arg("--ppn")
+        .arg(whole.join("last.safetensors"))
+        .arg("--weights")
+        .arg(format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR")))
+        .arg("--out")
+        .arg(root.path().join("stills"))
+        .output()
+        .unwrap();
+    ended(&output, 0);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let classes: Vec<_> = found["results"].as_array().unwrap().iter().map(|r| r["class"].clone()).collect();
+    assert_eq!(classes, ["bright", "dark"]);
+
+    // Neither another run nor none is gone on with, and none is replaced unasked.
+    let again = train(&config, &whole, &[]).output().unwrap();
+    assert!(ended(&again, 2).contains("--resume goes on with it"));
+    let other = train(&config, &whole, &["--resume", "--set", "run.seed=7"]).output().unwrap();
+    assert!(ended(&other, 2).contains("other settings"));
+    let none = train(&config, &root.path().join("none"), &["--resume"]).output().unwrap();
+    assert!(ended(&none, 2).contains("no run to go on with"));
+}
+
+/// Asks a run to end after so many steps.
+struct StopAfter(u64);
+
+impl Observer for StopAfter {
+    fn checked(&mut self, _: usize, _: usize) {}
+    fn encoded(&mut self, _: usize, _: usize) {}
+    fn stepped(&mut self, _: (u64, u64), (done, _): (u64, u64), _: f64) {
+        self.0 = if done >= self.0 { 0 } else { self.0 };
+    }
+    fn measured(&mut self, _: usize, _: usize) {}
+    fn ended(&mut self, _: &Epoch, _: bool) {}
+    fn stopped(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_within_an_epoch_comes_to_the_same_end() {
+    let root = folder();
+    let data = pictures(root.path());
+    let config = configure(root.path(), &data);
+    let spec = |out: &str| {
+        let out = toml::Value::String(root.path().join(out).to_string_lossy().into_owned());
+        let (env, flags) = (std::iter::empty(), [("run.out", out, "--out")]);
+        let args = LoadArgs { preset: None, file: Some(&config), env, set: &[], flags: &flags };
+        TrainConfig::load(args).unwrap().spec
+    };
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let (whole, stopped) = (spec("whole"), spec("stopped"));
+    let run =
+        |spec: &TrainSpec, resume, stop| train_run(spec, &device, "", resume, &mut StopAfter(stop)).unwrap();
+    assert_eq!(run(&whole, false, u64::MAX).ending, Ending::Done);
+    // Two steps an epoch: in the first stage's first, and in the second stage's last.
+    for (resume, stop) in [(false, 1), (true, 7)] {
+        let outcome = run(&stopped, resume, stop);
+        assert_eq!((outcome.ending, outcome.epochs), (Ending::Stopped, stop / 2));
+    }
+    assert_eq!(run(&stopped, true, u64::MAX).ending, Ending::Done);
+    assert_eq!(timeless(lines(&whole.out)), timeless(lines(&stopped.out)));
+    for file in ["state.safetensors", "last.safetensors"] {
+        assert!(
+            tensors(&whole.out.join(file)) == tensors(&stopped.out.join(file)),
+            "{file} is not what it was"
+        );
+    }
+}
+
+#[test]
+fn a_frozen_decoder_is_left_as_it_is_and_a_new_run_forgets_the_old_one() {
+    let root = folder();
+    let data = pictures(root.path());
+    let config = configure(root.path(), &data);
+    let text = std::fs::read_to_string(&config).unwrap();
+    // Without an object score nothing of the decoder learns, also of a person's prompts alone.
+    let text = text
+        .replace("tuning = \"lora\"", "tuning = \"frozen\"\nobject_score = false\n[prompts]\nmanual = 0.9")
+        .replace("trains = \"pyramid\"\nepochs = 2", "trains = \"pyramid\"\nepochs = 1")
+        .replace("\"everything\"\nepochs = 2", "\"everything\"\nepochs = 1");
+    std::fs::write(&config, text).unwrap();
+    let out = root.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    for old in ["best.safetensors", "state.safetensors"] {
+        std::fs::write(out.join(old), "of another run").unwrap();
+    }
+    ended(&train(&config, &out, &[]).output().unwrap(), 2);
+    ended(&train(&config, &out, &["--overwrite"]).output().unwrap(), 0);
+    for file in ["best.safetensors", "last.safetensors"] {
+        let names: Vec<String> = tensors(&out.join(file)).into_keys().collect();
+        assert!(names.len() > 50 && names.iter().all(|name| name.starts_with("ppn.")), "{names:?}");
+    }
+}
+
+#[test]
+fn mistakes_in_the_data_are_told_at_once_and_before_anything_is_written() {
+    let root = folder();
+    let data = pictures(root.path());
+    std::fs::remove_file(data.join("gts/p1.png")).unwrap();
+    GrayImage::new(5, 5).save(data.join("gts/p2.png")).unwrap();
+    GrayImage::from_pixel(96, 64, Luma([9])).save(data.join("gts/p3.png")).unwrap();
+    std::fs::write(data.join("imgs/p4.png"), "no picture").unwrap();
+    let config = configure(root.path(), &data);
+    let out = root.path().join("out");
+    let said = ended(&train(&config, &out, &[]).output().unwrap(), 2);
+    for part in ["4 mistakes", "p1.png", "5x5", "label 9", "p4.png"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!out.join("state.safetensors").exists() && !root.path().join("features").exists());
+}
+
+#[test]
+fn settings_that_cannot_be_meant_are_refused_with_their_place() {
+    let root = folder();
+    let data = pictures(root.path());
+    let config = configure(root.path(), &data);
+    let out = root.path().join("out");
+    for (set, expected) in [
+        ("run.batch=0", "run.batch = 0: expected a whole number from 1"),
+        ("run.sed=1", "unknown key run.sed"),
+        ("loss.preset=dice", "expected \"sonomask\" or \"paper\" or \"authors\""),
+        ("predictor.form=triple", "\"pyramid\""),
+        ("decoder.tuning=some", "expected \"frozen\" or \"lora\" or \"attention\" or \"full\""),
+        ("model.weights=nothing.pth", "there are no weights"),
+    ] {
+        let said = ended(&train(&config, &out, &["--set", set]).output().unwrap(), 2);
+        assert!(said.contains(expected), "{set}: {said}");
+    }
+    let said = ended(&train(&config, &out, &["--set", "predictor.form=single-scale"]).output().unwrap(), 2);
+    assert!(said.contains("has no pyramid"), "{said}");
+    let shown = train(&config, &out, &["--print-config"]).output().unwrap();
+    ended(&shown, 0);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("seed = 0 # default") && shown.contains("epochs = 2"), "{shown}");
+}
