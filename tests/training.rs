@@ -280,6 +280,39 @@ fn a_frozen_decoder_is_left_as_it_is_and_a_new_run_forgets_the_old_one() {
 }
 
 #[test]
+fn sam2_is_taught_as_well() {
+    let root = folder();
+    let data = pictures(root.path());
+    let config = configure(root.path(), &data);
+    let weights = root.path().join("sam2.safetensors");
+    let made = sonomask().args(["weights", "generate", "sam2.1-hiera-tiny"]).arg(&weights).output().unwrap();
+    ended(&made, 0);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let own = format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"));
+    // The smallest input that leaves the pyramid its grid.
+    let text =
+        text.replace(&format!("weights = \"{own}\""), &format!("weights = {weights:?}\ninput_size = 128"));
+    std::fs::write(&config, text).unwrap();
+    let out = root.path().join("out");
+    ended(&train(&config, &out, &[]).output().unwrap(), 0);
+    let losses: Vec<f64> = lines(&out).iter().map(|line| line["losses"]["total"].as_f64().unwrap()).collect();
+    assert!(losses.len() == 4 && losses.iter().all(|loss| loss.is_finite()), "{losses:?}");
+    let names = tensors(&out.join("last.safetensors"));
+    assert!(names.keys().any(|name| name.starts_with("sam_mask_decoder.transformer.")));
+    let output = sonomask()
+        .args(["segment", "--input-size", "128", "--presence-threshold", "0", "--weights"])
+        .arg(&weights)
+        .arg("--ppn")
+        .arg(out.join("last.safetensors"))
+        .arg("--out")
+        .arg(root.path().join("stills"))
+        .arg(data.join("imgs/p0.png"))
+        .output()
+        .unwrap();
+    ended(&output, 0);
+}
+
+#[test]
 fn mistakes_in_the_data_are_told_at_once_and_before_anything_is_written() {
     let root = folder();
     let data = pictures(root.path());

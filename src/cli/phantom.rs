@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     if let Some(n) = args.frames {
         flags.push(("phantom.frames", toml::Value::Integer(i64::try_from(n)?), "--frames"));
     }
-    let kind = args.output.as_deref().map_or_else(|| Ok(Vec::new()), |file| record_kind(file));
+    let kind = args.output.as_deref().map_or_else(|| Ok(Vec::new()), record_kind);
     let config = match kind.and_then(|kind| args.config.load("cine", &kind, &flags)) {
         Ok(config) => config,
         Err(e) => return usage(&format!("{e:#}")),

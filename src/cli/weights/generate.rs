@@ -20,7 +20,7 @@ pub struct Args {
     /// Seed of the rule, hexadecimal
     #[arg(long, value_parser = seed, value_name = "HEX")]
     seed: Option<u64>,
-    /// Add a prompt predictor of this form: single-scale or high-res
+    /// Add a prompt predictor of this form: single-scale, high-res or pyramid
     #[arg(long, value_name = "FORM")]
     ppn: Option<PpnForm>,
     /// Classes of the predictor

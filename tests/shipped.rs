@@ -1,0 +1,75 @@
+//! The predictors that come with sonomask do what their cards say, on pictures that they never saw.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::path::PathBuf;
+
+use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
+use sonomask::phantom::{Phantom, PhantomConfig};
+use sonomask::segment::{DeviceChoice, Guidance, Mode, ModelSpec, load};
+use sonomask::stage::StageTimes;
+use sonomask::weights::Checkpoint;
+
+fn weights(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("weights").join(name)
+}
+
+fn spec(predictor: &str) -> ModelSpec {
+    ModelSpec { ppn: Some(weights(predictor)), ..ModelSpec::new(weights("lite_medsam.pth")) }
+}
+
+#[test]
+fn the_phantoms_structures_are_found_without_a_prompt() {
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let mut model = load(&spec("phantom.safetensors"), &device).unwrap();
+    let classes = model.info().ppn.as_ref().unwrap().classes.clone();
+    let guidance = Guidance { mode: Mode::Autonomous, prompts: Vec::new() };
+    // Patients whose seeds are not among those it learned from.
+    for seed in [77, 78] {
+        let config = PhantomConfig { seed, ..PhantomConfig::default() };
+        let (width, height) = (config.width, config.height);
+        let frame = Phantom::new(config).unwrap().frame(seed);
+        let plane = Plane { data: &frame.image, stride: width };
+        let view =
+            ImageView::new(PixelFormat::Gray8, width, height, YuvColor::default(), vec![plane]).unwrap();
+        let found = model.segment(&view, &guidance, false, &mut StageTimes::default()).unwrap();
+        assert_eq!(found.len(), frame.truth.len());
+        for (found, truth) in found.iter().zip(&frame.truth) {
+            assert_eq!(classes[found.class], truth.class.name());
+            let dice = found.mask.dice(&truth.mask).unwrap();
+            println!("seed {seed} {}: Dice {dice:.3}", truth.class.name());
+            assert!(dice > 0.8, "seed {seed} {}: Dice {dice:.3}", truth.class.name());
+        }
+    }
+}
+
+#[test]
+fn a_predictor_can_be_asked_for_some_of_its_classes() {
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let only = |names: &[&str]| ModelSpec {
+        only: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..spec("nerve-vessel.safetensors")
+    };
+    let model = load(&only(&["vessel"]), &device).unwrap();
+    assert_eq!(model.info().ppn.as_ref().unwrap().classes, ["vessel"]);
+    let error = load(&only(&["artery"]), &device).err().unwrap().to_string();
+    assert!(error.contains("artery") && error.contains("nerve, vessel"), "{error}");
+}
+
+#[test]
+fn each_file_is_small_and_says_what_it_is() {
+    for (name, classes) in
+        [("nerve-vessel", r#"["nerve","vessel"]"#), ("phantom", r#"["nerve","vessel","bone"]"#)]
+    {
+        let file = weights(&format!("{name}.safetensors"));
+        assert!(file.metadata().unwrap().len() < 12_000_000);
+        assert!(weights(&format!("{name}.md")).is_file());
+        let found = Checkpoint::open(&file).unwrap();
+        let says = |key: &str| found.metadata().get(key).cloned().unwrap_or_default();
+        assert!(found.metadata().values().any(|value| value == classes), "{:?}", found.metadata());
+        assert_eq!((says("family"), says("data_sha256").len()), ("lite-medsam".into(), 64));
+        assert!(says("config").contains("[[datasets]]") && says("metrics").contains("mean_dice"));
+    }
+    let nerve_vessel = Checkpoint::open(&weights("nerve-vessel.safetensors")).unwrap();
+    assert!(nerve_vessel.metadata()["attribution"].contains("CC BY 4.0"));
+}
