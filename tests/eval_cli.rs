@@ -217,7 +217,7 @@ fn wrong_tables_are_refused_with_their_line() {
         (
             "weights = \"w.pth\"",
             "weights = \"w.pth\"\ndecoder = \"half\"",
-            "\"frozen\" or \"lora\" or \"full\" (t.toml:8)",
+            "\"frozen\" or \"lora\" or \"attention\" or \"full\" (t.toml:8)",
         ),
         ("name = \"P\"", "name = \"P\"", "M on P: there are no weights at this path"),
     ] {

@@ -21,6 +21,8 @@ pub enum DecoderChoice {
     Frozen,
     /// Low-rank factors.
     Lora,
+    /// All but its MLPs.
+    Attention,
     /// All of it.
     Full,
 }
@@ -239,6 +241,7 @@ impl TableModel {
             &[
                 ("frozen", DecoderChoice::Frozen),
                 ("lora", DecoderChoice::Lora),
+                ("attention", DecoderChoice::Attention),
                 ("full", DecoderChoice::Full),
             ],
         )?;

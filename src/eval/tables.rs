@@ -17,6 +17,8 @@ pub enum Tuning {
     Frozen,
     /// Low-rank factors.
     Lora,
+    /// All but its MLPs.
+    Attention,
     /// All of it.
     Full,
 }
@@ -26,6 +28,7 @@ impl fmt::Display for Tuning {
         f.write_str(match self {
             Self::Frozen => "frozen",
             Self::Lora => "LoRA",
+            Self::Attention => "attention fine-tuned",
             Self::Full => "fine-tuned",
         })
     }

@@ -66,6 +66,7 @@ fn prepare(args: &Args, file: &Path) -> Result<(Vec<Column>, Tables, Vec<Job>)> 
         let decoder = match entry.decoder {
             DecoderChoice::Frozen => Tuning::Frozen,
             DecoderChoice::Lora => Tuning::Lora,
+            DecoderChoice::Attention => Tuning::Attention,
             DecoderChoice::Full => Tuning::Full,
         };
         let mut row = Row { name: entry.name.clone(), decoder, learned: false };
