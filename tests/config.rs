@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sonomask::config::{
-    Config, ConfigError, DisplayChoice, LoadArgs, Origin, PaceChoice, QueueChoice, preset_names,
+    Config, ConfigError, DisplayChoice, LoadArgs, Origin, PaceChoice, QueueChoice, TrainConfig, preset_names,
 };
 use sonomask::media::template::{Bound, Kind, Template, TemplateError};
 use sonomask::segment::DeviceChoice;
@@ -427,4 +427,29 @@ proptest! {
             prop_assert_eq!(source.property::<Option<String>>("user-id"), Some(value));
         }
     }
+}
+
+#[test]
+fn the_training_configurations_load_and_the_annotated_one_has_the_defaults() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let read = |file: &Path, set: &[String]| {
+        let args = LoadArgs { preset: None, file: Some(file), env: std::iter::empty(), set, flags: &[] };
+        TrainConfig::load(args).unwrap()
+    };
+    for name in ["train-nerve-vessel", "train-phantom"] {
+        let config = read(&here.join(format!("{name}.toml")), &[]);
+        assert!(config.spec.stages.len() == 2 && config.spec.datasets.len() == 1, "{name}");
+        // What a file that was trained with it carries names no folder of this machine.
+        assert!(!config.portable().contains(env!("CARGO_MANIFEST_DIR")), "{}", config.portable());
+    }
+    let manual = read(&here.join("train.toml"), &[]);
+    let (_dir, path) = write("[model]\nweights = \"w\"\n[[datasets]]\ndata = \"d\"\nclasses = [\"a\"]\n");
+    let plain = read(&path, &[]);
+    let values = |config: &TrainConfig, section: &str| {
+        let text = config.portable();
+        let from = text.find(section).unwrap();
+        let rest = &text[from..];
+        rest[..rest.find("\n[run]").unwrap_or(rest.len())].to_owned()
+    };
+    assert_eq!(values(&manual, "[predictor]"), values(&plain, "[predictor]"));
 }

@@ -46,7 +46,7 @@ impl TrainConfig {
         let loss = read_loss(loss, &mut log)?;
         let prompts = read_prompts(prompts, &mut log)?;
         let (views, augment) = read_augment(augment, &mut log)?;
-        let stages = read_stages(stages, &mut log)?;
+        let stages = read_stages(stages, form, &mut log)?;
         let mut s = Section::new("run", run, &mut log)?;
         let out = s.path_opt("out")?.unwrap_or_else(|| PathBuf::from("training"));
         let spec = TrainSpec {
@@ -286,8 +286,9 @@ fn read_prompts(node: Option<Node>, log: &mut Log) -> Result<PromptSampling, Con
 
 fn read_augment(node: Option<Node>, log: &mut Log) -> Result<(usize, Augment), ConfigError> {
     let mut s = Section::new("augment", node, log)?;
-    let d = Augment::PAPER;
-    let views = s.int("views", 8, 0, 10_000)? as usize;
+    let presets = [("upright", Augment::UPRIGHT), ("paper", Augment::PAPER)];
+    let d = s.choice("preset", Augment::UPRIGHT, &presets)?;
+    let views = s.int("views", 4, 0, 10_000)? as usize;
     let found = Augment {
         probability: s.double("probability", d.probability, 0.0, 1.0)?,
         flip_horizontal: s.bool("flip_horizontal", d.flip_horizontal)?,
@@ -301,15 +302,29 @@ fn read_augment(node: Option<Node>, log: &mut Log) -> Result<(usize, Augment), C
     Ok((views, found))
 }
 
-fn read_stages(node: Option<Node>, log: &mut Log) -> Result<Vec<StageSpec>, ConfigError> {
-    let mut stages = Vec::new();
-    for (i, node) in tables(node, "stages")?.into_iter().enumerate() {
-        stages.push(read_stage(i, Some(node), log)?);
+fn read_stages(node: Option<Node>, form: PpnForm, log: &mut Log) -> Result<Vec<StageSpec>, ConfigError> {
+    let mut given = tables(node, "stages")?;
+    if given.is_empty() {
+        given = usual_stages(form);
     }
-    if stages.is_empty() {
-        stages.push(read_stage(0, None, log)?);
-    }
-    Ok(stages)
+    given.into_iter().enumerate().map(|(i, node)| read_stage(i, Some(node), log)).collect()
+}
+
+/// A pyramid first learns alone, which costs a tenth; other forms have one stage.
+fn usual_stages(form: PpnForm) -> Vec<Node> {
+    let stages = match form {
+        PpnForm::Pyramid => toml::toml! {
+            stages = [
+                { name = "pyramid", trains = "pyramid", epochs = 30, predictor = 1e-3, decoder = 0.0 },
+                { name = "all", trains = "all", epochs = 4, predictor = 3e-4, decoder = 1e-4 },
+            ]
+        },
+        PpnForm::SingleScale | PpnForm::HighRes => toml::toml! {
+            stages = [{ name = "all" }]
+        },
+    };
+    let stages = stages.get("stages").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+    stages.iter().map(|stage| Node::of(stage, &Origin::Default)).collect()
 }
 
 fn read_stage(i: usize, node: Option<Node>, log: &mut Log) -> Result<StageSpec, ConfigError> {

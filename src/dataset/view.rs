@@ -41,6 +41,18 @@ impl Augment {
         gamma: 0.0,
     };
 
+    /// A transducer that is always held the same way up: no vertical flip, small turns and moves, larger cuts, other gains
+    /// (`benches/results/training.md`).
+    pub const UPRIGHT: Self = Self {
+        probability: 0.7,
+        flip_horizontal: true,
+        flip_vertical: false,
+        translate: 0.1,
+        rotate: 25.0,
+        crop: 0.65,
+        gamma: 0.6,
+    };
+
     /// Pictures as they are.
     pub const NONE: Self = Self { probability: 0.0, ..Self::PAPER };
 }
