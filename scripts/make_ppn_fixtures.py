@@ -266,15 +266,19 @@ def lora_adapters(out, rank=8):
     answers.save(out / "lora_adapters.safetensors")
 
 
+def use_package(folder):
+    """Takes sam2 from there. The package's own __init__ sets up configuration files, which its blocks do not need."""
+    package = types.ModuleType("sam2")
+    package.__path__ = [str(folder / "sam2")]
+    sys.modules["sam2"] = package
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sam2", type=pathlib.Path, required=True, help="folder that holds the package sam2")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     args = parser.parse_args()
-    # The package's own __init__ sets up configuration files, which its blocks do not need.
-    package = types.ModuleType("sam2")
-    package.__path__ = [str(args.sam2 / "sam2")]
-    sys.modules["sam2"] = package
+    use_package(args.sam2)
     with torch.inference_mode():
         forms(args.out)
         lora_adapters(args.out)

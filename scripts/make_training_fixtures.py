@@ -11,13 +11,11 @@ Needs torch, torchvision 0.26.0, numpy, pillow, tqdm, safetensors.
 
 import argparse
 import pathlib
-import sys
-import types
 
 import torch
 
 from make_loss_fixtures import coded, paper
-from make_ppn_fixtures import DIM, Heads, predict
+from make_ppn_fixtures import DIM, Heads, predict, use_package
 from reference_answers import SEED, Answers, fill, unit
 
 GRID, CLASSES, TOKENS = 16, 2, 10
@@ -95,10 +93,7 @@ def main():
     parser.add_argument("--sam2", type=pathlib.Path, required=True, help="folder that holds the package sam2")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     args = parser.parse_args()
-    # The package's own __init__ sets up configuration files, which its blocks do not need.
-    package = types.ModuleType("sam2")
-    package.__path__ = [str(args.sam2 / "sam2")]
-    sys.modules["sam2"] = package
+    use_package(args.sam2)
 
     def given(tag, *shape):
         values = unit(f"fx.training.{tag}", torch.Size(shape).numel(), SEED).reshape(shape)

@@ -26,6 +26,13 @@ pub struct Bounds {
     pub y1: usize,
 }
 
+impl Bounds {
+    /// `x0, y0, x1, y1`, as a box prompt has them.
+    pub fn corners(&self) -> [f32; 4] {
+        [self.x0, self.y0, self.x1, self.y1].map(|v| v as f32)
+    }
+}
+
 impl Mask {
     /// A mask of `width * height` values, zero outside and non-zero inside. `None` if the length is another.
     pub fn new(width: usize, height: usize, mut data: Vec<u8>) -> Option<Self> {

@@ -19,13 +19,14 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::config::ClassConfig;
 use crate::overlay::ClassStyle;
 use crate::segment::{DeviceChoice, ModelSpec, Precision, Resolved};
 use crate::weights::{Family, find_weights, own_weights_dirs};
+use crate::whole;
 
 /// Weights that set-up fetches.
 const DEFAULT_WEIGHTS: &str = "lite_medsam.pth";
@@ -126,6 +127,20 @@ fn print(line: &str) {
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     print(&serde_json::to_string_pretty(value)?);
     Ok(())
+}
+
+/// Writes texts under their names, each whole.
+fn write_all(dir: &Path, texts: &[(&str, String)]) -> Result<()> {
+    for (name, text) in texts {
+        let file = dir.join(name);
+        whole::write(&file, text.as_bytes()).with_context(|| format!("cannot write: {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// The environment as far as it is text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
 }
 
 /// The request was wrong, and this is why.

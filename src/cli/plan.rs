@@ -374,8 +374,7 @@ impl ConfigOptions {
         Ok(Config::load(LoadArgs {
             preset: self.preset.as_deref().or(default_preset.into()),
             file: self.config.as_deref(),
-            env: std::env::vars_os()
-                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+            env: super::environment(),
             set: &set,
             flags,
         })?)

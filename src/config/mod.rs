@@ -25,7 +25,7 @@ pub use schema::{
     DisplayChoice, MasksFormat, ModelConfig, OutputConfig, OverlayConfig, PaceChoice, QueueChoice,
     SinkConfig, SourceConfig, StreamConfig,
 };
-pub use tables::{DecoderChoice, TableDataset, TableModel, TablesConfig};
+pub use tables::{TableDataset, TableModel, TablesConfig};
 pub use training::TrainConfig;
 
 use crate::media::template::{Bound, Kind, Template};

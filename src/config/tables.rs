@@ -8,24 +8,12 @@ use super::read::{Log, Section, text, wrong};
 use super::tree::{Item, Node};
 use super::{ConfigError, Origin};
 use crate::dataset::{ClassLabel, DatasetSpec, MaskLayout};
+use crate::eval::Tuning;
 use crate::segment::{MAX_INPUT_SIZE, ModelSpec, Precision};
 use crate::weights::Family;
 
 /// Most models, and most data sets, of one file.
 const MAX_ENTRIES: usize = 64;
-
-/// What of a network's decoder was trained, as the rows of the paper's tables say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DecoderChoice {
-    /// Nothing: as it was published.
-    Frozen,
-    /// Low-rank factors.
-    Lora,
-    /// All but its MLPs.
-    Attention,
-    /// All of it.
-    Full,
-}
 
 /// A data set of a table.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +32,7 @@ pub struct TableModel {
     /// Name in the table.
     pub name: String,
     /// What of the decoder was trained.
-    pub decoder: DecoderChoice,
+    pub decoder: Tuning,
     /// The network, without its files.
     base: ModelSpec,
     weights: PerDataset<PathBuf>,
@@ -237,12 +225,12 @@ impl TableModel {
         let name = name(&mut s, section, seen)?;
         let decoder = s.choice(
             "decoder",
-            DecoderChoice::Frozen,
+            Tuning::Frozen,
             &[
-                ("frozen", DecoderChoice::Frozen),
-                ("lora", DecoderChoice::Lora),
-                ("attention", DecoderChoice::Attention),
-                ("full", DecoderChoice::Full),
+                ("frozen", Tuning::Frozen),
+                ("lora", Tuning::Lora),
+                ("attention", Tuning::Attention),
+                ("full", Tuning::Full),
             ],
         )?;
         let families = format!("one of {}", Family::ALL.map(Family::name).join(", "));

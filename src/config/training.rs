@@ -15,6 +15,8 @@ use crate::weights::Family;
 
 /// Most of anything that is counted.
 const MANY: u32 = 1_000_000;
+/// Largest weight of a term of the loss.
+const MAX_WEIGHT: f64 = 1e4;
 
 /// A whole configuration of a training run.
 #[derive(Clone, Debug, PartialEq)]
@@ -236,25 +238,10 @@ fn read_loss(node: Option<Node>, log: &mut Log) -> Result<LossConfig, ConfigErro
     let presets =
         [("sonomask", LossConfig::SONOMASK), ("paper", LossConfig::PAPER), ("authors", LossConfig::CODED)];
     let d = s.choice("preset", LossConfig::SONOMASK, &presets)?;
-    let weight = |s: &mut Section<'_>, key, default| s.double(key, default, 0.0, 1e4);
-    // Between 0 and 1 the slope of a power is infinite where a pixel is right for certain.
-    let power = |s: &mut Section<'_>, key, default: f64| {
-        s.number(key, "0, or a number from 1 to 10", default, |v| v == 0.0 || (1.0..=10.0).contains(&v))
-    };
-    let mask = MaskLoss {
-        focal: weight(&mut s, "mask_focal", d.mask.focal)?,
-        dice: weight(&mut s, "mask_dice", d.mask.dice)?,
-        alpha: s.double("mask_alpha", d.mask.alpha, 0.0, 1.0)?,
-        gamma: power(&mut s, "mask_gamma", d.mask.gamma)?,
-        ..d.mask
-    };
-    let interim = MaskLoss {
-        focal: weight(&mut s, "interim_focal", d.interim.focal)?,
-        dice: weight(&mut s, "interim_dice", d.interim.dice)?,
-        alpha: s.double("interim_alpha", d.interim.alpha, 0.0, 1.0)?,
-        gamma: power(&mut s, "interim_gamma", d.interim.gamma)?,
-        ..d.interim
-    };
+    let weight = |s: &mut Section<'_>, key, default| s.double(key, default, 0.0, MAX_WEIGHT);
+    let mask = read_mask_loss(&mut s, ["mask_focal", "mask_dice", "mask_alpha", "mask_gamma"], d.mask)?;
+    let interim = ["interim_focal", "interim_dice", "interim_alpha", "interim_gamma"];
+    let interim = read_mask_loss(&mut s, interim, d.interim)?;
     let found = LossConfig {
         mask,
         interim,
@@ -266,6 +253,22 @@ fn read_loss(node: Option<Node>, log: &mut Log) -> Result<LossConfig, ConfigErro
     };
     s.finish()?;
     Ok(found)
+}
+
+fn read_mask_loss(
+    s: &mut Section<'_>,
+    [focal, dice, alpha, gamma]: [&'static str; 4],
+    d: MaskLoss,
+) -> Result<MaskLoss, ConfigError> {
+    // Between 0 and 1 the slope of a power is infinite where a pixel is right for certain.
+    let power = |v: f64| v == 0.0 || (1.0..=10.0).contains(&v);
+    Ok(MaskLoss {
+        focal: s.double(focal, d.focal, 0.0, MAX_WEIGHT)?,
+        dice: s.double(dice, d.dice, 0.0, MAX_WEIGHT)?,
+        alpha: s.double(alpha, d.alpha, 0.0, 1.0)?,
+        gamma: s.number(gamma, "0, or a number from 1 to 10", d.gamma, power)?,
+        ..d
+    })
 }
 
 fn read_prompts(node: Option<Node>, log: &mut Log) -> Result<PromptSampling, ConfigError> {

@@ -104,8 +104,7 @@ fn united(a: &Mask, b: &Mask) -> Mask {
 }
 
 fn of_class(prompting: Prompting, mask: &Mask) -> Vec<Prompt> {
-    let boxed =
-        |b: Bounds| Prompt { bbox: Some([b.x0, b.y0, b.x1, b.y1].map(|v| v as f32)), ..Prompt::default() };
+    let boxed = |b: Bounds| Prompt { bbox: Some(b.corners()), ..Prompt::default() };
     match prompting {
         Prompting::Auto => Vec::new(),
         Prompting::Box | Prompting::AutoBox => mask.bounds().map(boxed).into_iter().collect(),

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
 use super::learned::PREFIX;
-use crate::weights::{Source, WeightsError};
+use crate::weights::{Source, WeightsError, fnv1a};
 
 /// What is added to a network that does not have it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,10 +86,7 @@ fn values(name: &str, shape: &[i64], seed: u64) -> Vec<f32> {
     if name.ends_with(".w_b.weight") || name.ends_with(".bias") {
         return vec![0.0; n];
     }
-    let hash = name
-        .bytes()
-        .fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3));
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ hash);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
     if name.contains(".learnable_prompts.") {
         (0..n).map(|_| normal(&mut rng) / 16.0).collect()
     } else if name.ends_with("obj_score_token.weight") {

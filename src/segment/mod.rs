@@ -36,7 +36,7 @@ pub use network::{Asked, Network, Question};
 pub use prompt::{Point, Prompt, PromptError, Units};
 pub use sam::{Cleanup, Sam};
 pub use spec::{MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
-pub use trainable::{Beginning, PredictorPlan, Trainable, decoder_name, load_trainable};
+pub use trainable::{Beginning, PredictorPlan, Trainable, load_trainable};
 
 /// What a report says of a model.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -175,7 +175,7 @@ impl Network {
     ) -> Result<(Tensor, Tensor), SegmentError> {
         let mut coords = Vec::with_capacity(2 * prompt.points.len() + 4);
         let mut labels = Vec::with_capacity(prompt.points.len() + 2);
-        let around = |mask: &Mask| mask.bounds().map(|b| [b.x0, b.y0, b.x1, b.y1].map(|v| v as f32));
+        let around = |mask: &Mask| mask.bounds().map(|b| b.corners());
         let alone = prompt.bbox.is_none() && prompt.points.is_empty() && !beside_learned;
         let bbox = if alone && self.manners.box_around_a_mask {
             prompt.mask.as_deref().and_then(around)

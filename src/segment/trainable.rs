@@ -56,7 +56,7 @@ pub struct Trainable {
 }
 
 /// The name under which a network of `family` has its mask decoder.
-pub fn decoder_name(family: Family) -> &'static str {
+fn decoder_name(family: Family) -> &'static str {
     if family.is_sam2() { "sam_mask_decoder" } else { "mask_decoder" }
 }
 

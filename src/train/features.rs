@@ -1,19 +1,18 @@
 //! What the frozen encoder says of every view of every picture: computed once, kept on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, TensorView};
 use sha2::{Digest as _, Sha256};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::TrainError;
+use super::output::{halved, write_tensors};
 use crate::dataset::View;
 use crate::frame::Rgb;
 use crate::nn::SamFeatures;
 use crate::segment::{Sam, Segmenter as _};
-use crate::weights::{Checkpoint, Source as _};
-use crate::whole;
+use crate::weights::{Checkpoint, Source as _, hex};
 
 /// Goes into every key: files of another form are not found.
 const FORM: &str = "features 1";
@@ -48,7 +47,7 @@ impl FeatureCache {
         hash.update(&self.network);
         hash.update(format!(" {}x{} {view:?} ", picture.width, picture.height));
         hash.update(&picture.data);
-        let name: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let name = hex(&hash.finalize());
         self.dir.join(&name[..2]).join(format!("{name}.safetensors"))
     }
 
@@ -71,25 +70,14 @@ impl FeatureCache {
         }
         let mut halves = BTreeMap::new();
         for (name, tensor) in tensors {
-            let half = tensor.f_to_kind(Kind::Half)?.f_to_device(Device::Cpu)?.f_contiguous()?;
-            if i64::try_from(half.f_isfinite()?.f_all()?)? == 0 {
+            let Some(half) = halved(tensor)? else {
                 let what =
                     format!("the encoder's {name} has values that 16 bits cannot hold, or none at all");
                 return Err(TrainError::Cache { file: file.to_owned(), what });
-            }
-            let shape = half.size().iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect::<Vec<_>>();
-            let mut bytes = vec![0u8; half.numel() * 2];
-            half.f_copy_data_u8(&mut bytes, half.numel())?;
-            halves.insert(name, (shape, bytes));
+            };
+            halves.insert(name.to_owned(), half);
         }
-        let failed = |e: std::io::Error| TrainError::write(file, e);
-        let mut views = Vec::with_capacity(halves.len());
-        for (name, (shape, bytes)) in &halves {
-            let view = TensorView::new(Dtype::F16, shape.clone(), bytes);
-            views.push((*name, view.map_err(|e| failed(std::io::Error::other(e)))?));
-        }
-        let bytes = safetensors::serialize(views, None).map_err(|e| failed(std::io::Error::other(e)))?;
-        whole::write(file, &bytes).map_err(failed)
+        write_tensors(file, &halves, HashMap::new())
     }
 
     /// Whether `file` is there and whole: a machine that lost its power may have left less.

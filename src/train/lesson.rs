@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use rand::{Rng, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
-use sha2::{Digest as _, Sha256};
+use rand::Rng;
 use tch::Tensor;
 
 use super::features::FeatureCache;
 use super::journal::Validation;
 use super::material::Material;
 use super::prompting;
+use super::random::generator;
 use super::target::Target;
 use super::tuning;
 use super::{Answer, DecoderTuning, Terms, TrainError, TrainSpec, Truth, interim_loss, loss};
@@ -195,11 +194,4 @@ impl<'a> Lesson<'a> {
         let mean_dice = dice.values().sum::<f64>() / dice.len().max(1) as f64;
         Ok(Validation { dice, iou, mean_dice })
     }
-}
-
-/// A generator for one purpose at one place of a run.
-pub fn generator(seed: u64, purpose: &str, at: [u64; 2]) -> ChaCha8Rng {
-    let mut key = [0u8; 32];
-    key.copy_from_slice(&Sha256::digest(format!("{purpose} {seed} {at:?}")));
-    ChaCha8Rng::from_seed(key)
 }

@@ -10,12 +10,14 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest as _, Sha256};
 
 use super::features::FeatureCache;
+use super::random::seeded;
 use super::target::Target;
 use super::{DataSpec, Split, TrainError, TrainSpec};
 use crate::dataset::{Augment, Damage, Dataset, Sample, View, folds, named};
 use crate::mask::Mask;
 use crate::segment::Sam;
 use crate::segment::preprocess::Placement;
+use crate::weights::hex;
 
 /// Memory that truths may take; those that do not fit are made again when they are needed.
 const TARGETS: usize = 1 << 30;
@@ -86,7 +88,7 @@ impl Material {
         if train.is_empty() {
             return Err(TrainError::Setting("no picture is left to learn from".into()));
         }
-        let hash = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let hash = hex(&hash.finalize());
         let noise = spec.datasets.iter().map(|data| data.noise).collect();
         let (augment, targets) = (spec.augment, HashMap::new());
         Ok(Self { datasets, train, validation, hash, augment, noise, targets, used: 0 })
@@ -209,16 +211,12 @@ fn view_of(augment: &Augment, name: &str, k: usize) -> View {
     if k == 0 {
         return View::PLAIN;
     }
-    let mut seed = [0u8; 32];
-    seed.copy_from_slice(&Sha256::digest(format!("view {k} of {name}")));
-    View::draw(augment, &mut ChaCha8Rng::from_seed(seed))
+    View::draw(augment, &mut seeded(&format!("view {k} of {name}")))
 }
 
 /// Damages a share of the masks of a picture, the same ones in every view and every run.
 fn damage(masks: &mut [Mask], share: f64, name: &str) {
-    let mut seed = [0u8; 32];
-    seed.copy_from_slice(&Sha256::digest(format!("noise of {name}")));
-    let mut rng = ChaCha8Rng::from_seed(seed);
+    let mut rng = seeded(&format!("noise of {name}"));
     for mask in masks {
         // A larger share damages what a smaller one does, and more.
         if rng.random::<f64>() < share {

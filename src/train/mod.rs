@@ -11,6 +11,7 @@ mod material;
 mod optimizer;
 mod output;
 mod prompting;
+mod random;
 mod spec;
 mod state;
 mod target;

@@ -197,17 +197,14 @@ impl Optimizer {
         Ok(())
     }
 
-    /// What is to be used of the network as it is now: the running means where they are kept. `f32`, on the CPU.
+    /// What is to be used of the network: the running means where they are kept. `f32`, on the CPU. Not to be asked while they are
+    /// exchanged, nor is [`Optimizer::state`].
     ///
     /// # Errors
     /// libtorch's.
     pub fn weights(&self) -> Result<BTreeMap<String, Tensor>, TchError> {
         let one = |(name, slot): (&String, &Slot)| {
-            let found = match &slot.average {
-                Some(mean) if !(self.swapped && slot.master.is_none()) => mean,
-                Some(_) => &slot.parameter,
-                None => slot.exact(),
-            };
+            let found = slot.average.as_ref().unwrap_or_else(|| slot.exact());
             Ok((name.clone(), copy(&found.f_detach()?)?.f_to_device(tch::Device::Cpu)?))
         };
         self.slots.iter().map(one).collect()

@@ -4,47 +4,39 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::TrainError;
 use crate::whole;
 
-/// Bits of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// As many as in memory.
-    Full,
-    /// 16, IEEE.
-    Half,
-}
-
-/// Writes `tensors`, which are on the CPU, as safetensors; the file is whole or not there. A file like it that stood there is replaced.
+/// `tensor` with 16 bits a value (IEEE), on the CPU; `None` if it has values that they cannot hold, or that are none at all.
 ///
 /// # Errors
-/// A file that cannot be written; a value that 16 bits cannot hold.
+/// libtorch's.
+pub fn halved(tensor: &Tensor) -> Result<Option<Tensor>, TchError> {
+    let half = tensor.f_to_kind(Kind::Half)?.f_to_device(Device::Cpu)?;
+    Ok((i64::try_from(half.f_isfinite()?.f_all()?)? != 0).then_some(half))
+}
+
+/// Writes `tensors`, which are on the CPU and of 16 bits or else written with 32, as safetensors; the file is whole or not there. A
+/// file like it that stood there is replaced.
+///
+/// # Errors
+/// A file that cannot be written.
 pub fn write_tensors(
     file: &Path,
     tensors: &BTreeMap<String, Tensor>,
     metadata: HashMap<String, String>,
-    width: Width,
 ) -> Result<(), TrainError> {
     let failed = |e: safetensors::SafeTensorError| TrainError::write(file, std::io::Error::other(e));
     let mut parts = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let tensor = match width {
-            Width::Full => tensor.f_to_kind(Kind::Float)?,
-            Width::Half => {
-                let half = tensor.f_to_kind(Kind::Half)?;
-                if i64::try_from(half.f_isfinite()?.f_all()?)? == 0 {
-                    let what = format!("{name} has values that 16 bits cannot hold: expected half = false");
-                    return Err(TrainError::Setting(what));
-                }
-                half
-            }
+        let (dtype, kind) = match tensor.kind() {
+            Kind::Half => (Dtype::F16, Kind::Half),
+            _ => (Dtype::F32, Kind::Float),
         };
-        let tensor = tensor.f_contiguous()?;
-        let dtype = if width == Width::Half { Dtype::F16 } else { Dtype::F32 };
-        let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        let tensor = tensor.f_to_kind(kind)?.f_contiguous()?;
+        let mut bytes = vec![0u8; tensor.numel() * kind.elt_size_in_bytes()];
         tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
         let shape = tensor.size().iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect::<Vec<_>>();
         parts.push((name.as_str(), dtype, shape, bytes));

@@ -6,7 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::PromptSampling;
-use super::target::{Target, corners};
+use super::target::Target;
 use crate::mask::{Bounds, Mask};
 use crate::segment::{Mode, Point, Prompt, Units};
 
@@ -61,7 +61,7 @@ fn choose(shares: &[f64], rng: &mut ChaCha8Rng) -> usize {
 
 /// The box with each side moved by up to `jitter` of the box's size, within the frame and never without area.
 fn jittered(b: &Bounds, jitter: f64, (w, h): (usize, usize), rng: &mut ChaCha8Rng) -> [f32; 4] {
-    let [x0, y0, x1, y1] = corners(b);
+    let [x0, y0, x1, y1] = b.corners();
     let reach = |size: f32| (size * jitter as f32).max(if jitter > 0.0 { 1.0 } else { 0.0 });
     let mut moved = |v: f32, reach: f32, limit: usize| {
         (v + (rng.random::<f32>() * 2.0 - 1.0) * reach).clamp(0.0, limit as f32)

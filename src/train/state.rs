@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::TrainError;
 use super::optimizer::Optimizer;
-use super::output::{Width, write_tensors};
+use super::output::write_tensors;
 use crate::weights::{Checkpoint, Source, WeightsError};
 
 /// Metadata of the state.
@@ -35,17 +35,10 @@ pub struct Position {
     pub norm: f64,
     /// Seconds spent on the epoch that has begun.
     pub seconds: BTreeMap<String, f64>,
-    /// Best mean Dice so far and its epoch, as bits: what is written must come back as it was.
-    pub best: Option<(u64, u64)>,
+    /// Best mean Dice so far and its epoch.
+    pub best: Option<(f64, u64)>,
     /// Measurements since.
     pub stale: u64,
-}
-
-impl Position {
-    /// Best mean Dice so far.
-    pub fn best_dice(&self) -> Option<f64> {
-        self.best.map(|(bits, _)| f64::from_bits(bits))
-    }
 }
 
 /// Writes `position` and the optimiser's tensors; the file is whole or the one before.
@@ -56,7 +49,7 @@ pub fn save(file: &Path, position: &Position, optimizer: &Optimizer) -> Result<(
     let (tensors, steps) = optimizer.state()?;
     let position = Position { optimizer: (optimizer.steps(), steps), ..position.clone() };
     let text = serde_json::to_string(&position).map_err(|e| TrainError::write(file, e.into()))?;
-    write_tensors(file, &tensors, HashMap::from([(POSITION.to_owned(), text)]), Width::Full)
+    write_tensors(file, &tensors, HashMap::from([(POSITION.to_owned(), text)]))
 }
 
 /// A state that was read.

@@ -41,7 +41,7 @@ impl Target {
             let most = f64::try_from(share.f_max()?)?;
             let threshold = if most > 0.0 { most.min(0.5) } else { 0.5 };
             low.push(share.f_ge(threshold)?.f_to_kind(Kind::Uint8)?);
-            let in_input = bounds.map_or([0.0; 4], |b| placement.box_to_input(corners(&b)));
+            let in_input = bounds.map_or([0.0; 4], |b| placement.box_to_input(b.corners()));
             fractions.extend(in_input.map(|v| v / placement.side as f32));
         }
         let present: Vec<f32> = boxes.iter().map(|b| f32::from(u8::from(b.is_some()))).collect();
@@ -65,9 +65,4 @@ impl Target {
         let rows = |t: &Tensor| t.f_index_select(0, &index)?.f_to_device(device)?.f_to_kind(Kind::Float);
         Ok((rows(&self.low)?, rows(&self.fractions)?, rows(&self.present)?))
     }
-}
-
-/// `x0, y0, x1, y1` of pixel bounds.
-pub fn corners(b: &Bounds) -> [f32; 4] {
-    [b.x0, b.y0, b.x1, b.y1].map(|v| v as f32)
 }

@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use rand::seq::SliceRandom as _;
 use sha2::{Digest as _, Sha256};
+use tch::Kind;
 
 use super::journal::{Epoch, Journal};
-use super::lesson::{Lesson, generator};
+use super::lesson::Lesson;
 use super::material::held_out;
 use super::optimizer::{Group, Optimizer};
-use super::output::{Width, write_tensors};
+use super::output::{halved, write_tensors};
+use super::random::generator;
 use super::state::{self, Position, Saved};
 use super::tuning::rate;
 use super::{StageSpec, TrainError, TrainSpec};
 use crate::segment::{BASE_SHA256, ModelSpec, Resolved, Segmenter as _};
+use crate::weights::hex;
 
 /// Time between two states within an epoch: what a kill costs at most, beside the step it interrupts.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
@@ -169,7 +172,7 @@ fn fingerprint(spec: &TrainSpec, lesson: &Lesson<'_>) -> String {
     let info = lesson.net.sam.info();
     let ppn = info.ppn.as_ref().and_then(|ppn| ppn.sha256.as_deref()).unwrap_or_default();
     let text = format!("{spec:?} {noise:?} {} {ppn} {}", info.weights_sha256, lesson.material.hash);
-    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+    hex(&Sha256::digest(text))
 }
 
 impl Trainer<'_> {
@@ -321,11 +324,11 @@ impl Trainer<'_> {
         // A pyramid's masks are not the network's: its best epoch is none to use.
         let found = epoch.validation.as_ref().filter(|_| !stage.pyramid).map(|v| v.mean_dice);
         let better = found
-            .is_some_and(|dice| dice.is_finite() && self.position.best_dice().is_none_or(|best| dice > best));
+            .is_some_and(|dice| dice.is_finite() && self.position.best.is_none_or(|(best, _)| dice > best));
         epoch.best = better;
         let position = &mut self.position;
         if let (true, Some(dice)) = (better, found) {
-            (position.best, position.stale) = (Some((dice.to_bits(), number)), 0);
+            (position.best, position.stale) = (Some((dice, number)), 0);
         } else if found.is_some() {
             position.stale += 1;
         }
@@ -333,11 +336,9 @@ impl Trainer<'_> {
         (position.step, position.norm) = (0, 0.0);
         position.sums.clear();
         position.seconds.clear();
-        self.write(&spec.out.join(LAST), &epoch)?;
         // Where nothing is held out the last is the best that is known.
-        if better || self.lesson.material.validation.is_empty() {
-            self.write(&spec.out.join(BEST), &epoch)?;
-        }
+        let is_best = better || self.lesson.material.validation.is_empty();
+        self.write(if is_best { &[LAST, BEST] } else { &[LAST] }, &epoch)?;
         journal.write(&epoch)?;
         // Last: what was written for this epoch is written again, equally, if the run is killed before.
         state::save(&spec.out.join(STATE), &self.position, &self.optimizer)?;
@@ -346,7 +347,7 @@ impl Trainer<'_> {
     }
 
     /// Writes the predictor with whatever was trained beside it.
-    fn write(&self, file: &Path, epoch: &Epoch) -> Result<(), TrainError> {
+    fn write(&self, names: &[&str], epoch: &Epoch) -> Result<(), TrainError> {
         let mut tensors = self.optimizer.weights()?;
         for (name, tensor) in &self.lesson.net.carried {
             tensors.insert(name.clone(), tensor.shallow_clone());
@@ -368,8 +369,19 @@ impl Trainer<'_> {
             let classes: Vec<&str> = set.classes.iter().map(|class| class.name.as_str()).collect();
             metadata.insert(format!("classes.{}", set.name), text(serde_json::json!(classes)));
         }
-        let width = if self.spec.half { Width::Half } else { Width::Full };
-        write_tensors(file, &tensors, metadata, width)
+        if self.spec.half {
+            for (name, tensor) in &mut tensors {
+                *tensor = halved(tensor)?.ok_or_else(|| {
+                    let what = format!("{name} has values that 16 bits cannot hold: expected half = false");
+                    TrainError::Setting(what)
+                })?;
+            }
+        } else {
+            for tensor in tensors.values_mut() {
+                *tensor = tensor.f_to_kind(Kind::Float)?;
+            }
+        }
+        names.iter().try_for_each(|name| write_tensors(&self.spec.out.join(name), &tensors, metadata.clone()))
     }
 
     fn outcome(&self, ending: Ending) -> Outcome {
@@ -381,7 +393,7 @@ impl Trainer<'_> {
         Outcome {
             ending,
             epochs: self.position.epoch,
-            best: self.position.best.map(|(bits, epoch)| (f64::from_bits(bits), epoch)),
+            best: self.position.best,
             file: self.spec.out.join(name),
             last: self.spec.out.join(LAST),
             fingerprint: self.position.fingerprint.clone(),

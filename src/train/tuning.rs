@@ -2,16 +2,14 @@
 
 use super::optimizer::Group;
 use super::{DecoderTuning, StageSpec};
-use crate::segment::decoder_name;
-use crate::weights::Family;
 
 /// Whether the tensor `name` is trained: the predictor always, of the decoder what its tuning says.
 pub fn is_trained(name: &str, tuning: DecoderTuning) -> bool {
     if name.starts_with("ppn.") {
         return true;
     }
-    let of_decoder = |family| name.strip_prefix(decoder_name(family)).and_then(|rest| rest.strip_prefix('.'));
-    let Some(part) = of_decoder(Family::SamVitB).or_else(|| of_decoder(Family::Sam21HieraTiny)) else {
+    // Of SAM 2 it is `sam_mask_decoder`.
+    let Some(part) = name.strip_prefix("sam_").unwrap_or(name).strip_prefix("mask_decoder.") else {
         return false;
     };
     let begins = |parts: &[&str]| parts.iter().any(|begin| part.starts_with(begin));

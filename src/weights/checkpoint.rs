@@ -276,6 +276,11 @@ fn read_safetensors(bytes: &[u8]) -> Result<Contents, Reason> {
     })
 }
 
+/// Bytes in lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// SHA-256 of a file in lower-case hex, read in pieces.
 ///
 /// # Errors
@@ -290,5 +295,5 @@ pub fn sha256(path: &Path) -> io::Result<String> {
             n => hash.update(&buffer[..n]),
         }
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }

@@ -21,7 +21,7 @@ mod tensor_info;
 mod torch;
 mod view;
 
-pub use checkpoint::{Checkpoint, Format, PREPROCESS, sha256};
+pub use checkpoint::{Checkpoint, Format, PREPROCESS, hex, sha256};
 pub use convert::{ConvertError, convert};
 pub use download::{DownloadError, Wanted, download, part};
 pub use dtype::Dtype;
@@ -30,6 +30,6 @@ pub use family::{Family, FamilyError};
 pub use find::{find_weights, own_weights_dirs, weights_dirs};
 pub use inspect::{Comparison, Facts, Misshapen, Outline};
 pub use published::{Published, published};
-pub use source::{Blank, DEFAULT_SEED, Generated, Layered, Source};
+pub use source::{Blank, DEFAULT_SEED, Generated, Layered, Source, fnv1a};
 pub use tensor_info::TensorInfo;
 pub use view::{Weights, WeightsError, said};

@@ -167,7 +167,8 @@ impl Source for Generated {
     }
 }
 
-fn fnv1a(name: &str) -> u64 {
+/// Fowler, Noll and Vo's hash of 64 bits: the same on every machine and with every version of Rust.
+pub fn fnv1a(name: &str) -> u64 {
     name.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01B3))
 }
 

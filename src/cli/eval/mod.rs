@@ -7,16 +7,15 @@ mod tables;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::plan::{ConfigOptions, model_spec};
 use super::progress::Count;
-use super::{Exit, ModelArgs, default_weights, print, print_json, say, usage};
+use super::{Exit, ModelArgs, default_weights, print, print_json, say, usage, write_all};
 use crate::config::{Config, Origin};
 use crate::dataset::Dataset;
 use crate::eval::{Evaluation, MAX_VIEWS, Material, Prompting, Report, evaluate, places};
 use crate::segment::{self, ModelSpec, Resolved, Segmenter, learned_classes};
-use crate::whole;
 
 /// Evaluate a model on labelled images: Dice, IoU, HD95, centroid error, presence, with 95 % intervals.
 #[derive(Debug, clap::Args)]
@@ -234,13 +233,4 @@ fn write(dir: &Path, report: &Report, html: String) -> Result<()> {
         ("summary.json", json),
     ];
     write_all(dir, &texts)
-}
-
-/// Writes texts under their names.
-fn write_all(dir: &Path, texts: &[(&str, String)]) -> Result<()> {
-    for (name, text) in texts {
-        let file = dir.join(name);
-        whole::write(&file, text.as_bytes()).with_context(|| format!("cannot write: {}", file.display()))?;
-    }
-    Ok(())
 }

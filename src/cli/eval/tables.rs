@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Args, data, names, write_all};
+use super::{Args, data, names};
 use crate::cli::progress::Count;
-use crate::cli::{Exit, print, print_json, say, usage};
-use crate::config::{DecoderChoice, TablesConfig};
+use crate::cli::{Exit, print, print_json, say, usage, write_all};
+use crate::config::TablesConfig;
 use crate::dataset::{Dataset, Sample};
-use crate::eval::{Cell, Material, Prompting, Row, Summary, Tables, Tuning, evaluate, places};
+use crate::eval::{Cell, Material, Prompting, Row, Summary, Tables, evaluate, places};
 use crate::segment::{self, ModelSpec, Resolved, learned_classes};
 
 /// A data set, open.
@@ -63,13 +63,7 @@ fn prepare(args: &Args, file: &Path) -> Result<(Vec<Column>, Tables, Vec<Job>)> 
     }
     let (mut rows, mut jobs, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
     for (model, entry) in config.models.iter().enumerate() {
-        let decoder = match entry.decoder {
-            DecoderChoice::Frozen => Tuning::Frozen,
-            DecoderChoice::Lora => Tuning::Lora,
-            DecoderChoice::Attention => Tuning::Attention,
-            DecoderChoice::Full => Tuning::Full,
-        };
-        let mut row = Row { name: entry.name.clone(), decoder, learned: false };
+        let mut row = Row { name: entry.name.clone(), decoder: entry.decoder, learned: false };
         for (dataset, column) in columns.iter().enumerate() {
             let Some(spec) = entry.spec(&column.data.name) else { continue };
             match job(args, &mut row, spec, column, &others) {

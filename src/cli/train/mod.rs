@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     let loaded = TrainConfig::load(LoadArgs {
         preset: None,
         file: args.config.as_deref(),
-        env: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+        env: super::environment(),
         set: &args.set,
         flags: &flags,
     });
@@ -73,10 +73,8 @@ pub fn run(args: &Args) -> Result<Exit> {
     }
     let settings = config.portable();
     let spec = &config.spec;
-    if let Some(study) = args.study {
-        return study::run(args, study, &config, &settings);
-    }
-    if let Err(e) = check(args, &spec.out, std::iter::once(&spec.model.weights).chain(&spec.model.ppn)) {
+    let mut weights = std::iter::once(&spec.model.weights).chain(&spec.model.ppn);
+    if let Err(e) = weights.try_for_each(|file| check_weights(file)) {
         return usage(&e);
     }
     let device = match config.device.resolve() {
@@ -84,6 +82,12 @@ pub fn run(args: &Args) -> Result<Exit> {
         Err(e) => return usage(&e.to_string()),
     };
     tracing::info!("{}", device.line);
+    if let Some(study) = args.study {
+        return study::run(args, study, spec, &device, &settings);
+    }
+    if let Err(e) = check(args, &spec.out) {
+        return usage(&e);
+    }
     std::fs::create_dir_all(&spec.out)
         .with_context(|| format!("cannot make the folder: {}", spec.out.display()))?;
     // Signals are heard by the control plane's threads.
@@ -141,10 +145,7 @@ fn is_wrong(e: &TrainError) -> bool {
     )
 }
 
-fn check<'a>(args: &Args, out: &Path, weights: impl Iterator<Item = &'a PathBuf>) -> Result<(), String> {
-    for file in weights {
-        check_weights(file)?;
-    }
+fn check(args: &Args, out: &Path) -> Result<(), String> {
     if args.resume && !train::can_resume(out) {
         return Err(format!("there is no run to go on with in this folder: {}", out.display()));
     }

@@ -7,8 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Args, Bars, is_wrong};
 use crate::cli::progress::Count;
-use crate::cli::{Exit, check_weights, print, print_json, say, signal, usage};
-use crate::config::TrainConfig;
+use crate::cli::{Exit, print, print_json, say, signal, usage, write_all};
 use crate::dataset::{Dataset, named};
 use crate::eval::{Case, Material, Prompting, Study as Table, evaluate};
 use crate::segment::{self, ModelSpec, Resolved};
@@ -42,26 +41,22 @@ struct Run {
     spec: TrainSpec,
 }
 
-pub(super) fn run(args: &Args, study: Study, config: &TrainConfig, settings: &str) -> Result<Exit> {
-    let spec = &config.spec;
+pub(super) fn run(
+    args: &Args,
+    study: Study,
+    spec: &TrainSpec,
+    device: &Resolved,
+    settings: &str,
+) -> Result<Exit> {
     let runs = match runs(args, study, spec) {
         Ok(runs) => runs,
         Err(e) => return usage(&format!("{e:#}")),
-    };
-    if let Err(e) =
-        std::iter::once(&spec.model.weights).chain(&spec.model.ppn).try_for_each(|f| check_weights(f))
-    {
-        return usage(&e);
-    }
-    let device = match config.device.resolve() {
-        Ok(device) => device,
-        Err(e) => return usage(&e.to_string()),
     };
     let _runtime = crate::cli::runtime()?;
     let mut table = Table::new(study == Study::Folds);
     for (i, run) in runs.iter().enumerate() {
         say(&format!("run {} of {}: {}", i + 1, runs.len(), run.name));
-        let found = match one(run, &args.mode, &device, settings) {
+        let found = match one(run, &args.mode, device, settings) {
             Ok(Some(found)) => found,
             Ok(None) => {
                 say("stopped; the same command goes on");
@@ -87,10 +82,7 @@ pub(super) fn run(args: &Args, study: Study, config: &TrainConfig, settings: &st
         let across = if study == Study::Noise { "damaged masks" } else { "pictures learned from" };
         texts.push(("study.svg", table.chart(across)?));
     }
-    for (name, text) in texts {
-        let file = spec.out.join(name);
-        whole::write(&file, text.as_bytes()).with_context(|| format!("cannot write: {}", file.display()))?;
-    }
+    write_all(&spec.out, &texts)?;
     if args.json {
         print_json(&json)?
     } else {
