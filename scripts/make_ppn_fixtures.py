@@ -223,7 +223,7 @@ def forms(out, classes=3, images=2, grid=16):
     prompt_encoder = PromptEncoder(DIM, (grid, grid), (16 * grid, 16 * grid), 16)
     fill(prompt_encoder, "sam_prompt_encoder")
     answers = Answers()
-    for form, widths in {"single": [DIM], "mobile": [DIM, 320, 320], "pyramid": [DIM, 320, 320]}.items():
+    for form, widths in {"single": [DIM], "mobile": [DIM, 320, 320], "pyramid": [DIM, 320, 320, 160]}.items():
         net = fill(Heads(TwoWayAttentionBlock, MLP, widths, pyramid=form == "pyramid"), "ppn")
         features = [given(f"fx.{form}.{i}", (images, w, grid, grid), 2) for i, w in enumerate(widths)]
         queries = given(f"fx.{form}.queries", (classes, 10, DIM), 1)

@@ -7,6 +7,9 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
+/// How the names of files begin that are not whole yet.
+const BEGUN: &str = ".sonomask-";
+
 /// A file beside `path` that takes its name with [`NamedTempFile::persist`], with a file's usual permissions.
 ///
 /// # Errors
@@ -14,7 +17,7 @@ use tempfile::NamedTempFile;
 pub fn begin(path: &Path) -> io::Result<NamedTempFile> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir)?;
-    tempfile::Builder::new().prefix(".sonomask-").permissions(Permissions::from_mode(0o644)).tempfile_in(dir)
+    tempfile::Builder::new().prefix(BEGUN).permissions(Permissions::from_mode(0o644)).tempfile_in(dir)
 }
 
 /// Writes `bytes` to `path`; a reader never sees a part of them.
@@ -24,7 +27,38 @@ pub fn begin(path: &Path) -> io::Result<NamedTempFile> {
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = begin(path)?;
     file.write_all(bytes)?;
+    finish(file, path)
+}
+
+/// Gives `file` the name `path`.
+///
+/// # Errors
+/// What the system says.
+pub fn finish(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.persist(path)?;
+    Ok(())
+}
+
+/// Gives `file` the name `path` once it is on the disk: if the machine loses its power, what stood there before is still whole.
+///
+/// # Errors
+/// What the system says.
+pub fn finish_on_disk(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    finish(file, path)
+}
+
+/// Removes from `dir` what was begun and never finished, as after a kill. Nobody may be writing there.
+///
+/// # Errors
+/// What the system says.
+pub fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(BEGUN) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
     Ok(())
 }
 

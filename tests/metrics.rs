@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use proptest::prelude::*;
-use sonomask::eval::{Overlap, Presence, bootstrap, centroid_error, hd95};
+use sonomask::eval::{Overlap, Presence, bootstrap, centroid_error, hd95, presence_auc};
 use sonomask::mask::Mask;
 
 fn drawn(rows: &[&str]) -> Mask {
@@ -39,6 +39,9 @@ fn presence_by_hand() {
     }
     assert_eq!(seen.sensitivity(), Some(2.0 / 3.0));
     assert_eq!(seen.specificity(), Some(0.5));
+    // Of six pairs three are in order, one is equal.
+    assert_eq!(presence_auc(&[0.9, 0.5, 0.2], &[0.5, 0.3]), Some(3.5 / 6.0));
+    assert_eq!(presence_auc(&[0.9], &[]), None);
 }
 
 #[test]

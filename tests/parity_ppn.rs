@@ -139,7 +139,7 @@ fn parity_ppn_levels_of_one_size() {
 #[test]
 fn parity_ppn_pyramid() {
     let of_levels = PpnConfig::sam_high_res("fixture", three_classes(), 320);
-    check_form("pyramid", &PpnConfig::pyramid(of_levels));
+    check_form("pyramid", &PpnConfig::pyramid(of_levels, Some(160)));
 }
 
 #[test]

@@ -92,6 +92,18 @@ impl Presence {
     }
 }
 
+/// Of pairs of a picture with the class and one without it, the share in which the first has the larger certainty, equal ones
+/// counting half: the area under the ROC curve. `None` where either side has no picture.
+pub fn presence_auc(with: &[f32], without: &[f32]) -> Option<f64> {
+    let pairs = with.iter().flat_map(|a| without.iter().map(move |b| (a, b)));
+    let (mut won, mut all) = (0.0, 0.0);
+    for (a, b) in pairs {
+        all += 1.0;
+        won += if a > b { 1.0 } else { f64::from(u8::from(a == b)) / 2.0 };
+    }
+    (all > 0.0).then(|| won / all)
+}
+
 fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }

@@ -17,7 +17,7 @@ mod views;
 pub use bootstrap::{Interval, Share, bootstrap, bootstrap_shares};
 pub use case::{Case, Distances};
 pub use distance::{centroid_error, hd95};
-pub use metrics::{Overlap, Presence};
+pub use metrics::{Overlap, Presence, presence_auc};
 pub use prompting::{Prompting, PromptingError};
 pub use question::{Answer, MAX_REGIONS, Question};
 pub use region::{Region, regions};

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use super::bootstrap::{Share, bootstrap_shares};
-use super::{Case, Distances, Interval, Overlap, Presence};
+use super::{Case, Distances, Interval, Overlap, Presence, presence_auc};
 
 /// Where the bootstrap begins; one number for all, so that figures can be made again.
 const SEED: u64 = 0;
@@ -24,7 +24,8 @@ pub const RULES: [&str; 8] = [
      left_out. HD95 takes both directions together.",
     "Sensitivity: of the images with the class, the share in which any pixel was drawn. Specificity: of the images without it, the \
      share in which none was. In the manual modes a class that is absent is not asked for, so there is no specificity; and \
-     with auto+box the box gives away that the class is there.",
+     with auto+box the box gives away that the class is there. AUC: the area under the ROC curve of the certainty of presence \
+     over the same images, whatever the threshold.",
     "Boxes are the smallest around the truth's pixels, nothing added. A class with several regions has one box around all of them \
      (box, auto+box), or one around each with the masks united (box-regions, at most the 64 largest). Regions hang together \
      over corners.",
@@ -138,6 +139,8 @@ pub struct ClassSummary {
     pub n_several_regions: usize,
     /// Images by presence, of those in which it was asked for.
     pub presence: Presence,
+    /// How well the certainty of presence tells both kinds of images apart, whatever the threshold: 0.5 is chance.
+    pub presence_auc: Option<f64>,
     /// HD95 in pixels.
     pub hd95_px: Spread,
     /// Centroid error in pixels.
@@ -189,6 +192,10 @@ impl ClassSummary {
         for case in cases.iter().filter(|c| c.asked) {
             presence.add(case.overlap.is_present(), case.overlap.is_claimed());
         }
+        let certainty = |there: bool| -> Vec<f32> {
+            let of = cases.iter().filter(|c| c.asked && c.overlap.is_present() == there);
+            of.map(|c| c.presence).filter(|p| p.is_finite()).collect()
+        };
         let mut dice: Vec<f64> = present.iter().filter_map(|c| c.dice()).collect();
         dice.sort_by(f64::total_cmp);
         let spread = |of: fn(&Case) -> Option<Distances>, which: fn(Distances) -> f64| {
@@ -203,6 +210,7 @@ impl ClassSummary {
             n_absent: cases.len() - present.len(),
             n_several_regions: present.iter().filter(|c| c.regions > 1).count(),
             presence,
+            presence_auc: presence_auc(&certainty(true), &certainty(false)),
             hd95_px: spread(|c| c.px, |d| d.hd95),
             centroid_px: spread(|c| c.px, |d| d.centroid),
             hd95_mm: calibrated.then(|| spread(|c| c.mm, |d| d.hd95)),

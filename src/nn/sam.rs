@@ -35,6 +35,8 @@ pub struct SamFeatures {
     pub high_res: Option<(Tensor, Tensor)>,
     /// Outputs of the last two blocks `[1, C, h, w]`, the last one last; of the first generation, where asked for.
     pub levels: Option<[Tensor; 2]>,
+    /// With them, of encoders that have it: features from before most of the attention, `[1, C, h, w]`.
+    pub early: Option<Tensor>,
 }
 
 impl Sam {
@@ -91,14 +93,27 @@ impl Sam {
         Ok(match self {
             Self::One(net) if levels => {
                 let features = net.image_encoder.features(x)?;
-                SamFeatures { embedding: features.embedding, high_res: None, levels: Some(features.levels) }
+                SamFeatures {
+                    embedding: features.embedding,
+                    high_res: None,
+                    levels: Some(features.levels),
+                    early: features.early,
+                }
             }
-            Self::One(net) => {
-                SamFeatures { embedding: net.image_encoder.forward(x)?, high_res: None, levels: None }
-            }
+            Self::One(net) => SamFeatures {
+                embedding: net.image_encoder.forward(x)?,
+                high_res: None,
+                levels: None,
+                early: None,
+            },
             Self::Two { net, .. } => {
                 let features = net.encode_image(x)?;
-                SamFeatures { embedding: features.embedding, high_res: Some(features.high_res), levels: None }
+                SamFeatures {
+                    embedding: features.embedding,
+                    high_res: Some(features.high_res),
+                    levels: None,
+                    early: None,
+                }
             }
         })
     }
@@ -122,7 +137,11 @@ impl Sam {
     /// The prompt predictor of the `form` that Sam2Rad defines for this network.
     pub fn ppn_config(&self, form: PpnForm, dataset: &str, classes: Vec<String>, tokens: i64) -> PpnConfig {
         if form == PpnForm::Pyramid {
-            return PpnConfig::pyramid(self.ppn_config(PpnForm::HighRes, dataset, classes, tokens));
+            let early = match self {
+                Self::One(net) => net.early_channels(),
+                Self::Two { .. } => None,
+            };
+            return PpnConfig::pyramid(self.ppn_config(PpnForm::HighRes, dataset, classes, tokens), early);
         }
         let config = match (form, self) {
             (PpnForm::SingleScale, _) => PpnConfig::single_scale(dataset, classes),
@@ -134,7 +153,8 @@ impl Sam {
 }
 
 impl SamFeatures {
-    /// The levels that a prompt predictor of this `form` looks at, from coarse to fine, the embedding first.
+    /// The levels that a prompt predictor of this `form` looks at, from coarse to fine, the embedding first; a pyramid's early
+    /// features are the last.
     ///
     /// # Errors
     /// Levels that were not asked for when the picture was encoded.
@@ -142,6 +162,9 @@ impl SamFeatures {
         match (form, &self.high_res, &self.levels) {
             (PpnForm::SingleScale, ..) => Ok(vec![&self.embedding]),
             (_, Some((s0, s1)), _) => Ok(vec![&self.embedding, s1, s0]),
+            (PpnForm::Pyramid, None, Some([before, last])) => {
+                Ok([&self.embedding, last, before].into_iter().chain(&self.early).collect())
+            }
             (_, None, Some([before, last])) => Ok(vec![&self.embedding, last, before]),
             (_, None, None) => {
                 Err(TchError::Shape("the picture was encoded without the blocks' outputs".into()))

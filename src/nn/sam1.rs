@@ -65,6 +65,14 @@ impl Sam1Config {
             Sam1EncoderConfig::TinyVit(config) => config.embed_dims[3],
         }
     }
+
+    /// Channels of [`Sam1Features::early`], of encoders that have it.
+    pub fn early_channels(&self) -> Option<i64> {
+        match &self.encoder {
+            Sam1EncoderConfig::Vit(_) => None,
+            Sam1EncoderConfig::TinyVit(config) => Some(config.embed_dims[2]),
+        }
+    }
 }
 
 /// An image encoder of either kind.
@@ -83,6 +91,8 @@ pub struct Sam1Features {
     pub embedding: Tensor,
     /// Outputs of the last two blocks, the last one last, `[B, C, 64, 64]` each.
     pub levels: [Tensor; 2],
+    /// What TinyViT's third layer gets, `[B, C, 64, 64]`: texture that the layers behind it have forgotten.
+    pub early: Option<Tensor>,
 }
 
 impl Sam1Encoder {
@@ -116,21 +126,22 @@ impl Sam1Encoder {
         }
     }
 
-    /// The embedding with the last blocks' outputs.
+    /// The embedding with outputs of the layers before it.
     ///
     /// # Errors
     /// As [`Sam1Encoder::forward`].
     pub fn features(&self, x: &Tensor) -> Result<Sam1Features, TchError> {
         let mut last = [None, None];
-        let embedding = self.trace(x, |step, output| {
-            if matches!(step, EncoderStep::Block { .. }) {
-                last = [last[1].take(), Some(output.shallow_clone())];
-            }
+        let mut early = None;
+        let embedding = self.trace(x, |step, output| match step {
+            EncoderStep::Block { .. } => last = [last[1].take(), Some(output.shallow_clone())],
+            EncoderStep::Downsample { layer: 1 } => early = Some(output.shallow_clone()),
+            _ => {}
         })?;
         let [Some(first), Some(second)] = last else {
             return Err(TchError::Shape("the encoder has fewer than two blocks".into()));
         };
-        Ok(Sam1Features { embedding, levels: [first, second] })
+        Ok(Sam1Features { embedding, levels: [first, second], early })
     }
 }
 
@@ -145,6 +156,7 @@ pub struct Sam1 {
     pub mask_decoder: MaskDecoder,
     input_size: usize,
     level_channels: i64,
+    early_channels: Option<i64>,
 }
 
 impl Sam1 {
@@ -166,12 +178,18 @@ impl Sam1 {
             mask_decoder: MaskDecoder::new(&w.pp("mask_decoder"), &config.mask_decoder)?,
             input_size: usize::try_from(input).unwrap_or(0),
             level_channels: config.level_channels(),
+            early_channels: config.early_channels(),
         })
     }
 
     /// Channels of the two [`Sam1Features::levels`].
     pub fn level_channels(&self) -> i64 {
         self.level_channels
+    }
+
+    /// Channels of [`Sam1Features::early`], of encoders that have it.
+    pub fn early_channels(&self) -> Option<i64> {
+        self.early_channels
     }
 
     /// Side of the square input in pixels.

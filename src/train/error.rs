@@ -16,6 +16,9 @@ pub enum TrainError {
     /// Settings that cannot be meant together.
     #[error("{0}")]
     Setting(String),
+    /// A run is at work in the folder already.
+    #[error("another run is at work in this folder: {}", .0.display())]
+    Busy(PathBuf),
     /// Mistakes in data sets: all of them.
     #[error("{}", list(.0))]
     Data(Vec<DataError>),

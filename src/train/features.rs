@@ -15,7 +15,7 @@ use crate::segment::{Sam, Segmenter as _};
 use crate::weights::{Checkpoint, Source as _, hex};
 
 /// Goes into every key: files of another form are not found.
-const FORM: &str = "features 1";
+const FORM: &str = "features 2";
 
 /// A folder of features. A file's name is the SHA-256 of everything that the features depend on.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ impl FeatureCache {
         if let Some([before, last]) = &features.levels {
             tensors.extend([("before", before), ("last", last)]);
         }
+        tensors.extend(features.early.as_ref().map(|early| ("early", early)));
         let mut halves = BTreeMap::new();
         for (name, tensor) in tensors {
             let Some(half) = halved(tensor)? else {
@@ -77,7 +78,8 @@ impl FeatureCache {
             };
             halves.insert(name.to_owned(), half);
         }
-        write_tensors(file, &halves, HashMap::new())
+        // A power cut costs what can be encoded again; see `has`.
+        write_tensors(file, &halves, HashMap::new(), /* on disk */ false)
     }
 
     /// Whether `file` is there and whole: a machine that lost its power may have left less.
@@ -103,6 +105,7 @@ impl FeatureCache {
             embedding,
             high_res: pair("s0", "s1")?,
             levels: pair("before", "last")?.map(|(before, last)| [before, last]),
+            early: part("early")?,
         })
     }
 }

@@ -4,6 +4,7 @@ mod curves;
 mod error;
 mod events;
 mod features;
+mod folder;
 mod journal;
 mod lesson;
 mod loss;

@@ -18,8 +18,8 @@ pub fn halved(tensor: &Tensor) -> Result<Option<Tensor>, TchError> {
     Ok((i64::try_from(half.f_isfinite()?.f_all()?)? != 0).then_some(half))
 }
 
-/// Writes `tensors`, which are on the CPU and of 16 bits or else written with 32, as safetensors; the file is whole or not there. A
-/// file like it that stood there is replaced.
+/// Writes `tensors`, which are on the CPU and of 16 bits or else written with 32, as safetensors; the file is whole or not there,
+/// and `on_disk` makes sure that a power cut does not change that. A file like it that stood there is replaced.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -27,6 +27,7 @@ pub fn write_tensors(
     file: &Path,
     tensors: &BTreeMap<String, Tensor>,
     metadata: HashMap<String, String>,
+    on_disk: bool,
 ) -> Result<(), TrainError> {
     let failed = |e: safetensors::SafeTensorError| TrainError::write(file, std::io::Error::other(e));
     let mut parts = Vec::with_capacity(tensors.len());
@@ -47,6 +48,6 @@ pub fn write_tensors(
     }
     let temporary = whole::begin(file).map_err(|e| TrainError::write(file, e))?;
     safetensors::serialize_to_file(views, Some(metadata), temporary.path()).map_err(failed)?;
-    temporary.persist(file).map_err(|e| TrainError::write(file, e.error))?;
-    Ok(())
+    let finish = if on_disk { whole::finish_on_disk } else { whole::finish };
+    finish(temporary, file).map_err(|e| TrainError::write(file, e))
 }

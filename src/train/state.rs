@@ -49,7 +49,7 @@ pub fn save(file: &Path, position: &Position, optimizer: &Optimizer) -> Result<(
     let (tensors, steps) = optimizer.state()?;
     let position = Position { optimizer: (optimizer.steps(), steps), ..position.clone() };
     let text = serde_json::to_string(&position).map_err(|e| TrainError::write(file, e.into()))?;
-    write_tensors(file, &tensors, HashMap::from([(POSITION.to_owned(), text)]))
+    write_tensors(file, &tensors, HashMap::from([(POSITION.to_owned(), text)]), /* on disk */ true)
 }
 
 /// A state that was read.

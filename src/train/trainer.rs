@@ -8,6 +8,7 @@ use rand::seq::SliceRandom as _;
 use sha2::{Digest as _, Sha256};
 use tch::Kind;
 
+use super::folder::Folder;
 use super::journal::{Epoch, Journal};
 use super::lesson::Lesson;
 use super::material::held_out;
@@ -123,6 +124,7 @@ pub fn train(
     resume: bool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
+    let _folder = Folder::take(&spec.out)?;
     let mut lesson = Lesson::new(spec, device, |done, total| observer.checked(done, total))?;
     let parameters = &lesson.net.parameters;
     let mut optimizer = Optimizer::new(parameters, spec.weight_decay, spec.clip, spec.average)?;
@@ -381,7 +383,7 @@ impl Trainer<'_> {
                 *tensor = tensor.f_to_kind(Kind::Float)?;
             }
         }
-        names.iter().try_for_each(|name| write_tensors(&self.spec.out.join(name), &tensors, metadata.clone()))
+        names.iter().try_for_each(|name| write_tensors(&self.spec.out.join(name), &tensors, metadata.clone(), /* on disk */ true))
     }
 
     fn outcome(&self, ending: Ending) -> Outcome {

@@ -138,6 +138,7 @@ fn is_wrong(e: &TrainError) -> bool {
         e,
         TrainError::Data(_)
             | TrainError::Setting(_)
+            | TrainError::Busy(_)
             | TrainError::Split { .. }
             | TrainError::Read { .. }
             | TrainError::Load(_)

@@ -82,9 +82,9 @@ impl Report {
         let unit = if self.spacing_mm.is_some() { "mm" } else { "px" };
         out.push_str("<div class=\"scroll\"><table>\n<tr>");
         let shares = ["Dice", "IoU", "Dice micro", "IoU micro", "Sensitivity", "Specificity"];
-        let distances = [format!("HD95, {unit}"), format!("Centroid, {unit}")];
+        let others = ["Presence AUC".to_owned(), format!("HD95, {unit}"), format!("Centroid, {unit}")];
         let heads = ["Class", "With / without"].into_iter().chain(shares);
-        for head in heads.chain(distances.iter().map(String::as_str)) {
+        for head in heads.chain(others.iter().map(String::as_str)) {
             let _ = write!(out, "<th>{head}</th>");
         }
         out.push_str("</tr>\n");
@@ -101,12 +101,14 @@ impl Report {
                     class.n_present, class.n_absent
                 );
                 scores(out, &class.scores);
+                let auc = class.presence_auc.map_or_else(|| "–".to_owned(), |auc| format!("{auc:.3}"));
+                let _ = write!(out, "<td>{auc}</td>");
                 distances_of(out, class);
                 out.push_str("</tr>\n");
             }
             let _ = write!(out, "<tr class=\"mean\"><td>{}</td><td></td>", named("mean", views));
             scores(out, &summary.mean);
-            out.push_str("<td></td><td></td></tr>\n");
+            out.push_str("<td></td><td></td><td></td></tr>\n");
         }
         out.push_str("</table></div>\n");
     }

@@ -28,6 +28,7 @@ impl Report {
         let unit = if self.spacing_mm.is_some() { "mm" } else { "px" };
         let mut heads = vec!["mode".to_owned(), "class".into(), "with / without".into()];
         heads.extend(SHARES.map(String::from));
+        heads.push("presence AUC".into());
         heads.extend([format!("HD95, {unit}"), format!("centroid, {unit}")]);
         let mut out = row(&heads);
         out.push_str(&row(&vec!["---".to_owned(); heads.len()]));
@@ -38,13 +39,14 @@ impl Report {
                 let counts = format!("{} / {}", class.n_present, class.n_absent);
                 let mut cells = vec![mode.to_owned(), escaped(&named(&class.name, views)), counts];
                 cells.extend(shares(&class.scores));
+                cells.push(class.presence_auc.map_or_else(|| "–".into(), |auc| format!("{auc:.3}")));
                 cells.push(spread(class.hd95_mm.unwrap_or(class.hd95_px)));
                 cells.push(spread(class.centroid_mm.unwrap_or(class.centroid_px)));
                 out.push_str(&row(&cells));
             }
             let mut cells = vec![mode.to_owned(), format!("**{}**", named("mean", views)), String::new()];
             cells.extend(shares(&summary.mean));
-            cells.extend([String::new(), String::new()]);
+            cells.extend([const { String::new() }; 3]);
             out.push_str(&row(&cells));
         }
         out

@@ -52,7 +52,7 @@ pub struct PpnConfig {
     pub classes: Vec<String>,
     /// Queries of a class, `N`. The first two become a box.
     pub tokens: i64,
-    /// Channels of every level from coarse to fine, the embedding's first.
+    /// Channels of every level from coarse to fine, the embedding's first; of a pyramid's early features last.
     pub channel_dims: Vec<i64>,
     /// How much larger the interim mask is than the finest level; it has to come out at four times the embedding.
     pub mask_scale_factor: i64,
@@ -94,9 +94,10 @@ impl PpnConfig {
         }
     }
 
-    /// The same features as another configuration's, in a pyramid.
-    pub fn pyramid(high_res: Self) -> Self {
-        Self { form: PpnForm::Pyramid, mask_scale_factor: 4, ..high_res }
+    /// The same features as another configuration's in a pyramid, with `early` channels of the encoder's early features.
+    pub fn pyramid(high_res: Self, early: Option<i64>) -> Self {
+        let channel_dims = high_res.channel_dims.iter().copied().chain(early).collect();
+        Self { form: PpnForm::Pyramid, channel_dims, mask_scale_factor: 4, ..high_res }
     }
 
     /// Refuses what no network can be made of.
