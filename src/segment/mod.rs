@@ -11,6 +11,7 @@ mod guidance;
 mod learned;
 mod load;
 mod manners;
+pub mod memory;
 mod network;
 pub mod postprocess;
 pub mod preprocess;

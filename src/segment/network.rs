@@ -368,7 +368,9 @@ mod tests {
         assert_eq!(wide.agreement, 1.0);
         assert_eq!(wide.logits.gt(0.0).sum(Kind::Int64).int64_value(&[]), 4 * 6);
         assert_eq!(wide.logits.min().double_value(&[]), OUTSIDE);
-        for nothing in [cut([8, 4, 12, 10], [8.0, 16.0, 24.0, 40.0]), cut([2, 4, 6, 10], [9.0, 17.0, 9.5, 17.5])] {
+        for nothing in
+            [cut([8, 4, 12, 10], [8.0, 16.0, 24.0, 40.0]), cut([2, 4, 6, 10], [9.0, 17.0, 9.5, 17.5])]
+        {
             assert_eq!(nothing.agreement, 0.0);
         }
     }

@@ -383,7 +383,9 @@ impl Trainer<'_> {
                 *tensor = tensor.f_to_kind(Kind::Float)?;
             }
         }
-        names.iter().try_for_each(|name| write_tensors(&self.spec.out.join(name), &tensors, metadata.clone(), /* on disk */ true))
+        names.iter().try_for_each(|name| {
+            write_tensors(&self.spec.out.join(name), &tensors, metadata.clone(), /* on disk */ true)
+        })
     }
 
     fn outcome(&self, ending: Ending) -> Outcome {

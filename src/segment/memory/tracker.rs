@@ -1,0 +1,252 @@
+//! Objects that are followed from frame to frame, each with memories of its own.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::bank::{Bank, BankLimits, Entry};
+use crate::nn::{
+    Memories, Remembered, RememberedPointer, Sam2, Sam2Features, Sam2Memory, Tracked, VideoPrompt, find,
+    given,
+};
+
+/// Objects that are followed at once on a GPU and on a CPU; bounds what their memories take as keys and values.
+const MAX_BATCH: (usize, usize) = (8, 2);
+/// Logits of an earlier answer are fed back no larger than this, as in the reference.
+const FED_BACK: f64 = 32.0;
+
+/// SAM 2 with what videos need.
+pub type Video<'a> = (&'a Sam2, &'a Sam2Memory);
+
+/// How objects are followed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrackerSettings {
+    /// How much is remembered of each.
+    pub limits: BankLimits,
+    /// What memories are stored in. `BFloat16` is what the reference does, even where it computes in `f32`.
+    pub storage: Kind,
+    /// A frame on which a person corrects an object counts as prompted, and is remembered as long as the limits allow.
+    pub corrections_are_prompted: bool,
+    /// Frames that times of pointers are given in parts of: one less than the reference's `max_obj_ptrs_in_encoder`, where it does
+    /// not know a shorter video. At least 1.
+    pub longest: u64,
+}
+
+impl TrackerSettings {
+    /// As SAM 2's predictor on a long video.
+    pub const SAM2: Self = Self {
+        limits: BankLimits::SAM2,
+        storage: Kind::BFloat16,
+        corrections_are_prompted: false,
+        longest: 15,
+    };
+}
+
+/// What a person says of one object.
+#[derive(Debug)]
+pub enum Said {
+    /// Coordinates `[1, N, 2]` in pixels of the input and labels `[1, N]`; a box is two points with labels 2 and 3 before the others.
+    Points(Tensor, Tensor),
+    /// The mask, 0 or 1 at the input's size, `[1, 1, S, S]`.
+    Mask(Tensor),
+}
+
+/// One object on the frame that is looked at.
+#[derive(Debug)]
+pub struct Found {
+    /// The object.
+    pub object: usize,
+    /// What is known of it.
+    pub tracked: Tracked,
+    /// Somebody said something of it on this frame.
+    pub prompted: bool,
+}
+
+/// What is remembered of every object, as of the frame that comes next.
+#[derive(Debug)]
+pub struct Tracker {
+    settings: TrackerSettings,
+    frame: u64,
+    objects: BTreeMap<usize, Bank>,
+}
+
+impl Tracker {
+    /// Knows of nothing.
+    pub fn new(settings: TrackerSettings) -> Self {
+        Self { settings, frame: 0, objects: BTreeMap::new() }
+    }
+
+    /// Objects that are followed, from small to large numbers.
+    pub fn objects(&self) -> impl Iterator<Item = usize> {
+        self.objects.keys().copied()
+    }
+
+    /// What is remembered of an object.
+    pub fn bank(&self, object: usize) -> Option<&Bank> {
+        self.objects.get(&object)
+    }
+
+    /// Forgets an object; the others are as they were.
+    pub fn remove(&mut self, object: usize) {
+        self.objects.remove(&object);
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        self.objects.clear();
+        self.frame = 0;
+    }
+
+    fn memories(&self, memory: &Sam2Memory, bank: &Bank) -> Result<Memories, TchError> {
+        let looked = bank.frames(self.frame);
+        let frames: Vec<_> = looked.iter().map(|&(features, age)| Remembered { features, age }).collect();
+        let longest = self.settings.longest.max(1) as f64;
+        let pointers: Vec<_> = bank
+            .pointers(self.frame)
+            .into_iter()
+            .map(|(pointer, ago)| RememberedPointer { pointer, ago: ago as f64 / longest })
+            .collect();
+        memory.recall(&frames, &pointers)
+    }
+
+    /// The picture as the decoder takes it for each of `objects`, which all are followed; `[B, 256, h, w]` for those that can be
+    /// looked at together.
+    fn conditioned(
+        &self,
+        (_, memory): Video<'_>,
+        features: &Sam2Features,
+        objects: &[usize],
+    ) -> Result<Vec<(Vec<usize>, Tensor)>, TchError> {
+        let at_once = if features.top.device() == Device::Cpu { MAX_BATCH.1 } else { MAX_BATCH.0 };
+        // Alike are those with as many frames and as many pointers.
+        let mut alike: BTreeMap<(i64, i64), Vec<(usize, Memories)>> = BTreeMap::new();
+        for &object in objects {
+            let Some(bank) = self.objects.get(&object) else {
+                return Err(TchError::Shape(format!("object {object} is not followed")));
+            };
+            let memories = self.memories(memory, bank)?;
+            let key = (memories.values.size3()?.1, memories.pointer_tokens);
+            alike.entry(key).or_default().push((object, memories));
+        }
+        let mut found = Vec::new();
+        for ((_, pointer_tokens), group) in alike {
+            for batch in group.chunks(at_once) {
+                let all = |of: fn(&Memories) -> &Tensor| {
+                    Tensor::f_cat(&batch.iter().map(|(_, m)| of(m)).collect::<Vec<_>>(), 0)
+                };
+                let memories = Memories {
+                    values: all(|m| &m.values)?,
+                    positions: all(|m| &m.positions)?,
+                    pointer_tokens,
+                };
+                let embedding = memory.memory_attention.forward(&features.top, &memories)?;
+                found.push((batch.iter().map(|(object, _)| *object).collect(), embedding));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where the objects are on a frame of which nobody said anything. Changes nothing.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn follow(&self, video: Video<'_>, features: &Sam2Features) -> Result<Vec<Found>, TchError> {
+        let objects: Vec<usize> = self.objects().collect();
+        let mut found = Vec::with_capacity(objects.len());
+        for (batch, embedding) in self.conditioned(video, features, &objects)? {
+            let tracked = find(video, &embedding, &features.high_res, &VideoPrompt::default())?;
+            for (i, object) in batch.into_iter().enumerate() {
+                found.push(Found { object, tracked: tracked.object(i)?, prompted: false });
+            }
+        }
+        found.sort_by_key(|f| f.object);
+        Ok(found)
+    }
+
+    /// Where an object is of which somebody says something: a new one, or one that was `followed` to this frame and is corrected.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn told(
+        &self,
+        video: Video<'_>,
+        features: &Sam2Features,
+        object: usize,
+        said: &Said,
+        followed: Option<&Tracked>,
+    ) -> Result<Found, TchError> {
+        let tracked = match said {
+            Said::Mask(mask) => given(video, &features.top, &features.high_res, mask)?,
+            Said::Points(coords, labels) => {
+                let points = Some((coords.shallow_clone(), labels.shallow_clone()));
+                match followed.filter(|_| self.objects.contains_key(&object)) {
+                    None => {
+                        let prompt = VideoPrompt { points, mask: None };
+                        find(video, &features.embedding, &features.high_res, &prompt)?
+                    }
+                    Some(before) => {
+                        let mask = before.logits.f_clamp(-FED_BACK, FED_BACK)?;
+                        let prompt = VideoPrompt { points, mask: Some(mask) };
+                        let conditioned = self.conditioned(video, features, &[object])?;
+                        let Some((_, embedding)) = conditioned.first() else {
+                            return Err(TchError::Shape(format!("object {object} is not followed")));
+                        };
+                        find(video, embedding, &features.high_res, &prompt)?
+                    }
+                }
+            }
+        };
+        Ok(Found { object, tracked, prompted: true })
+    }
+
+    /// Remembers what was found on this frame, and goes on to the next one. What is not among `found` is not written, and is
+    /// passed over by later frames. An error leaves everything as it was.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn remember(
+        &mut self,
+        (_, memory): Video<'_>,
+        features: &Sam2Features,
+        found: &[Found],
+    ) -> Result<(), TchError> {
+        let at_once = if features.top.device() == Device::Cpu { MAX_BATCH.1 } else { MAX_BATCH.0 };
+        let mut entries = Vec::with_capacity(found.len());
+        for prompted in [true, false] {
+            let alike: Vec<&Found> = found.iter().filter(|f| f.prompted == prompted).collect();
+            for batch in alike.chunks(at_once) {
+                let all = |of: fn(&Tracked) -> &Tensor| {
+                    Tensor::f_cat(&batch.iter().map(|f| of(&f.tracked)).collect::<Vec<_>>(), 0)
+                };
+                let present = all(|t| &t.object_score)?.f_gt(0.0)?;
+                let kept = memory.remember(&features.top, &all(|t| &t.logits)?, &present, prompted)?;
+                let kept = kept.f_to_kind(self.settings.storage)?;
+                for (i, f) in batch.iter().enumerate() {
+                    // A copy of its own: a part of a batch would keep the whole batch in memory.
+                    let features = kept.f_narrow(0, i as i64, 1)?.f_detach_copy()?;
+                    let entry = Entry {
+                        frame: self.frame,
+                        features: Some(features),
+                        pointer: f.tracked.pointer.f_detach_copy()?,
+                    };
+                    entries.push((f.object, prompted, entry));
+                }
+            }
+        }
+        for (object, prompted, entry) in entries {
+            let begun = !self.objects.contains_key(&object);
+            let bank = self.objects.entry(object).or_insert_with(|| Bank::new(self.settings.limits));
+            if prompted && (begun || self.settings.corrections_are_prompted) {
+                bank.prompt(entry);
+            } else {
+                bank.track(entry);
+            }
+        }
+        self.frame += 1;
+        for bank in self.objects.values_mut() {
+            bank.forget_before(self.frame);
+        }
+        Ok(())
+    }
+}
