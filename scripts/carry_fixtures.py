@@ -25,7 +25,7 @@ DROPPED = [
     # those of the next.
     re.compile(r".*\.(vid|mem|pix_feat_with_mem|ious)(\..*)?"),
 ]
-# Of the video cases one file is carried, with all of them at the smaller size; the others are compared where a full set is at hand.
+# Of the video cases one file is carried: the only one that has them all. No test reads the others.
 VIDEO = "sam21_tiny_512_video"
 
 

@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 /// How the names of files begin that are not whole yet.
 const BEGUN: &str = ".sonomask-";
 
-/// A file beside `path` that takes its name with [`NamedTempFile::persist`], with a file's usual permissions.
+/// A file beside `path` that takes its name with [`finish`], with a file's usual permissions.
 ///
 /// # Errors
 /// If the folder cannot be made or written to.

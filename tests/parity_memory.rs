@@ -6,7 +6,7 @@
 
 mod fixture_support;
 
-use fixture_support::{ENCODER, Fixture, LOGITS, sub_indices};
+use fixture_support::{ENCODER, Fixture, LOGITS, sam2_input, sub_indices};
 use sonomask::nn::{
     Memories, RotaryGrid, Sam2, Sam2Features, Sam2Memory, Tracked, given, sine_grid, sine_of_time,
 };
@@ -77,7 +77,7 @@ fn parity_sam21_times_and_pointers() {
     let file = Fixture::open("sam21_modules");
     let (_, memory) = tiny(&file, 1024);
     let times = Vec::<f32>::try_from(file.raw("tpos.in")).unwrap();
-    file.check_raw("tpos.sine", &sine_of_time(&times, Device::Cpu).unwrap(), ENCODER);
+    file.check_raw("tpos.sine", &sine_of_time(&times, 256, Device::Cpu).unwrap(), ENCODER);
     file.check_raw("tpos.proj", &memory.time(&times).unwrap(), ENCODER);
     let token = file.input("fx.tok", &[2, 256], 2.0);
     let present = Tensor::ones([2, 1], (Kind::Bool, Device::Cpu));
@@ -188,13 +188,10 @@ impl Clip {
         let file = Fixture::open(name);
         let nets = networks(&file.generated(), family, side);
         let gray = file.raw("frames_gray");
-        let channels = |v: [f32; 3]| Tensor::from_slice(&v).view([1, 3, 1, 1]);
         let frames = (0..gray.size()[0])
             .map(|t| {
                 let x = (gray.select(0, t).to_kind(Kind::Float) / 255.0).view([1, 1, 240, 320]);
-                let x = x.expand([1, 3, 240, 320], false);
-                let x = x.internal_upsample_bilinear2d_aa([side, side], false, None, None);
-                let x = (x - channels([0.485, 0.456, 0.406])) / channels([0.229, 0.224, 0.225]);
+                let x = sam2_input(&x.expand([1, 3, 240, 320], false), side);
                 if t == 0 {
                     file.check("input0", &x.squeeze_dim(0), ENCODER);
                 }
@@ -272,8 +269,7 @@ impl Clip {
         let mut found = tracker.follow(video, features).unwrap();
         for (object, said) in said {
             let before = found.iter().position(|f| f.object == *object);
-            let told =
-                tracker.told(video, features, *object, said, before.map(|i| &found[i].tracked)).unwrap();
+            let told = Tracker::told(video, features, *object, said, before.map(|i| &found[i])).unwrap();
             match before {
                 Some(i) => found[i] = told,
                 None => found.push(told),

@@ -7,7 +7,7 @@
 
 mod fixture_support;
 
-use fixture_support::{ENCODER, Fixture, LOGITS, sub_indices};
+use fixture_support::{ENCODER, Fixture, LOGITS, sam2_input, sub_indices};
 use sonomask::nn::{Decoded, MaskSelection, Sam2, Sam2Features, sine_grid};
 use sonomask::weights::{Blank, Family, Weights};
 use tch::{Device, Kind, Tensor};
@@ -27,13 +27,10 @@ fn network_in(file: &Fixture, family: Family, side: i64, kind: Kind) -> Sam2 {
     net
 }
 
-/// The picture of the answers as the official `SAM2Transforms` prepares it: fractions, antialiased, normalised.
+/// The picture of the answers, prepared.
 fn input(file: &Fixture, side: i64) -> Tensor {
     let pixels = file.beside("preprocess").raw("img.640x480");
-    let x = (pixels.to_kind(Kind::Float) / 255.0).permute([2, 0, 1]).unsqueeze(0);
-    let x = x.internal_upsample_bilinear2d_aa([side, side], false, None, None);
-    let channels = |v: [f32; 3]| Tensor::from_slice(&v).view([1, 3, 1, 1]);
-    (x - channels([0.485, 0.456, 0.406])) / channels([0.229, 0.224, 0.225])
+    sam2_input(&(pixels.to_kind(Kind::Float) / 255.0).permute([2, 0, 1]).unsqueeze(0), side)
 }
 
 /// The encoder, every tensor of the file compared.

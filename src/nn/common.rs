@@ -145,13 +145,14 @@ impl LayerNorm2d {
     }
 }
 
-/// A square convolution without dilation. Keys `weight [out, in, k, k]` and, with a bias, `bias [out]`.
+/// A square convolution without dilation. Keys `weight [out, in / groups, k, k]` and, with a bias, `bias [out]`.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Tensor,
     bias: Option<Tensor>,
     stride: i64,
     padding: i64,
+    groups: i64,
 }
 
 impl Conv2d {
@@ -182,7 +183,18 @@ impl Conv2d {
         padding: i64,
     ) -> Result<Self, WeightsError> {
         let weight = w.matrix("weight", &[outputs, inputs, kernel, kernel])?;
-        Ok(Self { weight, bias: None, stride, padding })
+        Ok(Self { weight, bias: None, stride, padding, groups: 1 })
+    }
+
+    /// Reads the layer with a bias, every channel for itself; the grid keeps its size.
+    ///
+    /// # Errors
+    /// Keys or shapes that do not fit.
+    pub fn depthwise(w: &Weights<'_>, channels: i64, kernel: i64) -> Result<Self, WeightsError> {
+        let groups = channels;
+        let weight = w.matrix("weight", &[channels, 1, kernel, kernel])?;
+        let bias = Some(w.matrix("bias", &[channels])?);
+        Ok(Self { weight, bias, stride: 1, padding: kernel / 2, groups })
     }
 
     /// `[B, in, H, W]` to `[B, out, H', W']`.
@@ -190,7 +202,8 @@ impl Conv2d {
     /// # Errors
     /// libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        like(x, &self.weight)?.f_conv2d(&self.weight, self.bias.as_ref(), self.stride, self.padding, 1, 1)
+        let Self { weight, bias, stride, padding, groups } = self;
+        like(x, weight)?.f_conv2d(weight, bias.as_ref(), *stride, *padding, 1, *groups)
     }
 
     /// A 1 x 1 convolution's weight `[out, in]` and bias, for products that are taken in another order.

@@ -7,10 +7,9 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::common::{Activation, LayerNorm, Linear, add_to};
 use super::position_encoding::sine_grid;
+use super::sam2::DIM;
 use crate::weights::{Weights, WeightsError};
 
-/// Width of the image embedding, of queries, keys and values: one head of it.
-const DIM: i64 = 256;
 /// Width of what is remembered.
 pub(super) const MEMORY_DIM: i64 = 64;
 const LAYERS: usize = 4;
@@ -60,7 +59,7 @@ impl RotaryGrid {
     }
 }
 
-/// Attention with one head, whose queries and keys are turned by their places. Keys `q_proj`, `k_proj`, `v_proj`, `out_proj`.
+/// Attention with one head of the image embedding's width, whose queries and keys are turned by their places. Keys `q_proj`, `k_proj`, `v_proj`, `out_proj`.
 #[derive(Debug)]
 pub struct RotaryAttention {
     q_proj: Linear,

@@ -4,17 +4,15 @@
 
 use tch::{TchError, Tensor};
 
-use super::common::{Activation, Conv2d, LayerNorm2d, Linear, add_to, like};
+use super::common::{Activation, Conv2d, LayerNorm2d, Linear, add_to};
 use super::memory_attention::MEMORY_DIM;
+use super::sam2::DIM;
 use crate::weights::{Weights, WeightsError};
 
-/// Width of the image embedding.
-const DIM: i64 = 256;
 /// Channels of the mask as it gets smaller, each step by half.
 const STEPS: [i64; 5] = [1, 4, 16, 64, DIM];
-/// Side of the fuser's depthwise kernels, and the cells that are added around for them.
+/// Side of the fuser's depthwise kernels.
 const KERNEL: i64 = 7;
-const PADDING: i64 = KERNEL / 2;
 const BLOCKS: usize = 2;
 
 /// A mask at the input's size to the image embedding's: four halvings and a last convolution. Keys `encoder.N`.
@@ -63,7 +61,7 @@ impl MaskDownSampler {
 /// `gamma`.
 #[derive(Debug)]
 struct CxBlock {
-    dwconv: (Tensor, Tensor),
+    dwconv: Conv2d,
     norm: LayerNorm2d,
     pwconv1: Linear,
     pwconv2: Linear,
@@ -72,9 +70,8 @@ struct CxBlock {
 
 impl CxBlock {
     fn new(w: &Weights<'_>) -> Result<Self, WeightsError> {
-        let dwconv = w.pp("dwconv");
         Ok(Self {
-            dwconv: (dwconv.matrix("weight", &[DIM, 1, KERNEL, KERNEL])?, dwconv.matrix("bias", &[DIM])?),
+            dwconv: Conv2d::depthwise(&w.pp("dwconv"), DIM, KERNEL)?,
             norm: LayerNorm2d::new(&w.pp("norm"), DIM)?,
             pwconv1: Linear::new(&w.pp("pwconv1"), DIM, 4 * DIM)?,
             pwconv2: Linear::new(&w.pp("pwconv2"), 4 * DIM, DIM)?,
@@ -83,9 +80,7 @@ impl CxBlock {
     }
 
     fn forward(&self, x: Tensor) -> Result<Tensor, TchError> {
-        let (weight, bias) = &self.dwconv;
-        let y = like(&x, weight)?.f_conv2d(weight, Some(bias), 1, PADDING, 1, DIM)?;
-        let y = self.norm.forward(&y)?.f_permute([0, 2, 3, 1])?;
+        let y = self.norm.forward(&self.dwconv.forward(&x)?)?.f_permute([0, 2, 3, 1])?;
         let y = self.pwconv2.forward(&Activation::Gelu.apply(self.pwconv1.forward(&y)?)?)?;
         add_to(x, &y.f_mul(&self.gamma)?.f_permute([0, 3, 1, 2])?)
     }

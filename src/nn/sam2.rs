@@ -11,7 +11,7 @@ use super::prompt_encoder::PromptEncoder;
 use crate::weights::{Family, Weights, WeightsError};
 
 /// Width of the neck, of the prompts and of the decoder.
-const DIM: i64 = 256;
+pub(super) const DIM: i64 = 256;
 /// From pixels to the cells of the image embedding.
 const EMBEDDING_STRIDE: i64 = 16;
 

@@ -2,24 +2,23 @@
 //!
 //! Source: `_encode_new_memory` and `_prepare_memory_conditioned_features` in `modeling/sam2_base.py` of SAM 2.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::common::{Conv2d, Linear, Mlp};
 use super::memory_attention::{MEMORY_DIM, Memories, MemoryAttention};
 use super::memory_encoder::MemoryEncoder;
-use super::position_encoding::sine_grid;
+use super::position_encoding::{sine_grid, sine_of_time};
+use super::sam2::DIM;
 use crate::weights::{Family, Weights, WeightsError};
 
-/// Width of the image embedding and of object pointers.
-const DIM: i64 = 256;
 /// Tokens that an object pointer is split into.
 const POINTER_TOKENS: i64 = DIM / MEMORY_DIM;
+/// How many frames a memory can lie back that nobody prompted.
+pub const RECENT_FRAMES: usize = 6;
 /// Ages that a memory can have: frames that somebody prompted have the last, whenever they were.
-const AGES: i64 = 7;
+const AGES: i64 = RECENT_FRAMES as i64 + 1;
 /// Mask values that are remembered: probability times the first plus the second.
 const MASK_SCALE: (f64, f64) = (20.0, -10.0);
-/// The longest wave of the encoding of time.
-const TEMPERATURE: f64 = 10_000.0;
 
 /// One frame that is remembered.
 #[derive(Debug)]
@@ -69,15 +68,7 @@ impl Sam2Memory {
         if !family.is_sam2() {
             return Err(TchError::Shape(format!("{family} is not of SAM 2 and has no memory")).into());
         }
-        let newer = matches!(
-            family,
-            Family::Sam21HieraTiny
-                | Family::Sam21HieraSmall
-                | Family::Sam21HieraBasePlus
-                | Family::Sam21HieraLarge
-        );
-        // Read by the published code and used nowhere in it.
-        w.skip("no_mem_pos_enc");
+        let newer = family.is_sam21();
         let no_obj_embed_spatial = || {
             let embed = w.get("no_obj_embed_spatial", &[1, MEMORY_DIM])?;
             Ok::<_, WeightsError>(embed.f_reshape([1, MEMORY_DIM, 1, 1])?)
@@ -168,9 +159,11 @@ impl Sam2Memory {
         for frame in frames {
             let row = match frame.age {
                 None => AGES - 1,
-                Some(age) if (1..AGES as usize).contains(&age) => age as i64 - 1,
+                Some(age) if (1..=RECENT_FRAMES).contains(&age) => age as i64 - 1,
                 Some(age) => {
-                    return Err(TchError::Shape(format!("a memory of {age} frames ago: expected 1 to 6")));
+                    return Err(TchError::Shape(format!(
+                        "a memory of {age} frames ago: expected 1 to {RECENT_FRAMES}"
+                    )));
                 }
             };
             let features = frame.features.f_to_kind(Kind::Float)?;
@@ -200,21 +193,8 @@ impl Sam2Memory {
     pub fn time(&self, ago: &[f32]) -> Result<Tensor, TchError> {
         let device = self.places.device();
         match &self.obj_ptr_tpos_proj {
-            Some(proj) => proj.forward(&sine_of_time(ago, device)?)?.f_to_kind(Kind::Float),
+            Some(proj) => proj.forward(&sine_of_time(ago, DIM, device)?)?.f_to_kind(Kind::Float),
             None => Tensor::f_zeros([ago.len() as i64, MEMORY_DIM], (Kind::Float, device)),
         }
     }
-}
-
-/// Sines, then cosines of times, `[n, 256]`. Source: `get_1d_sine_pe` in `modeling/sam2_utils.py`.
-///
-/// # Errors
-/// libtorch's.
-pub fn sine_of_time(ago: &[f32], device: Device) -> Result<Tensor, TchError> {
-    let half = DIM / 2;
-    // Each wavelength serves two neighbouring channels.
-    let exponents: Vec<f32> = (0..half).map(|i| (2 * (i / 2)) as f32 / half as f32).collect();
-    let waves = Tensor::f_from_slice(&exponents)?.f_mul_scalar(TEMPERATURE.ln())?.f_exp()?;
-    let angles = Tensor::f_from_slice(ago)?.f_unsqueeze(1)?.f_div(&waves)?;
-    Tensor::f_cat(&[angles.f_sin()?, angles.f_cos()?], 1)?.f_to_device(device)
 }

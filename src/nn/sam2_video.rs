@@ -10,8 +10,9 @@ use super::sam2_memory::Sam2Memory;
 
 /// Logit of every cell of an object that is not there.
 const NO_OBJECT: f64 = -1024.0;
-/// Logits of a mask that somebody drew, inside and (negative) outside; also its object's score.
-const CERTAIN: f64 = 10.0;
+/// Logit of a pixel that is certainly inside; its negative is certainly outside. SAM 2 takes these for masks that did not come
+/// from a decoder (`_use_mask_as_output`), and for their objects' scores.
+pub const CERTAIN: f64 = 10.0;
 
 /// What is said of `B` objects, as embeddings or as what makes them.
 #[derive(Debug, Default)]
@@ -37,14 +38,6 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    /// Whether each object is there, `[B, 1]`.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub fn present(&self) -> Result<Tensor, TchError> {
-        self.object_score.f_gt(0.0)
-    }
-
     /// Object `i` alone.
     ///
     /// # Errors
@@ -125,6 +118,20 @@ fn answer(
     })
 }
 
+/// Shares 0 to 1 to logits.
+fn certain(shares: &Tensor) -> Result<Tensor, TchError> {
+    shares.f_mul_scalar(2.0 * CERTAIN)?.f_sub_scalar(CERTAIN)
+}
+
+/// Logits of a quarter of the side from masks that somebody drew, 0 or 1 at the input's size, `[B, 1, S, S]`.
+///
+/// # Errors
+/// libtorch's.
+pub fn drawn_logits(masks: &Tensor) -> Result<Tensor, TchError> {
+    let quarter = masks.size4()?.3 / 4;
+    certain(masks)?.f_internal_upsample_bilinear2d_aa([quarter, quarter], false, None, None)
+}
+
 /// Takes masks that somebody drew, 0 or 1 at the input's size, `[B, 1, S, S]`, for the answer; the network only makes the
 /// pointers. `top` is the neck's level 2, without anything added.
 ///
@@ -136,15 +143,12 @@ pub fn given(
     high_res: &(Tensor, Tensor),
     masks: &Tensor,
 ) -> Result<Tracked, TchError> {
-    let (b, _, side, _) = masks.size4()?;
     let prompt = VideoPrompt { points: None, mask: Some(memory.mask_prompt(masks)?) };
     let found = answer((net, memory), top, high_res, &prompt, MaskSelection::Stable)?;
     let present = masks.f_flatten(1, -1)?.f_gt(0.0)?.f_any_dim(1, true)?;
-    let certain = |of: &Tensor| of.f_mul_scalar(2.0 * CERTAIN)?.f_sub_scalar(CERTAIN);
-    let quarter = side / 4;
     Ok(Tracked {
-        logits: certain(masks)?.f_internal_upsample_bilinear2d_aa([quarter, quarter], false, None, None)?,
-        iou: Tensor::f_ones([b], (Kind::Float, masks.device()))?,
+        logits: drawn_logits(masks)?,
+        iou: Tensor::f_ones([masks.size4()?.0], (Kind::Float, masks.device()))?,
         pointer: memory.pointer_if(&found.pointer, &present)?,
         object_score: certain(&present.f_to_kind(Kind::Float)?)?,
     })

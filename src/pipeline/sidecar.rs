@@ -256,7 +256,7 @@ impl Writer {
         if let (Some(lines), Some((dir, _))) = (self.lines.take(), &self.config.masks) {
             let refuse = |e: std::io::Error| format!("cannot write the masks: {e}: {}", dir.display());
             let file = lines.into_inner().map_err(|e| refuse(e.into_error()))?;
-            file.persist(dir.join(LINES)).map_err(|e| refuse(e.error))?;
+            whole::finish(file, &dir.join(LINES)).map_err(refuse)?;
         }
         let Some(path) = &self.config.contact_sheet else { return Ok(()) };
         if self.tiles.is_empty() {

@@ -97,8 +97,7 @@ pub fn generate(
     });
     let file = whole::begin(out).map_err(disk)?;
     safetensors::serialize_to_file(views, Some(metadata), file.path()).map_err(failed)?;
-    file.persist(out).map_err(|e| disk(e.error))?;
-    Ok(())
+    whole::finish(file, out).map_err(disk)
 }
 
 /// A tensor that is made when it is written, so that the largest network needs no room in memory.

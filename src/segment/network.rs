@@ -18,6 +18,11 @@ const MAX_BATCH: usize = 8;
 /// (`benches/results/classes.md`).
 const MAX_BATCH_CPU: usize = 2;
 
+/// How many classes or objects suit `device` at once.
+pub(super) fn at_once(device: Device) -> usize {
+    if device.is_cuda() { MAX_BATCH } else { MAX_BATCH_CPU }
+}
+
 /// Logit of a cell that is certainly outside.
 const OUTSIDE: f64 = -10.0;
 
@@ -65,7 +70,7 @@ pub struct Question {
 impl Question {
     /// Classes that are decoded together, not more than suit `device`.
     pub fn batches(&self, device: Device) -> impl Iterator<Item = &[Asked]> {
-        let at_once = if device.is_cuda() { MAX_BATCH } else { MAX_BATCH_CPU };
+        let at_once = at_once(device);
         self.asked.chunk_by(|a, b| a.group() == b.group()).flat_map(move |group| group.chunks(at_once))
     }
 }

@@ -59,9 +59,7 @@ pub fn convert(
     if let Some(error) = failed.into_inner() {
         return Err(error);
     }
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    Ok(())
+    Ok(whole::finish_on_disk(file, path)?)
 }
 
 /// One tensor on its way; converted when it is written.

@@ -107,6 +107,11 @@ impl Family {
         self.name().starts_with("sam2")
     }
 
+    /// Whether it is SAM 2.1, which has a few weights that 2.0 has not.
+    pub fn is_sam21(self) -> bool {
+        self.name().starts_with("sam2.1")
+    }
+
     fn names() -> String {
         Self::ALL.map(Self::name).join(", ")
     }

@@ -30,6 +30,13 @@ pub fn folder() -> PathBuf {
     std::env::var_os("SONOMASK_FIXTURES").map_or_else(own_folder, PathBuf::from)
 }
 
+/// A picture of fractions `[1, 3, h, w]` as the official `SAM2Transforms` prepares it: antialiased, normalised.
+pub fn sam2_input(picture: &Tensor, side: i64) -> Tensor {
+    let x = picture.internal_upsample_bilinear2d_aa([side, side], false, None, None);
+    let channels = |v: [f32; 3]| Tensor::from_slice(&v).view([1, 3, 1, 1]);
+    (x - channels([0.485, 0.456, 0.406])) / channels([0.229, 0.224, 0.225])
+}
+
 /// One file of answers.
 pub struct Fixture {
     pub name: String,

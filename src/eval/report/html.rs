@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::histogram::histogram;
-use super::markdown::{named, share, spread};
+use super::markdown::{named, number, share, spread};
 use super::picture::{COLOURS, Picture};
 use super::{Evaluation, Report};
 use crate::eval::{ClassSummary, Figure, RULES, Scores};
@@ -101,8 +101,7 @@ impl Report {
                     class.n_present, class.n_absent
                 );
                 scores(out, &class.scores);
-                let auc = class.presence_auc.map_or_else(|| "–".to_owned(), |auc| format!("{auc:.3}"));
-                let _ = write!(out, "<td>{auc}</td>");
+                let _ = write!(out, "<td>{}</td>", number(class.presence_auc));
                 distances_of(out, class);
                 out.push_str("</tr>\n");
             }
@@ -172,7 +171,6 @@ fn distances_of(out: &mut String, class: &ClassSummary) {
 
 fn figure(out: &mut String, picture: &Picture) {
     let case = &picture.case;
-    let number = |v: Option<f64>| v.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
     let hd95 = case.px.map_or_else(|| "nothing drawn".to_owned(), |d| format!("HD95 {:.1} px", d.hd95));
     let name = escaped(&case.image);
     let _ = writeln!(

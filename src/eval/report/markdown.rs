@@ -39,7 +39,7 @@ impl Report {
                 let counts = format!("{} / {}", class.n_present, class.n_absent);
                 let mut cells = vec![mode.to_owned(), escaped(&named(&class.name, views)), counts];
                 cells.extend(shares(&class.scores));
-                cells.push(class.presence_auc.map_or_else(|| "–".into(), |auc| format!("{auc:.3}")));
+                cells.push(number(class.presence_auc));
                 cells.push(spread(class.hd95_mm.unwrap_or(class.hd95_px)));
                 cells.push(spread(class.centroid_mm.unwrap_or(class.centroid_px)));
                 out.push_str(&row(&cells));
@@ -89,6 +89,11 @@ pub fn escaped(text: &str) -> String {
 
 fn shares(scores: &Scores) -> impl Iterator<Item = String> {
     scores.all().into_iter().map(|(_, figure)| share(figure))
+}
+
+/// A figure without an interval, or a dash.
+pub(super) fn number(v: Option<f64>) -> String {
+    v.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"))
 }
 
 /// A figure with its interval, or a dash.

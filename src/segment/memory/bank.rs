@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 
 use tch::Tensor;
 
-/// Ages that a remembered frame can have, see [`crate::nn::Sam2Memory::recall`].
-const MAX_RECENT: usize = 6;
+use crate::nn::RECENT_FRAMES;
 
 /// How much is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +21,7 @@ pub struct BankLimits {
 
 impl BankLimits {
     /// What the published weights were trained with, and a bound for what the reference does not bound.
-    pub const SAM2: Self = Self { prompted: 4, recent: MAX_RECENT, stride: 1, pointers: 15 };
+    pub const SAM2: Self = Self { prompted: 4, recent: RECENT_FRAMES, stride: 1, pointers: 15 };
 }
 
 /// One frame of one object.
@@ -85,7 +84,7 @@ impl Bank {
         let Self { limits, recent, .. } = self;
         let pointers = limits.pointers.max(1);
         // The farthest place of this frame; later frames look no farther back.
-        let reach = (MAX_RECENT.min(limits.recent) as u64 + 1) * limits.stride.max(1) + 1;
+        let reach = (RECENT_FRAMES.min(limits.recent) as u64 + 1) * limits.stride.max(1) + 1;
         for entry in recent.iter_mut() {
             let ago = frame.saturating_sub(entry.frame);
             let passed_over = ago > 1 && !entry.frame.is_multiple_of(limits.stride.max(1));
@@ -100,7 +99,7 @@ impl Bank {
     pub fn frames(&self, frame: u64) -> Vec<Looked<'_>> {
         let mut found: Vec<Looked<'_>> =
             self.prompted.iter().filter_map(|e| Some((e.features.as_ref()?, None))).collect();
-        for place in 1..=MAX_RECENT.min(self.limits.recent) {
+        for place in 1..=RECENT_FRAMES.min(self.limits.recent) {
             let entry = self.at(frame, place).and_then(|at| self.recent.iter().find(|e| e.frame == at));
             if let Some(features) = entry.and_then(|e| e.features.as_ref()) {
                 found.push((features, Some(place)));
@@ -115,11 +114,6 @@ impl Bank {
         let prompted = self.prompted.iter().map(|e| (&e.pointer, ago(e)));
         let recent = self.recent.iter().rev().map(|e| (&e.pointer, ago(e)));
         prompted.chain(recent.filter(|&(_, ago)| (1..=self.limits.pointers).contains(&ago))).collect()
-    }
-
-    /// Whether anything is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.prompted.is_empty() && self.recent.is_empty()
     }
 
     /// Frames with features, and pointers without.

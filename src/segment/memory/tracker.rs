@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::bank::{Bank, BankLimits, Entry};
 use crate::nn::{
     Memories, Remembered, RememberedPointer, Sam2, Sam2Features, Sam2Memory, Tracked, VideoPrompt, find,
     given,
 };
+use crate::segment::network::at_once;
 
-/// Objects that are followed at once on a GPU and on a CPU; bounds what their memories take as keys and values.
-const MAX_BATCH: (usize, usize) = (8, 2);
 /// Logits of an earlier answer are fed back no larger than this, as in the reference.
 const FED_BACK: f64 = 32.0;
 
@@ -60,6 +59,8 @@ pub struct Found {
     pub tracked: Tracked,
     /// Somebody said something of it on this frame.
     pub prompted: bool,
+    /// Of an object that was followed: the picture as the decoder took it, `[1, 256, h, w]`, in case that somebody corrects it.
+    conditioned: Option<Tensor>,
 }
 
 /// What is remembered of every object, as of the frame that comes next.
@@ -109,21 +110,16 @@ impl Tracker {
         memory.recall(&frames, &pointers)
     }
 
-    /// The picture as the decoder takes it for each of `objects`, which all are followed; `[B, 256, h, w]` for those that can be
-    /// looked at together.
+    /// The picture as the decoder takes it for each object, `[B, 256, h, w]` for those that can be looked at together.
     fn conditioned(
         &self,
         (_, memory): Video<'_>,
         features: &Sam2Features,
-        objects: &[usize],
     ) -> Result<Vec<(Vec<usize>, Tensor)>, TchError> {
-        let at_once = if features.top.device() == Device::Cpu { MAX_BATCH.1 } else { MAX_BATCH.0 };
+        let at_once = at_once(features.top.device());
         // Alike are those with as many frames and as many pointers.
         let mut alike: BTreeMap<(i64, i64), Vec<(usize, Memories)>> = BTreeMap::new();
-        for &object in objects {
-            let Some(bank) = self.objects.get(&object) else {
-                return Err(TchError::Shape(format!("object {object} is not followed")));
-            };
+        for (&object, bank) in &self.objects {
             let memories = self.memories(memory, bank)?;
             let key = (memories.values.size3()?.1, memories.pointer_tokens);
             alike.entry(key).or_default().push((object, memories));
@@ -151,12 +147,12 @@ impl Tracker {
     /// # Errors
     /// libtorch's.
     pub fn follow(&self, video: Video<'_>, features: &Sam2Features) -> Result<Vec<Found>, TchError> {
-        let objects: Vec<usize> = self.objects().collect();
-        let mut found = Vec::with_capacity(objects.len());
-        for (batch, embedding) in self.conditioned(video, features, &objects)? {
+        let mut found = Vec::with_capacity(self.objects.len());
+        for (batch, embedding) in self.conditioned(video, features)? {
             let tracked = find(video, &embedding, &features.high_res, &VideoPrompt::default())?;
             for (i, object) in batch.into_iter().enumerate() {
-                found.push(Found { object, tracked: tracked.object(i)?, prompted: false });
+                let conditioned = Some(embedding.f_narrow(0, i as i64, 1)?);
+                found.push(Found { object, tracked: tracked.object(i)?, prompted: false, conditioned });
             }
         }
         found.sort_by_key(|f| f.object);
@@ -169,35 +165,27 @@ impl Tracker {
     /// # Errors
     /// libtorch's.
     pub fn told(
-        &self,
         video: Video<'_>,
         features: &Sam2Features,
         object: usize,
         said: &Said,
-        followed: Option<&Tracked>,
+        followed: Option<&Found>,
     ) -> Result<Found, TchError> {
         let tracked = match said {
             Said::Mask(mask) => given(video, &features.top, &features.high_res, mask)?,
             Said::Points(coords, labels) => {
                 let points = Some((coords.shallow_clone(), labels.shallow_clone()));
-                match followed.filter(|_| self.objects.contains_key(&object)) {
-                    None => {
-                        let prompt = VideoPrompt { points, mask: None };
-                        find(video, &features.embedding, &features.high_res, &prompt)?
+                let before = followed.and_then(|f| Some((&f.tracked, f.conditioned.as_ref()?)));
+                let (embedding, mask) = match before {
+                    None => (&features.embedding, None),
+                    Some((tracked, conditioned)) => {
+                        (conditioned, Some(tracked.logits.f_clamp(-FED_BACK, FED_BACK)?))
                     }
-                    Some(before) => {
-                        let mask = before.logits.f_clamp(-FED_BACK, FED_BACK)?;
-                        let prompt = VideoPrompt { points, mask: Some(mask) };
-                        let conditioned = self.conditioned(video, features, &[object])?;
-                        let Some((_, embedding)) = conditioned.first() else {
-                            return Err(TchError::Shape(format!("object {object} is not followed")));
-                        };
-                        find(video, embedding, &features.high_res, &prompt)?
-                    }
-                }
+                };
+                find(video, embedding, &features.high_res, &VideoPrompt { points, mask })?
             }
         };
-        Ok(Found { object, tracked, prompted: true })
+        Ok(Found { object, tracked, prompted: true, conditioned: None })
     }
 
     /// Remembers what was found on this frame, and goes on to the next one. What is not among `found` is not written, and is
@@ -211,7 +199,7 @@ impl Tracker {
         features: &Sam2Features,
         found: &[Found],
     ) -> Result<(), TchError> {
-        let at_once = if features.top.device() == Device::Cpu { MAX_BATCH.1 } else { MAX_BATCH.0 };
+        let at_once = at_once(features.top.device());
         let mut entries = Vec::with_capacity(found.len());
         for prompted in [true, false] {
             let alike: Vec<&Found> = found.iter().filter(|f| f.prompted == prompted).collect();

@@ -4,11 +4,8 @@ use tch::{Kind, TchError, Tensor};
 
 use super::Placement;
 use crate::mask::Mask;
+use crate::nn::CERTAIN;
 use crate::segment::resize::resize_area;
-
-/// Logit of a pixel that is certainly inside; its negative is certainly outside. SAM 2 takes these for masks that did
-/// not come from a decoder (`_use_mask_as_output`).
-const CERTAIN: f64 = 10.0;
 
 /// LiteMedSAM: a mask at frame resolution as logits `[1, 1, side, side]`.
 ///
@@ -54,14 +51,6 @@ fn canvas(mask: &Mask, placement: &Placement, antialias: bool) -> Result<Tensor,
     };
     let side = placement.side as i64;
     scaled.f_ge(0.5)?.f_to_kind(Kind::Float)?.f_constant_pad_nd([0, side - scaled_w, 0, side - scaled_h])
-}
-
-/// Logits of a quarter of the side from a [`mask_canvas`], as SAM 2 makes its low-resolution answer from a mask prompt.
-pub(super) fn quarter_logits(canvas: &Tensor) -> Result<Tensor, TchError> {
-    let _guard = tch::no_grad_guard();
-    let side = canvas.size4()?.3 / 4;
-    let logits = canvas.f_mul_scalar(2.0 * CERTAIN)?.f_sub_scalar(CERTAIN)?;
-    logits.f_internal_upsample_bilinear2d_aa([side, side], false, None, None)
 }
 
 /// Shares 0..=1 of a quarter of the side, bilinear without antialiasing: Sam2Rad was trained with these for mask prompts.

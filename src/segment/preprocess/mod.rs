@@ -14,6 +14,7 @@ use super::resize::{Kernel, resize_area, resize_float, resize_pil, resize_spline
 use super::{MAX_INPUT_SIZE, SegmentError};
 use crate::frame::Rgb;
 use crate::mask::Mask;
+use crate::nn::drawn_logits;
 use crate::weights::Family;
 
 pub use input::{DEVIATION, MEAN};
@@ -131,7 +132,7 @@ impl Preprocess {
             Self::LiteMedSam => mask_logits(mask, placement)?,
             Self::Sam2Rad | Self::Sam2RadSquare => mask_prompt::quarter_shares(mask, placement)?,
             Self::Sam1 | Self::MedSam | Self::Sam2 | Self::Sam2Video => {
-                mask_prompt::quarter_logits(&mask_canvas(mask, placement)?)?
+                drawn_logits(&mask_canvas(mask, placement)?)?
             }
         })
     }
