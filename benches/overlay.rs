@@ -40,7 +40,7 @@ fn segmentation(width: usize, height: usize) -> Arc<Segmentation> {
         presence: 1.0,
         logits: None,
     });
-    Arc::new(Segmentation { frame, masks: masks.collect(), times: StageTimes::default() })
+    Arc::new(Segmentation { frame, masks: masks.collect(), times: StageTimes::default(), remark: None })
 }
 
 fn overlay(c: &mut Criterion) {

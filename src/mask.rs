@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::frame::{FrameId, FrameMeta};
 use crate::stage::StageTimes;
+use crate::state::Remark;
 
 /// A binary mask, row-major, at the resolution of its frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,6 +202,8 @@ pub struct Segmentation {
     pub masks: Vec<ClassMask>,
     /// Nanoseconds each stage took.
     pub times: StageTimes,
+    /// What a model with a memory says beside its masks.
+    pub remark: Option<Remark>,
 }
 
 /// A segmentation together with the frame it was made from: the only way to draw a mask as current.

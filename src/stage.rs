@@ -15,12 +15,16 @@ pub enum Stage {
     Preprocess,
     /// Image encoder.
     Encode,
+    /// The frame looks at what is remembered of the ones before it.
+    MemoryAttention,
     /// Prompt encoder and prompt predictor.
     Prompt,
     /// Mask decoder.
     Decode,
     /// Upsample, threshold, pack.
     Postprocess,
+    /// The frame and its masks to what is remembered of them.
+    MemoryEncoder,
     /// Drawing on the frame.
     Overlay,
     /// Handing the frame to the sink pipeline.
@@ -29,15 +33,17 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Capture,
         Self::QueueWait,
         Self::Upload,
         Self::Preprocess,
         Self::Encode,
+        Self::MemoryAttention,
         Self::Prompt,
         Self::Decode,
         Self::Postprocess,
+        Self::MemoryEncoder,
         Self::Overlay,
         Self::Push,
     ];
@@ -50,9 +56,11 @@ impl Stage {
             Self::Upload => "upload",
             Self::Preprocess => "preprocess",
             Self::Encode => "encode",
+            Self::MemoryAttention => "memory_attention",
             Self::Prompt => "prompt",
             Self::Decode => "decode",
             Self::Postprocess => "postprocess",
+            Self::MemoryEncoder => "memory_encoder",
             Self::Overlay => "overlay",
             Self::Push => "push",
         }

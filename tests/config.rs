@@ -231,7 +231,7 @@ fn unknown_keys_and_wrong_values_are_refused_with_their_line() {
     const DURATION: &str = "a duration with a unit (ns, us, ms, s, min or h), \"200ms\" for example";
     for (text, message) in [
         ("[model]\n\ndevise = 1", "unknown key model.devise; expected enabled, family, weights, ppn, dataset, only, mode, presence_threshold, precision, input_size, max_hole_area, max_sprinkle_area, device, threads, watchdog, restart_backoff, max_restarts (c.toml:3)".to_owned()),
-        ("\n[modell]\nx = 1", "unknown key modell; expected preset, source, phantom, model, classes, stream, overlay, sink, output (c.toml:2)".to_owned()),
+        ("\n[modell]\nx = 1", "unknown key modell; expected preset, source, phantom, model, memory, classes, stream, overlay, sink, output (c.toml:2)".to_owned()),
         ("model.device = \"gpu\"", "model.device = \"gpu\": expected \"auto\", \"cpu\" or \"cuda:N\" (c.toml:1)".to_owned()),
         ("model = 3", "model = 3: expected a table (c.toml:1)".to_owned()),
         ("[model]\nthreads = -1", "model.threads = -1: expected a whole number from 0 to 256 (c.toml:2)".to_owned()),
@@ -400,7 +400,7 @@ proptest! {
     #[test]
     fn nearly_right_toml_never_panics(
         lines in prop::collection::vec(
-            "(\\[(source|model|stream|overlay|sink|output|phantom)\\]|\\[\\[classes\\]\\]|(kind|device|box|points|color|name|pace|display|latency|watchdog|fill_alpha|preset) = (\"[ -~]{0,6}\"|-?[0-9]{1,20}|[0-9]\\.[0-9]|nan|true|\\[[0-9, ]{0,9}\\]|\\{ x = 1 \\}))",
+            "(\\[(source|model|memory|stream|overlay|sink|output|phantom)\\]|\\[\\[classes\\]\\]|(kind|device|box|points|color|name|pace|display|latency|watchdog|fill_alpha|preset) = (\"[ -~]{0,6}\"|-?[0-9]{1,20}|[0-9]\\.[0-9]|nan|true|\\[[0-9, ]{0,9}\\]|\\{ x = 1 \\}))",
             0..12,
         )
     ) {

@@ -14,7 +14,7 @@ fn meta(epoch: u32, seq: u64, at: Instant) -> FrameMeta {
 }
 
 fn of(frame: FrameMeta) -> Arc<Segmentation> {
-    Arc::new(Segmentation { frame, masks: Vec::new(), times: StageTimes::default() })
+    Arc::new(Segmentation { frame, masks: Vec::new(), times: StageTimes::default(), remark: None })
 }
 
 proptest! {

@@ -127,7 +127,12 @@ fn segmentation(masks: Vec<Mask>) -> Arc<Segmentation> {
         .enumerate()
         .map(|(class, mask)| ClassMask { class, mask, score: 0.93, presence: 1.0, logits: None })
         .collect();
-    Arc::new(Segmentation { frame: meta(0, CaptureTime::now()), masks, times: StageTimes::default() })
+    Arc::new(Segmentation {
+        frame: meta(0, CaptureTime::now()),
+        masks,
+        times: StageTimes::default(),
+        remark: None,
+    })
 }
 
 fn paired(masks: Vec<Mask>) -> Paired {

@@ -266,7 +266,8 @@ impl Clip {
         let (net, memory) = never_there.unwrap_or(&self.nets);
         let video = (net, memory);
         let features = &self.frames[frame];
-        let mut found = tracker.follow(video, features).unwrap();
+        let recalled = tracker.recall(video, features).unwrap();
+        let mut found = Tracker::follow(video, features, &recalled).unwrap();
         for (object, said) in said {
             let before = found.iter().position(|f| f.object == *object);
             let told = Tracker::told(video, features, *object, said, before.map(|i| &found[i])).unwrap();

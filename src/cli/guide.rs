@@ -70,12 +70,14 @@ pub struct Script {
     base: PathBuf,
     learned: bool,
     now: Guidance,
+    /// Lines so far.
+    utterances: u64,
 }
 
 impl Script {
     /// Begins with `now`; `classes` are the run's, `learned` says whether there is a prompt predictor.
     pub fn new(classes: Vec<String>, base: PathBuf, learned: bool, now: Guidance) -> Self {
-        Self { classes, base, learned, now }
+        Self { classes, base, learned, now, utterances: 0 }
     }
 
     /// The schedule in a file: the guidance from each frame on.
@@ -112,6 +114,7 @@ impl Script {
         if change.mode.is_some_and(Mode::is_learned) && !self.learned {
             bail!("this mode needs a prompt predictor, and the model has none");
         }
+        self.utterances += 1;
         let mut next = self.now.clone();
         for name in &change.clear {
             let class = self.class(name)?;
@@ -127,6 +130,7 @@ impl Script {
                 points: points.collect(),
                 bbox: given.bbox,
                 mask: mask.map(Arc::new),
+                utterance: self.utterances,
             };
             if prompt.points.is_empty() && prompt.bbox.is_none() && prompt.mask.is_none() {
                 bail!("the prompt of {:?} has no box, points or mask", given.class);

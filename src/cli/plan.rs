@@ -56,7 +56,11 @@ impl Session {
         if !args.is_empty() {
             config.classes = args.classes()?;
         }
-        let spec = if config.model.enabled { Some(model_spec(&config)?) } else { None };
+        let mut spec = if config.model.enabled { Some(model_spec(&config)?) } else { None };
+        if let Some(spec) = &mut spec {
+            // Here alone: stills have no frames before them.
+            spec.memory = config.memory.settings;
+        }
         let learned = spec.as_ref().map_or_else(|| Ok(Vec::new()), learned_classes)?;
         config.check_prompts(&learned)?;
         config.classes = with_learned(&learned, std::mem::take(&mut config.classes));
@@ -207,6 +211,7 @@ impl Session {
         };
         let worker = WorkerConfig {
             guide: self.guide.clone(),
+            classes: c.classes.iter().map(|class| class.name.clone()).collect(),
             watchdog: c.model.watchdog,
             backoff: c.model.restart_backoff,
             max_restarts: c.model.max_restarts,

@@ -178,6 +178,7 @@ fn prompts_of(classes: &[ClassConfig]) -> Result<Vec<Prompt>> {
             points: c.points.clone(),
             bbox: c.bbox,
             mask: c.mask_prompt.as_deref().map(read_mask).transpose()?.map(Arc::new),
+            utterance: 0,
         })
     };
     classes.iter().enumerate().filter(|(_, c)| c.has_prompt()).map(prompt).collect()

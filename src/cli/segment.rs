@@ -200,7 +200,7 @@ fn segment(
 
 fn draw(overlay: &mut Overlay, mut picture: Rgba, masks: Vec<ClassMask>) -> Result<Rgb> {
     let meta = FrameMeta { id: FrameId::default(), pts: None, duration: None, capture: CaptureTime::now() };
-    let segmentation = Segmentation { frame: meta, masks, times: StageTimes::default() };
+    let segmentation = Segmentation { frame: meta, masks, times: StageTimes::default(), remark: None };
     let paired = Paired::new(&meta, Arc::new(segmentation))?;
     let plane = PlaneMut { data: &mut picture.data, stride: picture.width * 4 };
     let mut view = ImageViewMut::new(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Config, ConfigError, DisplayChoice, PaceChoice, QueueChoice};
 use crate::segment::Mode;
+use crate::weights::Family;
 
 /// Between two frames of a slow scanner lie tens of milliseconds.
 const SHORTEST_SILENCE: Duration = Duration::from_millis(100);
@@ -65,6 +66,13 @@ impl Config {
                 "model.weights is not set: expected the weights file of {family}, or model.enabled = false"
             );
             return Err(self.combination(what, &["model.weights"]));
+        }
+        if self.memory.settings.is_some() && family.parse::<Family>().is_ok_and(|f| !f.is_sam2()) {
+            let what = format!(
+                "memory.enabled = true, and {family} has no memory: only SAM 2 and 2.1 can follow objects from frame to \
+                 frame; expected one of their families, or memory.enabled = false"
+            );
+            return Err(self.combination(what, &["memory.enabled", "model.family"]));
         }
         Ok(())
     }

@@ -22,8 +22,8 @@ pub use error::ConfigError;
 pub use layers::preset_names;
 pub use origin::Origin;
 pub use schema::{
-    DisplayChoice, MasksFormat, ModelConfig, OutputConfig, OverlayConfig, PaceChoice, QueueChoice,
-    SinkConfig, SourceConfig, StreamConfig,
+    DisplayChoice, MasksFormat, MemoryConfig, ModelConfig, OutputConfig, OverlayConfig, PaceChoice,
+    QueueChoice, SinkConfig, SourceConfig, StreamConfig,
 };
 pub use tables::{TableDataset, TableModel, TablesConfig};
 pub use training::TrainConfig;
@@ -60,6 +60,8 @@ pub struct Config {
     pub phantom: toml::Table,
     /// The network.
     pub model: ModelConfig,
+    /// Memory across frames.
+    pub memory: MemoryConfig,
     /// What is to be found.
     pub classes: Vec<ClassConfig>,
     /// Hand-off and display.
@@ -86,10 +88,11 @@ impl Config {
         let mut top = Section::new("", Some(tree), &mut log)?;
         // Already followed while merging.
         top.take("preset");
-        let tables = ["source", "phantom", "model", "classes", "stream", "overlay", "sink", "output"]
-            .map(|key| top.take(key));
+        let tables =
+            ["source", "phantom", "model", "memory", "classes", "stream", "overlay", "sink", "output"]
+                .map(|key| top.take(key));
         top.finish()?;
-        let [source, phantom, model, classes, stream, overlay, sink, output] = tables;
+        let [source, phantom, model, memory, classes, stream, overlay, sink, output] = tables;
         let source = SourceConfig::read(source, &mut log)?;
         let mut section = Section::new(PHANTOM, phantom, &mut log)?;
         let phantom =
@@ -99,6 +102,7 @@ impl Config {
             source,
             phantom,
             model: ModelConfig::read(model, &mut log)?,
+            memory: MemoryConfig::read(memory, &mut log)?,
             stream: StreamConfig::read(stream, &mut log)?,
             overlay: OverlayConfig::read(overlay, &mut log)?,
             sink: SinkConfig::read(sink, &mut log)?,

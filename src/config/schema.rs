@@ -8,6 +8,10 @@ use super::read::{Log, Section};
 use super::tree::Node;
 use crate::media::template::Params;
 use crate::overlay::Style;
+use crate::segment::memory::{
+    Ask, BankLimits, Blend, MAX_PATIENCE, MAX_POINTERS, MAX_PROMPTED, MAX_STRIDE, MemorySettings,
+    RECENT_FRAMES,
+};
 use crate::segment::{DeviceChoice, MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, Mode, Precision};
 use crate::weights::Family;
 
@@ -74,6 +78,22 @@ pub struct ModelConfig {
     pub restart_backoff: Duration,
     /// Restarts in a row without a result before the AI stays off.
     pub max_restarts: u32,
+}
+
+/// `[memory] predictor`; the interval has a key of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AskChoice {
+    First,
+    Every,
+    Interval,
+    Lost,
+}
+
+/// `[memory]`: whether and how objects are followed from frame to frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryConfig {
+    /// `None`: every frame is segmented for itself.
+    pub settings: Option<MemorySettings>,
 }
 
 /// `[stream] display`.
@@ -234,6 +254,55 @@ impl ModelConfig {
         };
         s.finish()?;
         Ok(out)
+    }
+}
+
+impl MemoryConfig {
+    pub(super) fn read(node: Option<Node>, log: &mut Log) -> Result<Self, ConfigError> {
+        let mut s = Section::new("memory", node, log)?;
+        let d = MemorySettings::default();
+        let enabled = s.bool("enabled", false)?;
+        let ask = s.choice(
+            "predictor",
+            AskChoice::Lost,
+            &[
+                ("first", AskChoice::First),
+                ("every", AskChoice::Every),
+                ("interval", AskChoice::Interval),
+                ("lost", AskChoice::Lost),
+            ],
+        )?;
+        let interval = u64::from(s.int("interval", 30, 1, MAX_STRIDE as u32)?);
+        let settings = MemorySettings {
+            ask: match ask {
+                AskChoice::First => Ask::First,
+                AskChoice::Every => Ask::Every,
+                AskChoice::Interval => Ask::Interval(interval),
+                AskChoice::Lost => Ask::Lost,
+            },
+            blend: s.choice(
+                "agreed",
+                d.blend,
+                &[("memory", Blend::Memory), ("predictor", Blend::Predictor), ("mean", Blend::Mean)],
+            )?,
+            agreement: s.float("agreement", d.agreement, 0.0, 1.0)?,
+            patience: s.int("patience", d.patience, 1, MAX_PATIENCE)?,
+            limits: BankLimits {
+                prompted: s.int("prompted", d.limits.prompted as u32, 1, MAX_PROMPTED as u32)? as usize,
+                recent: s.int("recent", d.limits.recent as u32, 0, RECENT_FRAMES as u32)? as usize,
+                stride: u64::from(s.int("stride", d.limits.stride as u32, 1, MAX_STRIDE as u32)?),
+                pointers: u64::from(s.int("pointers", d.limits.pointers as u32, 1, MAX_POINTERS as u32)?),
+            },
+            write_every: u64::from(s.int("write_every", d.write_every as u32, 1, MAX_STRIDE as u32)?),
+            write_unsure: s.bool("write_unsure", d.write_unsure)?,
+            min_score: s.float("min_score", d.min_score, 0.0, 1.0)?,
+            min_area: s.float("min_area", d.min_area, 0.0, 1.0)?,
+            lost_after: s.int("lost_after", d.lost_after, 1, MAX_PATIENCE)?,
+            freeze_after: s.int("freeze_after", d.freeze_after, 0, MAX_PATIENCE)?,
+            scene_cut: s.float("scene_cut", d.scene_cut, 0.0, 2.0)?,
+        };
+        s.finish()?;
+        Ok(Self { settings: enabled.then_some(settings) })
     }
 }
 

@@ -6,7 +6,7 @@ use super::mask_decoder::{Decoded, MaskDecoder, MaskSelection};
 use super::ppn::{PpnConfig, PpnForm};
 use super::prompt_encoder::PromptEncoder;
 use super::sam1::{Sam1, Sam1Config};
-use super::sam2::Sam2;
+use super::sam2::{Sam2, Sam2Features};
 use crate::weights::{Family, Weights, WeightsError};
 
 /// Side of SAM 2's input that its published weights were trained at.
@@ -69,6 +69,14 @@ impl Sam {
         }
     }
 
+    /// SAM 2 itself, for whoever follows objects through a video.
+    pub fn sam2(&self) -> Option<&Sam2> {
+        match self {
+            Self::One(_) => None,
+            Self::Two { net, .. } => Some(net),
+        }
+    }
+
     /// Prompts to embeddings.
     pub fn prompt_encoder(&self) -> &PromptEncoder {
         match self {
@@ -106,15 +114,7 @@ impl Sam {
                 levels: None,
                 early: None,
             },
-            Self::Two { net, .. } => {
-                let features = net.encode_image(x)?;
-                SamFeatures {
-                    embedding: features.embedding,
-                    high_res: Some(features.high_res),
-                    levels: None,
-                    early: None,
-                }
-            }
+            Self::Two { net, .. } => SamFeatures::from(&net.encode_image(x)?),
         })
     }
 
@@ -149,6 +149,19 @@ impl Sam {
             (_, Self::One(net)) => PpnConfig::sam_high_res(dataset, classes, net.level_channels()),
         };
         PpnConfig { tokens, ..config }
+    }
+}
+
+impl From<&Sam2Features> for SamFeatures {
+    /// Of a single picture: without memory. The same tensors, not copies.
+    fn from(features: &Sam2Features) -> Self {
+        let (s0, s1) = &features.high_res;
+        Self {
+            embedding: features.embedding.shallow_clone(),
+            high_res: Some((s0.shallow_clone(), s1.shallow_clone())),
+            levels: None,
+            early: None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use super::mask_decoder::MaskSelection;
+use super::mask_decoder::{Decoded, MaskSelection};
 use super::sam2::Sam2;
 use super::sam2_memory::Sam2Memory;
 
@@ -99,7 +99,15 @@ fn answer(
         Some((&high_res.0, &high_res.1)),
         selection,
     )?;
-    let Some(object_score) = decoded.object_score else {
+    tracked(memory, &decoded)
+}
+
+/// The decoder's answer about `B` objects: of its masks the one that it thinks best.
+///
+/// # Errors
+/// A decoder without an object score, libtorch's.
+pub fn tracked(memory: &Sam2Memory, decoded: &Decoded) -> Result<Tracked, TchError> {
+    let Some(object_score) = &decoded.object_score else {
         return Err(TchError::Shape("a decoder without an object score cannot follow objects".into()));
     };
     let present = object_score.f_gt(0.0)?;
@@ -114,7 +122,7 @@ fn answer(
         logits: logits.f_where_scalarother(&present.f_reshape([b, 1, 1, 1])?, NO_OBJECT)?,
         iou: decoded.iou.f_gather(1, &best, false)?.f_squeeze_dim(1)?,
         pointer: memory.pointer(&token, &present)?,
-        object_score,
+        object_score: object_score.shallow_clone(),
     })
 }
 

@@ -252,6 +252,7 @@ impl Overlay {
         let (tone, name) = match state {
             AiState::Starting => (Tone::Waiting, "AI STARTING"),
             AiState::Live => (Tone::Calm, "AI LIVE"),
+            AiState::Remarked(_) => (Tone::Warning, "AI LIVE"),
             AiState::Delayed => (Tone::Warning, "AI DELAYED"),
             AiState::Off(_) => (Tone::Alarm, "AI OFF"),
         };
@@ -262,7 +263,7 @@ impl Overlay {
             (Drawable::Nothing, AiState::Live | AiState::Delayed) => write!(tail, "no mask"),
             _ => Ok(()),
         };
-        if let AiState::Off(reason) = state {
+        if let AiState::Off(reason) | AiState::Remarked(reason) = state {
             if !tail.is_empty() && !reason.is_empty() {
                 tail.push_str(" - ");
             }

@@ -123,7 +123,11 @@ impl Compositor {
                 Some(Outcome::Late) => return self.exchange.recorder().drop_display(),
                 Some(Outcome::Segmented(frame, segmentation)) => match Paired::new(&frame.meta, segmentation)
                 {
-                    Ok(paired) => (frame, Shown::Own(paired), AiState::Live),
+                    Ok(paired) => {
+                        let shown = Shown::Own(paired);
+                        let state = self.live(&shown);
+                        (frame, shown, state)
+                    }
                     Err(e) => {
                         // A ticket binds the two, so this is a defect; the frame must not carry a foreign mask.
                         tracing::error!("{e}");
@@ -164,8 +168,14 @@ impl Compositor {
             (Phase::Starting, _) => AiState::Starting,
             (Phase::Off { reason, .. } | Phase::Unfit { reason }, _) => AiState::Off(reason.to_string()),
             (Phase::Live, Shown::Nothing) => AiState::Delayed,
-            (Phase::Live, _) => AiState::Live,
+            (Phase::Live, _) => self.live(shown),
         }
+    }
+
+    /// What the model has to say of what is shown.
+    fn live(&self, shown: &Shown) -> AiState {
+        let remark = shown.segmentation().and_then(|s| s.remark.as_ref());
+        remark.map_or(AiState::Live, |remark| AiState::Remarked(remark.text(&self.classes)))
     }
 
     fn compose(

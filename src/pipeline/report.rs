@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::ai::OffEvent;
-use crate::segment::ModelInfo;
+use crate::segment::{MemoryCounts, ModelInfo};
 use crate::stage::Stage;
 use crate::telemetry::{Distributions, FrameCounts, LatencySummary, peak_rss_bytes, versions};
 
@@ -42,6 +42,9 @@ pub struct Report {
     pub mask_age_ms: LatencySummary,
     /// The model; absent when none was loaded.
     pub model: Option<ModelInfo>,
+    /// What the model remembered of the frames before; absent without a memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryCounts>,
     /// Where the model ran.
     pub device: String,
     /// Largest resident set of the process.
@@ -75,6 +78,8 @@ pub struct ReportInput {
     pub distributions: Distributions,
     /// See [`Report::model`].
     pub model: Option<ModelInfo>,
+    /// See [`Report::memory`].
+    pub memory: Option<MemoryCounts>,
     /// See [`Report::resets`].
     pub resets: u32,
     /// See [`Report::ai_off`].
@@ -100,6 +105,7 @@ impl From<ReportInput> for Report {
             mask_age_ms: d.mask_age.summary(),
             device: run.model.as_ref().map_or_else(|| "none".into(), |m| m.device.clone()),
             model: run.model,
+            memory: run.memory,
             peak_rss_bytes: peak_rss_bytes(),
             resets: run.resets,
             ai_off: run.ai_off,

@@ -212,6 +212,7 @@ pub async fn run(
         seconds: started.elapsed().as_secs_f64(),
         frames: recorder.counts(),
         distributions: recorder.distributions(),
+        memory: worker.as_ref().and_then(|w| w.memory()),
         model: worker.and_then(|w| w.info()),
         resets: intake.resets(),
         ai_off: ai.events(),

@@ -15,8 +15,9 @@ use super::guide::Guide;
 use super::sidecar::SidecarHandle;
 use super::ticket::Job;
 use crate::mask::{ClassMask, Segmentation};
-use crate::segment::{ModelInfo, SegmentError, Segmenter};
+use crate::segment::{MemoryCounts, MemoryEvent, ModelInfo, SegmentError, Segmenter};
 use crate::stage::{Stage, StageTimes};
+use crate::state::Reset;
 
 /// Longest pause between two attempts to start the model.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
@@ -46,6 +47,8 @@ pub trait ModelFactory: Send + Sync {
 pub struct WorkerConfig {
     /// What to look for in which frame.
     pub guide: Arc<Guide>,
+    /// Names of the classes, for the log.
+    pub classes: Vec<String>,
     /// Time after which a frame is given up and the worker replaced.
     pub watchdog: Duration,
     /// First pause after a failure; doubles with every further one.
@@ -86,6 +89,7 @@ pub struct Worker {
     failures: AtomicU32,
     stop: AtomicBool,
     info: Mutex<Option<ModelInfo>>,
+    memory: Mutex<Option<MemoryCounts>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -109,6 +113,7 @@ impl Worker {
             failures: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             info: Mutex::default(),
+            memory: Mutex::default(),
             thread: Mutex::default(),
         });
         worker.spawn(0, Duration::ZERO)?;
@@ -118,6 +123,11 @@ impl Worker {
     /// What the report says of the model, once it was loaded.
     pub fn info(&self) -> Option<ModelInfo> {
         self.info.lock().clone()
+    }
+
+    /// What the report says of the model's memory, if it has one.
+    pub fn memory(&self) -> Option<MemoryCounts> {
+        self.memory.lock().clone()
     }
 
     /// How often [`Worker::watch`] is to be called, so that a stuck thread is given up at most an eighth of the watchdog's
@@ -229,6 +239,8 @@ impl Worker {
     /// Segments frames until told to stop (`None`) or until the model fails (the reason).
     fn serve(&self, model: &mut dyn Segmenter, parker: &Parker, generation: u64) -> Option<String> {
         let mut unfit = false;
+        let before = self.begin_memory(model);
+        let mut epoch = None;
         loop {
             if self.stop.load(Ordering::SeqCst) || !self.is_mine(generation) {
                 return None;
@@ -240,15 +252,25 @@ impl Worker {
             let mut times = StageTimes::default();
             times.add(Stage::QueueWait, job.frame.queued.elapsed().as_nanos() as u64);
             self.begin(generation, Activity::Busy(Instant::now(), job.clone()))?;
+            let now = job.frame.meta.id.epoch;
+            if epoch.replace(now).is_some_and(|before| before != now) {
+                model.forget(Some(Reset::Stream));
+            }
             let found = self.segment(model, &job, &mut times);
             self.finish(generation)?;
+            self.follow_memory(model, &before);
             match found {
                 Ok(masks) => {
                     self.failures.store(0, Ordering::SeqCst);
                     if std::mem::take(&mut unfit) {
                         self.exchange.ai().live();
                     }
-                    let segmentation = Arc::new(Segmentation { frame: job.frame.meta, masks, times });
+                    let segmentation = Arc::new(Segmentation {
+                        frame: job.frame.meta,
+                        masks,
+                        times,
+                        remark: model.remark(),
+                    });
                     if let Some(sidecar) = &self.sidecar {
                         sidecar.masks(segmentation.clone());
                     }
@@ -266,6 +288,34 @@ impl Worker {
                     self.exchange.ai().off(&reason, false);
                     self.exchange.pass(job);
                     return Some(reason);
+                }
+            }
+        }
+    }
+
+    /// A model begins, the first of the run or another one after a failure: what the one before counted.
+    fn begin_memory(&self, model: &mut dyn Segmenter) -> MemoryCounts {
+        model.forget(None);
+        let before = self.memory.lock().clone();
+        if before.is_some() {
+            model.forget(Some(Reset::Model));
+        }
+        before.unwrap_or_default()
+    }
+
+    /// Logs and keeps what has become of the model's memory.
+    fn follow_memory(&self, model: &mut dyn Segmenter, before: &MemoryCounts) {
+        let Some(counts) = model.memory() else { return };
+        *self.memory.lock() = Some(counts.after(before));
+        let name = |class: usize| self.config.classes.get(class).map_or("?", String::as_str);
+        for event in model.take_events() {
+            match event {
+                MemoryEvent::Reset(why) => tracing::warn!("memory cleared: {why}"),
+                MemoryEvent::Frozen => tracing::info!("the scanner is frozen"),
+                MemoryEvent::Lost(class) => tracing::info!("lost: {}", name(class)),
+                MemoryEvent::Found(class) => tracing::info!("found again: {}", name(class)),
+                MemoryEvent::TakenOver(class) => {
+                    tracing::info!("begun anew by the predictor: {}", name(class))
                 }
             }
         }

@@ -10,8 +10,9 @@ use super::learned::{self, Learned};
 use super::manners::{HANDLINGS, Manners};
 use super::network::Network;
 use super::sam::{Cleanup, Sam};
+use super::video::VideoSam;
 use super::{ModelInfo, ModelSpec, PpnInfo, Precision, Segmenter};
-use crate::nn::{self, MergedLora, PromptPredictor};
+use crate::nn::{self, MergedLora, PromptPredictor, Sam2Memory};
 use crate::weights::{
     Checkpoint, CheckpointError, Family, FamilyError, Layered, PREPROCESS, Weights, WeightsError, sha256,
 };
@@ -55,6 +56,14 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
+    /// The first generation sees every picture for the first time.
+    #[error(
+        "{family} has no memory: only SAM 2 and 2.1 can follow objects from frame to frame; expected one of them, or memory.enabled = false"
+    )]
+    NoMemory {
+        /// The network's.
+        family: Family,
+    },
     /// Half precision where there are no kernels for it.
     #[error("fp16 needs a CUDA device: expected fp32 or bf16 on the CPU")]
     Precision,
@@ -85,6 +94,9 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     spec.check_on(device)?;
     let files = Files::open(spec)?;
     let family = files.family(spec)?;
+    if spec.memory.is_some() && !family.is_sam2() {
+        return Err(LoadError::NoMemory { family });
+    }
     if spec.threads > 0 {
         tch::set_num_threads(i32::try_from(spec.threads).unwrap_or(i32::MAX));
     }
@@ -94,6 +106,10 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     let unfit = |reason| LoadError::Weights { reason, path: spec.weights.clone() };
     let side = spec.input_size.and_then(|side| i64::try_from(side).ok());
     let net = nn::Sam::new(&view, family, side).map_err(unfit)?;
+    let memory = match &spec.memory {
+        Some(settings) => Some((read_memory(&view, family, net.input_size()).map_err(unfit)?, *settings)),
+        None => None,
+    };
     let learned = files.learned(spec)?;
     let manners = files.manners(spec, family)?;
     let weights_sha256 = files.sha256(spec)?;
@@ -128,7 +144,18 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
         },
         device: device.name(),
     };
-    Ok(Box::new(Sam::new(Network::new(net, ppn, manners, device.device), spec.cleanup(), info)))
+    let classes = info.ppn.as_ref().map_or(0, |ppn| ppn.classes.len());
+    let sam = Sam::new(Network::new(net, ppn, manners, device.device), spec.cleanup(), info);
+    Ok(match memory {
+        Some((memory, settings)) => Box::new(VideoSam::new(sam, memory, settings, classes)),
+        None => Box::new(sam),
+    })
+}
+
+/// What a network with inputs of `side` pixels needs for a video.
+fn read_memory(w: &Weights<'_>, family: Family, side: i64) -> Result<Sam2Memory, WeightsError> {
+    let grid = side / nn::EMBEDDING_STRIDE;
+    Sam2Memory::new(w, family, [grid; 2])
 }
 
 impl ModelSpec {

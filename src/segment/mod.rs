@@ -20,10 +20,12 @@ pub mod resize;
 mod sam;
 mod spec;
 mod trainable;
+mod video;
 
 use crate::frame::ImageView;
 use crate::mask::ClassMask;
 use crate::stage::StageTimes;
+use crate::state::{Remark, Reset};
 use crate::weights::said;
 
 pub use device::{DeviceChoice, DeviceError, Resolved, load_cuda};
@@ -33,11 +35,13 @@ pub use generate::{GenerateError, GeneratedPpn, expected_tensors, generate};
 pub use guidance::{Guidance, Mode, ModeError};
 pub use load::{BASE_SHA256, LoadError, learned_classes, load};
 pub use manners::Manners;
+pub use memory::{MemoryCounts, MemoryEvent, MemorySettings};
 pub use network::{Asked, Network, Question};
 pub use prompt::{Point, Prompt, PromptError, Units};
 pub use sam::{Cleanup, Sam};
 pub use spec::{MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
 pub use trainable::{Beginning, PredictorPlan, Trainable, load_trainable};
+pub use video::VideoSam;
 
 /// What a report says of a model.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -122,4 +126,23 @@ pub trait Segmenter: Send {
         keep_logits: bool,
         times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError>;
+
+    /// Forgets whatever is remembered of the frames so far, because the next one does not continue them; `None`: because a new
+    /// run begins, with counts from zero.
+    fn forget(&mut self, _why: Option<Reset>) {}
+
+    /// What a memory of the frames before has come to, if there is one.
+    fn memory(&self) -> Option<&MemoryCounts> {
+        None
+    }
+
+    /// What happened to it since the last call.
+    fn take_events(&mut self) -> Vec<MemoryEvent> {
+        Vec::new()
+    }
+
+    /// What is to be said of the last frame beside its masks.
+    fn remark(&self) -> Option<Remark> {
+        None
+    }
 }

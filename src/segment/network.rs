@@ -91,6 +91,11 @@ impl Network {
         &self.manners
     }
 
+    /// SAM 2 itself, for whoever follows objects through a video.
+    pub(super) fn sam2(&self) -> Option<&nn::Sam2> {
+        self.net.sam2()
+    }
+
     /// Where its weights are.
     pub fn device(&self) -> Device {
         self.device
@@ -165,7 +170,11 @@ impl Network {
     }
 
     /// Points `[1, N, 2]` in pixels of the input, and their labels.
-    fn points(&self, coords: &[f32], labels: &[i64]) -> Result<Option<(Tensor, Tensor)>, TchError> {
+    pub(super) fn points(
+        &self,
+        coords: &[f32],
+        labels: &[i64],
+    ) -> Result<Option<(Tensor, Tensor)>, TchError> {
         if labels.is_empty() {
             return Ok(None);
         }

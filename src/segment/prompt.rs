@@ -39,6 +39,8 @@ pub struct Prompt {
     pub bbox: Option<[f32; 4]>,
     /// A rough mask at frame resolution.
     pub mask: Option<Arc<Mask>>,
+    /// Tells a prompt that is given again from one that still stands; only a model with a memory looks at it.
+    pub utterance: u64,
 }
 
 /// Why a prompt does not fit a frame.
@@ -136,6 +138,6 @@ impl Prompt {
                 height,
             });
         }
-        Ok(Self { class, units: Units::Px, points, bbox, mask: self.mask.clone() })
+        Ok(Self { units: Units::Px, points, bbox, ..self.clone() })
     }
 }

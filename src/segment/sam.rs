@@ -2,13 +2,13 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::network::{Asked, Network};
+use super::network::Network;
 use super::postprocess::{Decoded, clean};
 use super::preprocess::Placement;
 use super::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::{ClassMask, Mask};
-use crate::nn::{self, SamFeatures};
+use crate::nn::SamFeatures;
 use crate::stage::{Stage, StageTimes};
 
 /// What is done with masks that a person may not want to see.
@@ -20,6 +20,13 @@ pub struct Cleanup {
     pub max_hole_area: usize,
     /// Islands of the low-resolution mask up to this area are removed.
     pub max_sprinkle_area: usize,
+}
+
+/// What a decoder says of `B` classes: logits `[B, 1, h, w]`, predicted IoU `[B, 1]` or `[B]`, logits of presence `[B, 1]`.
+pub(super) struct Answer<'a> {
+    pub logits: &'a Tensor,
+    pub iou: &'a Tensor,
+    pub object_score: Option<&'a Tensor>,
 }
 
 /// A network of the SAM kind.
@@ -59,7 +66,8 @@ impl Sam {
         Ok(())
     }
 
-    fn timed<T, E: From<TchError>>(
+    /// Runs `work` to its end and charges its time to `stage`.
+    pub(super) fn timed<T, E: From<TchError>>(
         &self,
         times: &mut StageTimes,
         stage: Stage,
@@ -72,28 +80,33 @@ impl Sam {
         })
     }
 
-    fn masks(
+    /// What is done with masks.
+    pub(super) fn cleanup(&self) -> &Cleanup {
+        &self.cleanup
+    }
+
+    /// The decoder's answers about `classes` as masks of the frame.
+    pub(super) fn masks(
         &self,
-        decoded: &nn::Decoded,
-        batch: &[Asked],
+        answer: &Answer<'_>,
+        classes: &[usize],
         placement: &Placement,
         keep_logits: bool,
     ) -> Result<Vec<ClassMask>, SegmentError> {
         let Cleanup { presence_threshold, max_hole_area, max_sprinkle_area } = self.cleanup;
         let cleaned = if max_hole_area > 0 || max_sprinkle_area > 0 {
-            Some(clean(&decoded.masks, max_hole_area, max_sprinkle_area)?)
+            Some(clean(answer.logits, max_hole_area, max_sprinkle_area)?)
         } else {
             None
         };
-        let answer = Decoded {
-            logits: &decoded.masks,
+        let decoded = Decoded {
+            logits: answer.logits,
             cleaned: cleaned.as_ref(),
-            scores: &decoded.iou,
-            presence: decoded.object_score.as_ref(),
+            scores: answer.iou,
+            presence: answer.object_score,
         };
-        let classes: Vec<usize> = batch.iter().map(|a| a.class).collect();
         let mut masks =
-            self.network.manners().postprocess.class_masks(&answer, &classes, placement, keep_logits)?;
+            self.network.manners().postprocess.class_masks(&decoded, classes, placement, keep_logits)?;
         for found in masks.iter_mut().filter(|m| m.presence < presence_threshold) {
             found.mask = Mask::empty(placement.frame.0, placement.frame.1);
         }
@@ -135,8 +148,14 @@ impl Sam {
         let mut found = Vec::with_capacity(question.asked.len());
         for batch in question.batches(self.network.device()) {
             let decoded = self.timed(times, Stage::Decode, || self.network.decode(features, batch))?;
+            let answer = Answer {
+                logits: &decoded.masks,
+                iou: &decoded.iou,
+                object_score: decoded.object_score.as_ref(),
+            };
+            let classes: Vec<usize> = batch.iter().map(|a| a.class).collect();
             found.extend(
-                times.time(Stage::Postprocess, || self.masks(&decoded, batch, placement, keep_logits))?,
+                times.time(Stage::Postprocess, || self.masks(&answer, &classes, placement, keep_logits))?,
             );
         }
         found.sort_by_key(|m| m.class);

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use tch::Kind;
 
+use super::MemorySettings;
 use crate::weights::Family;
 
 /// Arithmetic of the network's matrix products. Normalisation, softmax and residual sums stay in `f32`.
@@ -92,6 +93,8 @@ pub struct ModelSpec {
     pub max_sprinkle_area: usize,
     /// libtorch's CPU threads for the whole process; 0 leaves them as they are.
     pub threads: usize,
+    /// Objects are followed from frame to frame; SAM 2 alone.
+    pub memory: Option<MemorySettings>,
 }
 
 impl ModelSpec {
@@ -109,6 +112,7 @@ impl ModelSpec {
             max_hole_area: 0,
             max_sprinkle_area: 0,
             threads: 0,
+            memory: None,
         }
     }
 
@@ -130,6 +134,6 @@ impl ModelSpec {
         if !(0.0..=1.0).contains(&self.presence_threshold) {
             return Err(format!("a presence threshold of {}: expected 0 to 1", self.presence_threshold));
         }
-        Ok(())
+        self.memory.as_ref().map_or(Ok(()), MemorySettings::check)
     }
 }

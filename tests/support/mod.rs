@@ -237,6 +237,7 @@ impl Setup {
             },
             model: Some((
                 WorkerConfig {
+                    classes: Vec::new(),
                     guide: Arc::new(Guide::constant(Guidance::default())),
                     watchdog: self.watchdog,
                     backoff: self.backoff,

@@ -96,7 +96,8 @@ fn outlined(image: &Rgb, truth: &Mask, said: &Mask) -> Result<Rgb, ImageError> {
     };
     let masks = [truth, said].into_iter().enumerate().map(mask).collect();
     let meta = FrameMeta { id: FrameId::default(), pts: None, duration: None, capture: CaptureTime::now() };
-    let segmentation = Arc::new(Segmentation { frame: meta, masks, times: StageTimes::default() });
+    let segmentation =
+        Arc::new(Segmentation { frame: meta, masks, times: StageTimes::default(), remark: None });
     let mut data = image.to_rgba();
     let plane = PlaneMut { data: &mut data, stride: image.width * 4 };
     let mut view =

@@ -63,18 +63,43 @@ pub struct Found {
     conditioned: Option<Tensor>,
 }
 
+/// The picture as the decoder takes it, with what is remembered of some objects.
+#[derive(Debug)]
+pub struct Conditioned {
+    objects: Vec<usize>,
+    /// `[B, 256, h, w]`.
+    embedding: Tensor,
+}
+
+/// One object's memories and its clock, which stands still on frames that are not remembered.
+#[derive(Debug)]
+struct Followed {
+    bank: Bank,
+    /// Frames that were remembered.
+    frame: u64,
+}
+
+impl Found {
+    /// An answer that was not formed here, of a picture with that `embedding` `[1, 256, h, w]`: as if somebody had said it.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn proposed(object: usize, tracked: Tracked, embedding: &Tensor) -> Result<Self, TchError> {
+        Ok(Self { object, tracked, prompted: true, conditioned: Some(embedding.f_detach()?) })
+    }
+}
+
 /// What is remembered of every object, as of the frame that comes next.
 #[derive(Debug)]
 pub struct Tracker {
     settings: TrackerSettings,
-    frame: u64,
-    objects: BTreeMap<usize, Bank>,
+    objects: BTreeMap<usize, Followed>,
 }
 
 impl Tracker {
     /// Knows of nothing.
     pub fn new(settings: TrackerSettings) -> Self {
-        Self { settings, frame: 0, objects: BTreeMap::new() }
+        Self { settings, objects: BTreeMap::new() }
     }
 
     /// Objects that are followed, from small to large numbers.
@@ -82,9 +107,20 @@ impl Tracker {
         self.objects.keys().copied()
     }
 
-    /// What is remembered of an object.
-    pub fn bank(&self, object: usize) -> Option<&Bank> {
-        self.objects.get(&object)
+    /// Whether an object is followed.
+    pub fn follows(&self, object: usize) -> bool {
+        self.objects.contains_key(&object)
+    }
+
+    /// Memories of frames, and pointers beside them, of all objects.
+    pub fn len(&self) -> (usize, usize) {
+        let sizes = self.objects.values().map(|followed| followed.bank.len());
+        sizes.fold((0, 0), |(frames, pointers), (f, p)| (frames + f, pointers + p))
+    }
+
+    /// Whether nothing is followed.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
     }
 
     /// Forgets an object; the others are as they were.
@@ -95,32 +131,35 @@ impl Tracker {
     /// Forgets everything.
     pub fn reset(&mut self) {
         self.objects.clear();
-        self.frame = 0;
     }
 
-    fn memories(&self, memory: &Sam2Memory, bank: &Bank) -> Result<Memories, TchError> {
-        let looked = bank.frames(self.frame);
+    fn memories(&self, memory: &Sam2Memory, of: &Followed) -> Result<Memories, TchError> {
+        let Followed { bank, frame } = of;
+        let looked = bank.frames(*frame);
         let frames: Vec<_> = looked.iter().map(|&(features, age)| Remembered { features, age }).collect();
         let longest = self.settings.longest.max(1) as f64;
         let pointers: Vec<_> = bank
-            .pointers(self.frame)
+            .pointers(*frame)
             .into_iter()
             .map(|(pointer, ago)| RememberedPointer { pointer, ago: ago as f64 / longest })
             .collect();
         memory.recall(&frames, &pointers)
     }
 
-    /// The picture as the decoder takes it for each object, `[B, 256, h, w]` for those that can be looked at together.
-    fn conditioned(
+    /// The picture with what is remembered of each object; together those whose memories are alike. Changes nothing.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn recall(
         &self,
         (_, memory): Video<'_>,
         features: &Sam2Features,
-    ) -> Result<Vec<(Vec<usize>, Tensor)>, TchError> {
+    ) -> Result<Vec<Conditioned>, TchError> {
         let at_once = at_once(features.top.device());
         // Alike are those with as many frames and as many pointers.
         let mut alike: BTreeMap<(i64, i64), Vec<(usize, Memories)>> = BTreeMap::new();
-        for (&object, bank) in &self.objects {
-            let memories = self.memories(memory, bank)?;
+        for (&object, followed) in &self.objects {
+            let memories = self.memories(memory, followed)?;
             let key = (memories.values.size3()?.1, memories.pointer_tokens);
             alike.entry(key).or_default().push((object, memories));
         }
@@ -136,21 +175,28 @@ impl Tracker {
                     pointer_tokens,
                 };
                 let embedding = memory.memory_attention.forward(&features.top, &memories)?;
-                found.push((batch.iter().map(|(object, _)| *object).collect(), embedding));
+                found.push(Conditioned {
+                    objects: batch.iter().map(|(object, _)| *object).collect(),
+                    embedding,
+                });
             }
         }
         Ok(found)
     }
 
-    /// Where the objects are on a frame of which nobody said anything. Changes nothing.
+    /// Where the objects are of which something is remembered, on a frame of which nobody said anything.
     ///
     /// # Errors
     /// libtorch's.
-    pub fn follow(&self, video: Video<'_>, features: &Sam2Features) -> Result<Vec<Found>, TchError> {
-        let mut found = Vec::with_capacity(self.objects.len());
-        for (batch, embedding) in self.conditioned(video, features)? {
-            let tracked = find(video, &embedding, &features.high_res, &VideoPrompt::default())?;
-            for (i, object) in batch.into_iter().enumerate() {
+    pub fn follow(
+        video: Video<'_>,
+        features: &Sam2Features,
+        recalled: &[Conditioned],
+    ) -> Result<Vec<Found>, TchError> {
+        let mut found = Vec::new();
+        for Conditioned { objects, embedding } in recalled {
+            let tracked = find(video, embedding, &features.high_res, &VideoPrompt::default())?;
+            for (i, &object) in objects.iter().enumerate() {
                 let conditioned = Some(embedding.f_narrow(0, i as i64, 1)?);
                 found.push(Found { object, tracked: tracked.object(i)?, prompted: false, conditioned });
             }
@@ -171,25 +217,22 @@ impl Tracker {
         said: &Said,
         followed: Option<&Found>,
     ) -> Result<Found, TchError> {
+        let before = followed.and_then(|f| Some((&f.tracked, f.conditioned.as_ref()?)));
+        let embedding = before.map_or(&features.embedding, |(_, conditioned)| conditioned);
         let tracked = match said {
             Said::Mask(mask) => given(video, &features.top, &features.high_res, mask)?,
             Said::Points(coords, labels) => {
                 let points = Some((coords.shallow_clone(), labels.shallow_clone()));
-                let before = followed.and_then(|f| Some((&f.tracked, f.conditioned.as_ref()?)));
-                let (embedding, mask) = match before {
-                    None => (&features.embedding, None),
-                    Some((tracked, conditioned)) => {
-                        (conditioned, Some(tracked.logits.f_clamp(-FED_BACK, FED_BACK)?))
-                    }
-                };
-                find(video, embedding, &features.high_res, &VideoPrompt { points, mask })?
+                let mask = before.map(|(tracked, _)| tracked.logits.f_clamp(-FED_BACK, FED_BACK));
+                let prompt = VideoPrompt { points, mask: mask.transpose()? };
+                find(video, embedding, &features.high_res, &prompt)?
             }
         };
-        Ok(Found { object, tracked, prompted: true, conditioned: None })
+        Ok(Found { object, tracked, prompted: true, conditioned: Some(embedding.shallow_clone()) })
     }
 
-    /// Remembers what was found on this frame, and goes on to the next one. What is not among `found` is not written, and is
-    /// passed over by later frames. An error leaves everything as it was.
+    /// Remembers what was found on this frame. For objects that are not among `found` the frame did not happen: their memories
+    /// grow no older. An error leaves everything as it was.
     ///
     /// # Errors
     /// libtorch's.
@@ -214,7 +257,7 @@ impl Tracker {
                     // A copy of its own: a part of a batch would keep the whole batch in memory.
                     let features = kept.f_narrow(0, i as i64, 1)?.f_detach_copy()?;
                     let entry = Entry {
-                        frame: self.frame,
+                        frame: self.objects.get(&f.object).map_or(0, |followed| followed.frame),
                         features: Some(features),
                         pointer: f.tracked.pointer.f_detach_copy()?,
                     };
@@ -223,17 +266,17 @@ impl Tracker {
             }
         }
         for (object, prompted, entry) in entries {
-            let begun = !self.objects.contains_key(&object);
-            let bank = self.objects.entry(object).or_insert_with(|| Bank::new(self.settings.limits));
-            if prompted && (begun || self.settings.corrections_are_prompted) {
-                bank.prompt(entry);
+            let followed = self
+                .objects
+                .entry(object)
+                .or_insert_with(|| Followed { bank: Bank::new(self.settings.limits), frame: 0 });
+            if prompted && (followed.frame == 0 || self.settings.corrections_are_prompted) {
+                followed.bank.prompt(entry);
             } else {
-                bank.track(entry);
+                followed.bank.track(entry);
             }
-        }
-        self.frame += 1;
-        for bank in self.objects.values_mut() {
-            bank.forget_before(self.frame);
+            followed.frame += 1;
+            followed.bank.forget_before(followed.frame);
         }
         Ok(())
     }

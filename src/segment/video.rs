@@ -1,0 +1,501 @@
+//! SAM 2 with its memory as a [`Segmenter`]: objects are followed from frame to frame, and the prompt predictor, where there
+//! is one, is asked when the settings say so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tch::{TchError, Tensor};
+
+use super::memory::{
+    Ask, Blend, Choice, Continuity, Course, Found, MemoryCounts, MemorySettings, Said, Scene, Sight, Tracker,
+    TrackerSettings, Turn, Video, agreement, sights,
+};
+use super::preprocess::{Placement, mask_canvas};
+use super::sam::{Answer, Sam};
+use super::{Guidance, MemoryEvent, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
+use crate::frame::{ImageView, Rgb};
+use crate::mask::ClassMask;
+use crate::nn::{self, Sam2Features, Sam2Memory, SamFeatures, Tracked};
+use crate::stage::{Stage, StageTimes};
+use crate::state::{Remark, Reset};
+
+/// Frames for which the screen says that the memory was cleared.
+const SAID_FOR: u32 = 30;
+/// Events kept until somebody takes them.
+const MAX_EVENTS: usize = 64;
+
+/// SAM 2 on a stream.
+///
+/// - Classes are the objects. A prompt counts on the frame from which it is in force; from then on the object is followed.
+/// - A prompt that changes corrects its object, one that is taken back forgets it; the others go on as they were.
+/// - An error leaves the memory as it was.
+#[derive(Debug)]
+pub struct VideoSam {
+    sam: Sam,
+    memory: Sam2Memory,
+    settings: MemorySettings,
+    /// Of the predictor.
+    classes: usize,
+    tracker: Tracker,
+    scene: Scene,
+    /// Size of the frames.
+    size: Option<(usize, usize)>,
+    /// Prompts of the last frame, as they were given.
+    said: Vec<Prompt>,
+    courses: BTreeMap<usize, Course>,
+    /// Frames since the last reset.
+    frames: u64,
+    /// Why the memory was cleared last, and for how many frames that is said.
+    cleared: Option<(Reset, u32)>,
+    frozen: bool,
+    counts: MemoryCounts,
+    events: Vec<MemoryEvent>,
+}
+
+/// One frame, as far as it is known.
+struct Shot<'a> {
+    features: &'a Sam2Features,
+    /// The same as the predictor takes it.
+    picture: SamFeatures,
+    placement: &'a Placement,
+    mode: Mode,
+    /// What a person says of this frame, in pixels.
+    told: Vec<Prompt>,
+}
+
+/// What is made of a frame, before any of it counts.
+struct Made {
+    found: Vec<Found>,
+    courses: BTreeMap<usize, Course>,
+    /// Objects whose memories are forgotten before the frame is remembered.
+    anew: BTreeSet<usize>,
+    /// Objects of which the frame is remembered.
+    kept: BTreeSet<usize>,
+    turns: Vec<MemoryEvent>,
+    asked: bool,
+}
+
+impl VideoSam {
+    /// `sam` has to be of SAM 2, and its predictor, where it has one, to look for `classes` classes.
+    pub fn new(sam: Sam, memory: Sam2Memory, settings: MemorySettings, classes: usize) -> Self {
+        let tracking = TrackerSettings {
+            limits: settings.limits,
+            corrections_are_prompted: true,
+            ..TrackerSettings::SAM2
+        };
+        Self {
+            sam,
+            memory,
+            settings,
+            classes,
+            tracker: Tracker::new(tracking),
+            scene: Scene::new(settings.freeze_after, settings.scene_cut),
+            size: None,
+            said: Vec::new(),
+            courses: BTreeMap::new(),
+            frames: 0,
+            cleared: None,
+            frozen: false,
+            counts: MemoryCounts::default(),
+            events: Vec::new(),
+        }
+    }
+
+    fn video(&self) -> Result<Video<'_>, SegmentError> {
+        let net = self.sam.network().sam2();
+        net.map(|net| (net, &self.memory))
+            .ok_or_else(|| SegmentError::Other("only SAM 2 has a memory".into()))
+    }
+
+    fn happened(&mut self, event: MemoryEvent) {
+        self.counts.take_in(&event);
+        if self.events.len() < MAX_EVENTS {
+            self.events.push(event);
+        }
+    }
+
+    fn clear(&mut self, why: Reset) {
+        self.tracker.reset();
+        self.courses.clear();
+        self.frames = 0;
+        self.cleared = Some((why, SAID_FOR));
+        self.happened(MemoryEvent::Reset(why));
+    }
+
+    /// Clears the memory where the picture does not continue the one before it.
+    fn look(&mut self, picture: &Rgb) {
+        let size = (picture.width, picture.height);
+        if self.size.replace(size).is_some_and(|before| before != size) {
+            self.scene.forget();
+            self.clear(Reset::Size);
+            // What was said of the pictures before was said of other pixels.
+            self.said.clear();
+        }
+        let frozen = match self.scene.look(picture) {
+            Continuity::Live => false,
+            Continuity::Frozen => true,
+            Continuity::Thawed => {
+                self.clear(Reset::Freeze);
+                false
+            }
+            Continuity::Cut => {
+                self.clear(Reset::SceneCut);
+                false
+            }
+        };
+        if frozen && !self.frozen {
+            self.happened(MemoryEvent::Frozen);
+        }
+        self.frozen = frozen;
+    }
+
+    /// Objects of which a person speaks no more, and what is said of this frame that was not said of the last one.
+    fn news(&self, prompts: &[Prompt]) -> (Vec<usize>, Vec<Prompt>) {
+        let gone = self.said.iter().filter(|was| prompts.iter().all(|p| p.class != was.class));
+        let new = prompts.iter().filter(|p| !self.said.contains(p));
+        (gone.map(|p| p.class).collect(), new.cloned().collect())
+    }
+
+    /// A person's prompt as SAM 2's predictor takes it: the mask first, then clicks and box as a correction of it.
+    fn told(
+        &self,
+        shot: &Shot<'_>,
+        prompt: &Prompt,
+        followed: Option<&Found>,
+    ) -> Result<Found, SegmentError> {
+        let video = self.video()?;
+        let device = self.sam.network().device();
+        let mut found = None;
+        if let Some(mask) = &prompt.mask {
+            let drawn = mask_canvas(mask, shot.placement)?.f_to_device(device)?;
+            found = Some(Tracker::told(video, shot.features, prompt.class, &Said::Mask(drawn), followed)?);
+        }
+        let mut coords = Vec::new();
+        let mut labels = Vec::new();
+        if let Some(bbox) = prompt.bbox {
+            coords.extend(shot.placement.box_to_input(bbox));
+            labels.extend([2, 3]);
+        }
+        coords.extend(prompt.points.iter().flat_map(|p| shot.placement.to_input([p.x, p.y])));
+        labels.extend(prompt.points.iter().map(|p| i64::from(p.positive)));
+        if let Some((coords, labels)) = self.sam.network().points(&coords, &labels)? {
+            let said = Said::Points(coords, labels);
+            let before = found.as_ref().or(followed);
+            found = Some(Tracker::told(video, shot.features, prompt.class, &said, before)?);
+        }
+        found.ok_or_else(|| super::PromptError::Empty { class: prompt.class }.into())
+    }
+
+    /// Whether the predictor is to be asked, after the memory was.
+    fn is_due(&self, shot: &Shot<'_>, seen: &BTreeMap<usize, Sight>, presence: f32) -> bool {
+        if !shot.mode.is_learned() {
+            return false;
+        }
+        let lost = |class: usize| {
+            let course = self.courses.get(&class).copied().unwrap_or_default();
+            seen.get(&class).is_none_or(|sight| !course.is_sure(sight, &self.settings, presence))
+        };
+        self.frames == 0
+            // A new prompt of one of its classes is answered together with it.
+            || shot.told.iter().any(|p| p.class < self.classes && !self.tracker.follows(p.class))
+            || match self.settings.ask {
+                Ask::First => false,
+                Ask::Every => true,
+                Ask::Interval(every) => self.frames.is_multiple_of(every.max(1)),
+                Ask::Lost => (0..self.classes).any(lost),
+            }
+    }
+
+    /// What the predictor says of its classes, with what a person says of those that are not followed.
+    fn proposed(
+        &self,
+        shot: &Shot<'_>,
+        times: &mut StageTimes,
+    ) -> Result<BTreeMap<usize, Found>, SegmentError> {
+        let network = self.sam.network();
+        let beside: Vec<Prompt> = shot
+            .told
+            .iter()
+            .filter(|p| p.class < self.classes && !self.tracker.follows(p.class))
+            .cloned()
+            .collect();
+        let question = self.sam.timed(times, Stage::Prompt, || {
+            network.ask(&shot.picture, shot.mode, &beside, shot.placement, /* train */ false)
+        })?;
+        let mut proposed = BTreeMap::new();
+        for batch in question.batches(network.device()) {
+            let tracked = self.sam.timed(times, Stage::Decode, || {
+                let decoded = network.decode(&shot.picture, batch)?;
+                nn::tracked(&self.memory, &decoded)
+            })?;
+            for (i, asked) in batch.iter().enumerate() {
+                let found = Found::proposed(asked.class, tracked.object(i)?, &shot.features.embedding)?;
+                proposed.insert(asked.class, found);
+            }
+        }
+        Ok(proposed)
+    }
+
+    fn make(&self, shot: &Shot<'_>, times: &mut StageTimes) -> Result<Made, SegmentError> {
+        let video = self.video()?;
+        let presence = self.sam.cleanup().presence_threshold;
+        let recalled =
+            self.sam.timed(times, Stage::MemoryAttention, || self.tracker.recall(video, shot.features))?;
+        let followed =
+            self.sam.timed(times, Stage::Decode, || Tracker::follow(video, shot.features, &recalled))?;
+        let seen = sights(&followed)?;
+        let asked = self.is_due(shot, &seen, presence);
+        let mut proposed = if asked { self.proposed(shot, times)? } else { BTreeMap::new() };
+        let said = sights(proposed.values())?;
+        let mut made = Made {
+            found: Vec::new(),
+            courses: self.courses.clone(),
+            anew: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            turns: Vec::new(),
+            asked,
+        };
+        let mut memory: BTreeMap<usize, Found> = followed.into_iter().map(|f| (f.object, f)).collect();
+        let told: BTreeMap<usize, &Prompt> = shot.told.iter().map(|p| (p.class, p)).collect();
+        let objects: BTreeSet<usize> =
+            memory.keys().chain(proposed.keys()).chain(told.keys()).copied().collect();
+        for object in objects {
+            let mut followed = memory.remove(&object);
+            let proposal = proposed.remove(&object);
+            let course = made.courses.entry(object).or_default();
+            if let Some(prompt) = told.get(&object) {
+                let found = match proposal {
+                    // Answered with the prompt in mind already.
+                    Some(found) if followed.is_none() => found,
+                    _ => {
+                        self.sam.timed(times, Stage::Decode, || self.told(shot, prompt, followed.as_ref()))?
+                    }
+                };
+                course.begins(/* by_hand */ true);
+                made.kept.insert(object);
+                made.found.push(found);
+                continue;
+            }
+            let overlap = match (&followed, &proposal) {
+                (Some(a), Some(b)) => agreement(&a.tracked.logits, &b.tracked.logits)?,
+                _ => 0.0,
+            };
+            let (sight, proposal_sight) = (seen.get(&object), said.get(&object));
+            match course.choose(sight, proposal_sight, overlap, &self.settings, presence) {
+                Choice::Nobody => {
+                    // Said to be absent: shown as that, not followed.
+                    made.courses.remove(&object);
+                    made.found.extend(proposal);
+                    continue;
+                }
+                Choice::Predictor { anew } => {
+                    let by_hand = course.by_hand && !anew;
+                    course.begins(by_hand);
+                    if anew {
+                        made.anew.insert(object);
+                        made.turns.push(MemoryEvent::TakenOver(object));
+                    }
+                    made.kept.insert(object);
+                    made.found.extend(proposal);
+                }
+                Choice::Memory { sure } => {
+                    if sure && course.is_due(&self.settings) || !sure && self.settings.write_unsure {
+                        made.kept.insert(object);
+                    }
+                    made.found.extend(followed.take());
+                }
+                Choice::Both(blend) => {
+                    if course.is_due(&self.settings) {
+                        made.kept.insert(object);
+                    }
+                    let both = followed.take().zip(proposal);
+                    made.found.extend(both.map(|(ours, other)| blended(ours, &other, blend)).transpose()?);
+                }
+            }
+        }
+        let shown = sights(&made.found)?;
+        for (object, course) in &mut made.courses {
+            let Some(sight) = shown.get(object) else { continue };
+            let sure = course.is_sure(sight, &self.settings, presence);
+            match course.goes_on(sight.area, sure, &self.settings) {
+                Some(Turn::Lost) => made.turns.push(MemoryEvent::Lost(*object)),
+                Some(Turn::Found) => made.turns.push(MemoryEvent::Found(*object)),
+                None => {}
+            }
+        }
+        Ok(made)
+    }
+
+    fn masks(
+        &self,
+        found: &[Found],
+        placement: &Placement,
+        keep_logits: bool,
+    ) -> Result<Vec<ClassMask>, SegmentError> {
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all = |of: fn(&Tracked) -> &Tensor| {
+            Tensor::f_cat(&found.iter().map(|f| of(&f.tracked)).collect::<Vec<_>>(), 0)
+        };
+        let (logits, iou, score) = (all(|t| &t.logits)?, all(|t| &t.iou)?, all(|t| &t.object_score)?);
+        let answer = Answer { logits: &logits, iou: &iou, object_score: Some(&score) };
+        let objects: Vec<usize> = found.iter().map(|f| f.object).collect();
+        self.sam.masks(&answer, &objects, placement, keep_logits)
+    }
+
+    fn run(
+        &mut self,
+        image: &ImageView<'_>,
+        guidance: &Guidance,
+        keep_logits: bool,
+        times: &mut StageTimes,
+    ) -> Result<Vec<ClassMask>, SegmentError> {
+        let size = (image.width(), image.height());
+        let given: &[Prompt] = if guidance.mode == Mode::Autonomous { &[] } else { &guidance.prompts };
+        let mut classes = BTreeSet::new();
+        if let Some(again) = given.iter().find(|p| !classes.insert(p.class)) {
+            return Err(super::PromptError::Twice { class: again.class }.into());
+        }
+        // All of them, though only what is new counts: a prompt that does not fit stays an error.
+        let checked: Vec<Prompt> =
+            given.iter().map(|p| p.in_pixels(size.0, size.1)).collect::<Result<_, _>>()?;
+        let rgb = times.time(Stage::Preprocess, || {
+            let rgb = Rgb::from(image);
+            self.look(&rgb);
+            rgb
+        });
+        let (gone, new) = self.news(given);
+        for class in gone {
+            self.tracker.remove(class);
+            self.courses.remove(&class);
+        }
+        let told: Vec<Prompt> =
+            checked.into_iter().filter(|p| new.iter().any(|n| n.class == p.class)).collect();
+        if told.is_empty() && self.tracker.is_empty() && !guidance.mode.is_learned() {
+            self.said = given.to_vec();
+            return Ok(Vec::new());
+        }
+        let network = self.sam.network();
+        let (input, placement) = times
+            .time(Stage::Preprocess, || network.manners().preprocess.input(&rgb, network.input_size()))?;
+        let input = self.sam.timed(times, Stage::Upload, || input.f_to_device(network.device()))?;
+        let features = {
+            let (net, _) = self.video()?;
+            self.sam.timed(times, Stage::Encode, || net.encode_image(&input))?
+        };
+        let shot = Shot {
+            picture: SamFeatures::from(&features),
+            features: &features,
+            placement: &placement,
+            mode: guidance.mode,
+            told,
+        };
+        let mut made = self.make(&shot, times)?;
+        let masks = times.time(Stage::Postprocess, || self.masks(&made.found, &placement, keep_logits))?;
+        if self.frozen {
+            // Time stands still: a picture is not remembered again and again. A person's word is.
+            made.kept.retain(|object| shot.told.iter().any(|p| p.class == *object));
+        }
+        self.remember(&features, made, times)?;
+        self.said = given.to_vec();
+        Ok(masks)
+    }
+
+    /// Everything that a frame changes.
+    fn remember(
+        &mut self,
+        features: &Sam2Features,
+        made: Made,
+        times: &mut StageTimes,
+    ) -> Result<(), SegmentError> {
+        let Made { found, courses, anew, kept, turns, asked } = made;
+        let followed = self.tracker.objects().count();
+        for object in anew {
+            self.tracker.remove(object);
+        }
+        let (kept, passed): (Vec<Found>, Vec<Found>) =
+            found.into_iter().partition(|f| kept.contains(&f.object));
+        let net = self.sam.network().sam2();
+        let video = net
+            .map(|net| (net, &self.memory))
+            .ok_or_else(|| SegmentError::Other("only SAM 2 has a memory".into()))?;
+        let tracker = &mut self.tracker;
+        self.sam.timed(times, Stage::MemoryEncoder, || tracker.remember(video, features, &kept))?;
+        self.counts.not_written += passed.iter().filter(|f| self.tracker.follows(f.object)).count() as u64;
+        self.counts.asked += u64::from(asked);
+        self.counts.holds(followed.max(self.tracker.objects().count()), self.tracker.len());
+        self.courses = courses;
+        self.frames += 1;
+        self.cleared = self.cleared.and_then(|(why, left)| Some((why, left.checked_sub(1)?)));
+        for turn in turns {
+            self.happened(turn);
+        }
+        Ok(())
+    }
+}
+
+/// Where both agree: the predictor's mask, or the mean of both one's logits.
+fn blended(mut ours: Found, other: &Found, blend: Blend) -> Result<Found, TchError> {
+    let logits = match blend {
+        Blend::Memory => return Ok(ours),
+        Blend::Predictor => other.tracked.logits.shallow_clone(),
+        Blend::Mean => ours.tracked.logits.f_add(&other.tracked.logits)?.f_mul_scalar(0.5)?,
+    };
+    ours.tracked.logits = logits;
+    Ok(ours)
+}
+
+impl Segmenter for VideoSam {
+    fn info(&self) -> &ModelInfo {
+        self.sam.info()
+    }
+
+    fn segment(
+        &mut self,
+        image: &ImageView<'_>,
+        guidance: &Guidance,
+        keep_logits: bool,
+        times: &mut StageTimes,
+    ) -> Result<Vec<ClassMask>, SegmentError> {
+        tch::no_grad(|| self.run(image, guidance, keep_logits, times))
+    }
+
+    fn forget(&mut self, why: Option<Reset>) {
+        self.scene.forget();
+        self.size = None;
+        self.said.clear();
+        self.frozen = false;
+        match why {
+            Some(why) => self.clear(why),
+            None => {
+                self.tracker.reset();
+                self.courses.clear();
+                self.frames = 0;
+                self.cleared = None;
+                self.counts = MemoryCounts::default();
+                self.events.clear();
+            }
+        }
+    }
+
+    fn memory(&self) -> Option<&MemoryCounts> {
+        Some(&self.counts)
+    }
+
+    fn take_events(&mut self) -> Vec<MemoryEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn remark(&self) -> Option<Remark> {
+        let lost: Vec<usize> =
+            self.courses.iter().filter(|(_, c)| c.lost).map(|(&object, _)| object).collect();
+        if self.frozen {
+            return Some(Remark::Frozen);
+        }
+        match self.cleared {
+            Some((why, _)) => Some(Remark::Cleared(why)),
+            None if !lost.is_empty() => Some(Remark::Lost(lost)),
+            None => None,
+        }
+    }
+}

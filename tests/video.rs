@@ -1,0 +1,314 @@
+//! SAM 2 with its memory as a `Segmenter`: whole frames in, masks out, against the reference's video predictor, and what a
+//! person or a scanner may do in the middle of a stream.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod fixture_support;
+
+use fixture_support::{Fixture, sub_indices};
+use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
+use sonomask::mask::{ClassMask, Mask};
+use sonomask::nn;
+use sonomask::segment::memory::MemorySettings;
+use sonomask::segment::{
+    Cleanup, Guidance, Manners, MemoryEvent, ModelInfo, Network, Point, Prompt, Sam, SegmentError, Segmenter,
+    VideoSam,
+};
+use sonomask::stage::{Stage, StageTimes};
+use sonomask::state::{Remark, Reset};
+use sonomask::weights::{Family, Weights};
+use std::sync::Arc;
+use tch::{Device, Kind};
+
+const SIZE: (usize, usize) = (320, 240);
+
+/// As SAM 2 does: every frame is remembered, whatever is said of it.
+fn plain() -> MemorySettings {
+    MemorySettings {
+        write_unsure: true,
+        min_score: 0.0,
+        min_area: 0.0,
+        scene_cut: 0.0,
+        freeze_after: 0,
+        ..MemorySettings::default()
+    }
+}
+
+struct Clip {
+    file: Fixture,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Clip {
+    fn open() -> Self {
+        let file = Fixture::open("sam21_tiny_512_video");
+        let gray = file.raw("frames_gray");
+        let frames = (0..gray.size()[0])
+            .map(|t| Vec::<u8>::try_from(gray.select(0, t).to_kind(Kind::Uint8).reshape([-1])).unwrap())
+            .collect();
+        Self { file, frames }
+    }
+
+    fn model(&self, side: i64, settings: MemorySettings) -> VideoSam {
+        let generated = self.file.generated();
+        let w = Weights::new(&generated, Device::Cpu);
+        let family = Family::Sam21HieraTiny;
+        let net = nn::Sam::new(&w, family, Some(side)).unwrap();
+        let memory = nn::Sam2Memory::new(&w, family, [side / nn::EMBEDDING_STRIDE; 2]).unwrap();
+        let network = Network::new(net, None, Manners::of(family), Device::Cpu);
+        let cleanup = Cleanup { presence_threshold: 0.5, max_hole_area: 0, max_sprinkle_area: 0 };
+        let info = ModelInfo {
+            family: family.name().into(),
+            weights_sha256: String::new(),
+            input_size: side as usize,
+            precision: "fp32".into(),
+            parameters: 0,
+            weights_bytes: 0,
+            ppn: None,
+            device: "cpu".into(),
+        };
+        VideoSam::new(Sam::new(network, cleanup, info), memory, settings, 0)
+    }
+
+    fn bbox(&self) -> Prompt {
+        let corners = self.file.raw("boxes_px").select(0, 0).select(0, 0).to_kind(Kind::Float);
+        let corners = Vec::<f32>::try_from(corners).unwrap();
+        Prompt { bbox: Some([corners[0], corners[1], corners[2], corners[3]]), ..Prompt::default() }
+    }
+
+    /// The class `class`, somewhere else.
+    fn other(class: usize) -> Prompt {
+        Prompt { class, bbox: Some([180.0, 120.0, 300.0, 220.0]), ..Prompt::default() }
+    }
+
+    fn step(
+        &self,
+        model: &mut VideoSam,
+        frame: usize,
+        prompts: &[Prompt],
+    ) -> Result<Vec<ClassMask>, SegmentError> {
+        shown(model, &self.frames[frame], SIZE, prompts)
+    }
+
+    /// The logits of every class on the first `frames` frames, with the prompts that `said` has for each.
+    fn run(
+        &self,
+        model: &mut VideoSam,
+        frames: usize,
+        said: impl Fn(usize) -> Vec<Prompt>,
+    ) -> Vec<Vec<(usize, Vec<f32>)>> {
+        (0..frames)
+            .map(|t| {
+                let found = self.step(model, t, &said(t)).unwrap();
+                found.into_iter().map(|m| (m.class, m.logits.unwrap().values)).collect()
+            })
+            .collect()
+    }
+}
+
+fn shown(
+    model: &mut VideoSam,
+    gray: &[u8],
+    (width, height): (usize, usize),
+    prompts: &[Prompt],
+) -> Result<Vec<ClassMask>, SegmentError> {
+    let plane = Plane { data: gray, stride: width };
+    let view = ImageView::new(PixelFormat::Gray8, width, height, YuvColor::default(), vec![plane]).unwrap();
+    model.segment(&view, &Guidance::manual(prompts.to_vec()), true, &mut StageTimes::default())
+}
+
+/// Distance relative to the length of the second, and share of equal signs.
+fn compare(ours: &[f32], theirs: &[f32]) -> (f64, f64) {
+    let sum = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>();
+    let difference = sum(&mut ours.iter().zip(theirs).map(|(a, b)| f64::from(a - b).powi(2)));
+    let length = sum(&mut theirs.iter().map(|b| f64::from(*b).powi(2)));
+    let equal = ours.iter().zip(theirs).filter(|(a, b)| (**a > 0.0) == (**b > 0.0)).count();
+    ((difference / length.max(1e-12)).sqrt(), equal as f64 / ours.len() as f64)
+}
+
+#[test]
+fn a_stream_of_frames_is_what_the_reference_makes_of_it() {
+    let clip = Clip::open();
+    let mut model = clip.model(512, plain());
+    let found = clip.run(&mut model, 12, |_| vec![clip.bbox()]);
+    let mut compared = 0;
+    for (t, classes) in found.iter().enumerate() {
+        let key = format!("stream.obj1.f{t:02}.low");
+        if !clip.file.answers(&key) {
+            continue;
+        }
+        let ours = &classes[0].1;
+        let theirs = clip.file.values(&format!("{key}.sub"));
+        let clamped: Vec<f32> = theirs.iter().map(|v| v.clamp(-32.0, 32.0) as f32).collect();
+        let at: Vec<f32> = sub_indices(ours.len(), theirs.len()).iter().map(|&i| ours[i]).collect();
+        let (distance, _) = compare(&at, &clamped);
+        let bits = Vec::<u8>::try_from(clip.file.raw(&format!("{key}.signbits")).view(-1)).unwrap();
+        let equal =
+            ours.iter().enumerate().filter(|&(i, v)| (bits[i / 8] >> (i % 8) & 1 == 1) == (*v > 0.0)).count();
+        let equal = equal as f64 / ours.len() as f64;
+        println!("{key}: distance {distance:.2e}, equal signs {equal:.5}");
+        assert!(distance <= 1e-2 && equal >= 0.995, "{key}: {distance}, {equal}");
+        compared += 1;
+    }
+    assert_eq!(compared, 12);
+    let counts = model.memory().unwrap();
+    // The prompted frame, the six before this one and those that a later frame may still look at.
+    assert!((7..=10).contains(&counts.bank_frames), "{counts:?}");
+    assert_eq!((counts.objects, counts.not_written, counts.asked), (1, 0, 0));
+}
+
+#[test]
+fn objects_come_are_corrected_and_go_without_touching_the_others() {
+    let clip = Clip::open();
+    let first = clip.bbox();
+    let alone = clip.run(&mut clip.model(128, plain()), 8, |_| vec![first.clone()]);
+    let mut corrected = Clip::other(1);
+    corrected.points.push(Point { x: 200.0, y: 150.0, positive: false });
+    // From frame 3 on there is another object, on frame 5 a person corrects it, on frame 7 it is taken back.
+    let said = |t: usize| {
+        let mut prompts = vec![first.clone()];
+        match t {
+            3..=4 => prompts.push(Clip::other(1)),
+            5..=6 => prompts.push(corrected.clone()),
+            _ => {}
+        }
+        prompts
+    };
+    let mut model = clip.model(128, plain());
+    let both = clip.run(&mut model, 8, said);
+    for (t, classes) in both.iter().enumerate() {
+        let expected = if (3..7).contains(&t) { 2 } else { 1 };
+        assert_eq!(classes.len(), expected, "frame {t}");
+        // Objects are looked at in pairs, which rounds otherwise than one alone.
+        let (distance, _) = compare(&classes[0].1, &alone[t][0].1);
+        assert!(distance < 1e-3, "frame {t}: the first object moved by {distance}");
+    }
+    assert_eq!(model.memory().unwrap().objects, 2);
+    let uncorrected = clip.run(&mut clip.model(128, plain()), 7, |t| {
+        let mut prompts = vec![first.clone()];
+        prompts.extend((t >= 3).then(|| Clip::other(1)));
+        prompts
+    });
+    for t in [5, 6] {
+        let (distance, _) = compare(&both[t][1].1, &uncorrected[t][1].1);
+        assert!(distance > 1e-2, "frame {t}: the correction changed {distance}");
+    }
+    let (distance, _) = compare(&both[4][1].1, &uncorrected[4][1].1);
+    assert_eq!(distance, 0.0);
+}
+
+#[test]
+fn a_drawn_mask_is_the_answer_and_a_prompt_counts_again_when_it_is_given_again() {
+    let clip = Clip::open();
+    let mut drawn = Mask::empty(SIZE.0, SIZE.1);
+    for (x, y) in (80..160).flat_map(|x| (60..140).map(move |y| (x, y))) {
+        drawn.set(x, y, true);
+    }
+    let given = Prompt { mask: Some(Arc::new(drawn.clone())), ..Prompt::default() };
+    let mut model = clip.model(128, plain());
+    let found = clip.step(&mut model, 0, std::slice::from_ref(&given)).unwrap();
+    assert!(found[0].mask.dice(&drawn).unwrap() > 0.95, "{}", found[0].mask.dice(&drawn).unwrap());
+    assert_eq!((found[0].score, found[0].presence > 0.99), (1.0, true));
+    // It still stands: the object is followed, not drawn again.
+    let followed = clip.step(&mut model, 1, std::slice::from_ref(&given)).unwrap();
+    assert_ne!(followed[0].score, 1.0);
+    let again = Prompt { utterance: 1, ..given };
+    let found = clip.step(&mut model, 2, &[again]).unwrap();
+    assert!(found[0].mask.dice(&drawn).unwrap() > 0.95);
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_leaves_the_memory_as_it_was() {
+    let clip = Clip::open();
+    let first = clip.bbox();
+    let expected = clip.run(&mut clip.model(128, plain()), 4, |_| vec![first.clone()]);
+    let mut model = clip.model(128, plain());
+    clip.run(&mut model, 3, |_| vec![first.clone()]);
+    let outside = Prompt { class: 1, bbox: Some([0.0, 0.0, 900.0, 10.0]), ..Prompt::default() };
+    let twice = [first.clone(), Clip::other(0)];
+    assert!(matches!(clip.step(&mut model, 3, &[first.clone(), outside]), Err(SegmentError::Prompt(_))));
+    assert!(matches!(clip.step(&mut model, 3, &twice), Err(SegmentError::Prompt(_))));
+    let found = clip.step(&mut model, 3, &[first]).unwrap();
+    assert_eq!(found[0].logits.as_ref().unwrap().values, expected[3][0].1);
+}
+
+#[test]
+fn another_scene_a_freeze_and_another_size_clear_the_memory() {
+    let clip = Clip::open();
+    let settings = MemorySettings { scene_cut: 0.5, freeze_after: 3, ..plain() };
+    let first = [clip.bbox()];
+    let mut model = clip.model(128, settings);
+    let mut seen = |frame: &[u8], size| {
+        let found = shown(&mut model, frame, size, &first).unwrap();
+        (found.len(), model.remark(), model.take_events())
+    };
+    assert_eq!(seen(&clip.frames[0], SIZE), (1, None, vec![]));
+    assert_eq!(seen(&clip.frames[1], SIZE), (1, None, vec![]));
+    // Another scene: the box was said of the one before.
+    let mirrored: Vec<u8> =
+        clip.frames[1].chunks(SIZE.0).flat_map(|row| row.iter().rev().map(|v| 255 - v)).collect();
+    let cut = Some(Remark::Cleared(Reset::SceneCut));
+    assert_eq!(seen(&mirrored, SIZE), (0, cut.clone(), vec![MemoryEvent::Reset(Reset::SceneCut)]));
+    assert_eq!(seen(&mirrored, SIZE), (0, cut.clone(), vec![]));
+    assert_eq!(seen(&mirrored, SIZE), (0, cut, vec![]));
+    // The third equal picture in a row.
+    assert_eq!(seen(&mirrored, SIZE), (0, Some(Remark::Frozen), vec![MemoryEvent::Frozen]));
+    assert_eq!(seen(&mirrored, SIZE), (0, Some(Remark::Frozen), vec![]));
+    let thawed: Vec<u8> = mirrored.iter().map(|v| v.saturating_add(9)).collect();
+    let (_, remark, events) = seen(&thawed, SIZE);
+    assert_eq!(
+        (remark, events),
+        (Some(Remark::Cleared(Reset::Freeze)), vec![MemoryEvent::Reset(Reset::Freeze)])
+    );
+    // A stream of another size begins again, with the prompts that are in force.
+    let twice: Vec<u8> = clip.frames[0].iter().chain(&clip.frames[0]).copied().collect();
+    let (found, remark, events) = seen(&twice, (SIZE.0, 2 * SIZE.1));
+    assert_eq!(
+        (found, remark, events),
+        (1, Some(Remark::Cleared(Reset::Size)), vec![MemoryEvent::Reset(Reset::Size)])
+    );
+    model.forget(Some(Reset::Stream));
+    let counts = model.memory().unwrap();
+    let resets: Vec<_> = counts.resets.iter().map(|(why, n)| (*why, *n)).collect();
+    assert_eq!(resets, [("freeze", 1), ("scene_cut", 1), ("size", 1), ("stream", 1)]);
+    assert_eq!(counts.freezes, 1);
+    model.forget(None);
+    assert_eq!(*model.memory().unwrap(), Default::default());
+}
+
+#[test]
+fn a_frozen_picture_is_remembered_once_and_what_is_not_sure_not_at_all() {
+    let clip = Clip::open();
+    let first = [clip.bbox()];
+    let mut model = clip.model(128, MemorySettings { freeze_after: 2, ..plain() });
+    for _ in 0..9 {
+        shown(&mut model, &clip.frames[0], SIZE, &first).unwrap();
+    }
+    // The prompted one and the second, which was not known to be frozen yet.
+    assert_eq!(model.memory().unwrap().bank_frames, 2);
+    let strict = MemorySettings { write_unsure: false, min_score: 1.0, lost_after: 3, ..plain() };
+    let mut model = clip.model(128, strict);
+    for t in 0..5 {
+        clip.step(&mut model, t, &first).unwrap();
+    }
+    let counts = model.memory().unwrap();
+    assert_eq!((counts.bank_frames, counts.not_written, counts.losses), (1, 4, 1), "{counts:?}");
+    assert_eq!(model.remark(), Some(Remark::Lost(vec![0])));
+    assert!(model.take_events().contains(&MemoryEvent::Lost(0)));
+}
+
+#[test]
+fn time_is_charged_to_the_stages_of_the_memory() {
+    let clip = Clip::open();
+    let mut model = clip.model(128, plain());
+    let plane = Plane { data: &clip.frames[0], stride: SIZE.0 };
+    let view = ImageView::new(PixelFormat::Gray8, SIZE.0, SIZE.1, YuvColor::default(), vec![plane]).unwrap();
+    let guidance = Guidance::manual(vec![clip.bbox()]);
+    for _ in 0..2 {
+        let mut times = StageTimes::default();
+        model.segment(&view, &guidance, false, &mut times).unwrap();
+        for stage in [Stage::MemoryAttention, Stage::MemoryEncoder, Stage::Encode, Stage::Decode] {
+            assert!(times.get(stage).is_some(), "{stage:?}");
+        }
+    }
+}
