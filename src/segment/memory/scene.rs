@@ -3,12 +3,25 @@
 use crate::frame::Rgb;
 
 /// Cells a side of the thumbnails that are compared.
-const CELLS: usize = 32;
+const CELLS: usize = 64;
+/// Cells a side of a block: each is compared for itself, so that what happens in one place (a loss of contact, a needle) is no
+/// other scene.
+const BLOCK: usize = 8;
+/// Blocks that have to show anything for two pictures to be compared: a dark picture is no scene.
+const MIN_BLOCKS: usize = 8;
+/// Blocks darker than this share of the brighter picture's mean show nothing: shadows, and lines that lost contact.
+const DARK: f32 = 0.5;
+/// Share of the blocks that have changed at least as much as is said of the whole.
+const CHANGED: f32 = 0.4;
 /// Gray levels by which a cell's mean differs at most in equal pictures: speckle that lives moves it further, a codec's or a
-/// capture card's noise does not.
+/// capture card's noise does not. Blocks that vary by less than four times this are flat.
 const STILL: f32 = 0.5;
 /// Share of the cells that may differ in a frozen picture: scanners show a clock beside it.
 const CLOCK: f32 = 0.02;
+/// A cut changes the picture so many times more than it has changed of late: a probe in fast motion is no cut.
+const SUDDEN: f32 = 4.0;
+/// Pictures from which is known how much it changes of late, and the share of a new one in that.
+const LATELY: (u32, f32) = (5, 0.1);
 
 /// What a picture is to the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +36,7 @@ pub enum Continuity {
     Cut,
 }
 
-/// The last picture as a thumbnail.
+/// The last picture as a thumbnail, and how much pictures have changed of late.
 #[derive(Clone, Debug)]
 pub struct Scene {
     /// See [`MemorySettings::freeze_after`](super::MemorySettings::freeze_after).
@@ -33,32 +46,38 @@ pub struct Scene {
     last: Option<Vec<f32>>,
     /// Equal pictures in a row.
     equal: u32,
+    /// Changes seen, and how large they are.
+    usual: (u32, f32),
 }
 
 impl Scene {
     /// Has seen nothing.
     pub fn new(freeze_after: u32, cut: f32) -> Self {
-        Self { freeze_after, cut, last: None, equal: 0 }
+        Self { freeze_after, cut, last: None, equal: 0, usual: (0, 0.0) }
     }
 
-    /// Forgets the last picture.
+    /// Forgets everything it has seen.
     pub fn forget(&mut self) {
-        self.last = None;
-        self.equal = 0;
+        *self = Self::new(self.freeze_after, self.cut);
     }
 
     /// Compares a picture with the one before it, and keeps it.
     pub fn look(&mut self, picture: &Rgb) -> Continuity {
         let now = thumbnail(picture);
-        let Some(last) = self.last.replace(now) else { return Continuity::Live };
-        let now = self.last.as_deref().unwrap_or_default();
+        let Some(last) = self.last.take() else {
+            self.last = Some(now);
+            return Continuity::Live;
+        };
         let was_frozen = self.is_frozen();
-        self.equal = if is_still(&last, now) { self.equal.saturating_add(1) } else { 0 };
+        let still = is_still(&last, &now);
+        self.equal = if still { self.equal.saturating_add(1) } else { 0 };
+        let cut = !still && self.is_cut(change(&last, &now));
+        self.last = Some(now);
         if self.is_frozen() {
             Continuity::Frozen
         } else if was_frozen {
             Continuity::Thawed
-        } else if self.cut > 0.0 && change(&last, now) > self.cut {
+        } else if cut {
             Continuity::Cut
         } else {
             Continuity::Live
@@ -67,6 +86,18 @@ impl Scene {
 
     fn is_frozen(&self) -> bool {
         self.freeze_after > 0 && self.equal >= self.freeze_after
+    }
+
+    /// Whether a change is a cut. If not, it is one of those that are usual.
+    fn is_cut(&mut self, change: f32) -> bool {
+        let (seen, usual) = &mut self.usual;
+        if self.cut > 0.0 && *seen >= LATELY.0 && change > self.cut && change > SUDDEN * *usual {
+            self.usual = (0, 0.0);
+            return true;
+        }
+        *usual = if *seen < LATELY.0 { usual.max(change) } else { *usual + LATELY.1 * (change - *usual) };
+        *seen = seen.saturating_add(1);
+        false
     }
 }
 
@@ -78,7 +109,6 @@ fn thumbnail(picture: &Rgb) -> Vec<f32> {
         let rows = span(row, height);
         for column in 0..CELLS {
             let columns = span(column, width);
-            let pixels = (rows.len() * columns.len()) as f32;
             let sum: u32 = rows
                 .clone()
                 .map(|y| {
@@ -87,7 +117,7 @@ fn thumbnail(picture: &Rgb) -> Vec<f32> {
                     greens.map(|&v| u32::from(v)).sum::<u32>()
                 })
                 .sum();
-            cells.push(sum as f32 / pixels.max(1.0));
+            cells.push(sum as f32 / (rows.len() * columns.len()).max(1) as f32);
         }
     }
     cells
@@ -104,18 +134,34 @@ fn is_still(a: &[f32], b: &[f32]) -> bool {
     moved as f32 <= CLOCK * a.len() as f32
 }
 
-/// How far two thumbnails are from saying the same: one minus their correlation, 0 to 2. Brightness and gain do not count.
-/// Pictures that are flat change into nothing, nor does anything into them: a dark picture is no scene.
+/// How far two thumbnails are from showing the same, 0 to 2: one minus the correlation that two fifths of the blocks do not
+/// exceed. Blocks that are flat or dark in one of them do not count. Measured on phantoms and real pictures in
+/// `benches/results/memory.md`.
 fn change(a: &[f32], b: &[f32]) -> f32 {
-    let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len().max(1) as f32;
-    let (ma, mb) = (mean(a), mean(b));
-    let (mut ab, mut aa, mut bb) = (0.0f32, 0.0f32, 0.0f32);
-    for (a, b) in a.iter().zip(b) {
-        let (a, b) = (a - ma, b - mb);
-        ab += a * b;
-        aa += a * a;
-        bb += b * b;
+    let mean = |of: &[f32]| of.iter().sum::<f32>() / of.len().max(1) as f32;
+    let dark = DARK * mean(a).max(mean(b));
+    let mut found: Vec<f32> = (0..CELLS * CELLS / (BLOCK * BLOCK))
+        .filter_map(|block| {
+            let (x, y) = (block % (CELLS / BLOCK) * BLOCK, block / (CELLS / BLOCK) * BLOCK);
+            let cells = |of: &[f32]| -> Vec<f32> {
+                (y..y + BLOCK).flat_map(|y| of[y * CELLS + x..][..BLOCK].to_vec()).collect()
+            };
+            let (a, b) = (cells(a), cells(b));
+            let (mean_a, mean_b) = (mean(&a), mean(&b));
+            let (mut ab, mut aa, mut bb) = (0.0f32, 0.0f32, 0.0f32);
+            for (a, b) in a.iter().zip(&b) {
+                let (a, b) = (a - mean_a, b - mean_b);
+                ab += a * b;
+                aa += a * a;
+                bb += b * b;
+            }
+            let flat = (4.0 * STILL).powi(2) * (BLOCK * BLOCK) as f32;
+            (aa.min(bb) > flat && mean_a.min(mean_b) >= dark).then(|| ab / (aa * bb).sqrt())
+        })
+        .collect();
+    if found.len() < MIN_BLOCKS {
+        return 0.0;
     }
-    let flat = STILL * STILL * a.len() as f32;
-    if aa < flat || bb < flat { 0.0 } else { 1.0 - ab / (aa * bb).sqrt() }
+    found.sort_by(f32::total_cmp);
+    1.0 - found[((found.len() - 1) as f32 * CHANGED) as usize]
 }

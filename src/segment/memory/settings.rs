@@ -69,7 +69,7 @@ impl Default for MemorySettings {
             min_area: 0.2,
             lost_after: 5,
             freeze_after: 10,
-            scene_cut: 0.5,
+            scene_cut: 0.72,
         }
     }
 }
