@@ -336,6 +336,11 @@ fn impossible_combinations_are_refused_with_both_places() {
             "lite-medsam needs to be told what to segment: expected at least one [[classes]] with a box, points or a mask_prompt, or model.enabled = false (default)",
         ),
         (
+            "[memory]\nenabled = true\n[model]\nweights = \"w\"",
+            false,
+            "memory.enabled = true, and lite-medsam has no memory: only SAM 2 and 2.1 can follow objects from frame to frame; expected one of their families, or memory.enabled = false (c.toml:2; default)",
+        ),
+        (
             "[model]\nweights = \"w\"\nmode = \"autonomous\"",
             false,
             "needs a prompt predictor, and neither model.ppn nor the weights have one: expected model.ppn, or mode \"manual\" (c.toml:3; default)",

@@ -269,7 +269,7 @@ fn another_scene_a_freeze_and_another_size_clear_the_memory() {
     let (found, remark, events) = seen(&twice, (SIZE.0, 2 * SIZE.1));
     assert_eq!(
         (found, remark, events),
-        (1, Some(Remark::Cleared(Reset::Size)), vec![MemoryEvent::Reset(Reset::Size)])
+        (1, Some(Remark::Cleared(Reset::Size)), vec![MemoryEvent::Reset(Reset::Size), MemoryEvent::Found(0)])
     );
     model.forget(Some(Reset::Stream));
     let counts = model.memory().unwrap();
@@ -278,6 +278,21 @@ fn another_scene_a_freeze_and_another_size_clear_the_memory() {
     assert_eq!(counts.freezes, 1);
     model.forget(None);
     assert_eq!(*model.memory().unwrap(), Default::default());
+}
+
+#[test]
+fn a_model_that_was_loaded_again_does_not_take_an_old_prompt_for_a_new_one() {
+    let clip = Clip::open();
+    let first = [clip.bbox()];
+    let mut model = clip.model(128, plain());
+    model.forget(Some(Reset::Model));
+    assert!(clip.step(&mut model, 0, &first).unwrap().is_empty());
+    assert_eq!(model.remark(), Some(Remark::Cleared(Reset::Model)));
+    let again = [Prompt { utterance: 1, ..clip.bbox() }];
+    assert_eq!(clip.step(&mut model, 1, &again).unwrap().len(), 1);
+    // A stream that begins again is another one: there they count.
+    model.forget(Some(Reset::Stream));
+    assert_eq!(clip.step(&mut model, 2, &again).unwrap().len(), 1);
 }
 
 #[test]

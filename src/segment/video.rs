@@ -41,6 +41,8 @@ pub struct VideoSam {
     size: Option<(usize, usize)>,
     /// Prompts of the last frame, as they were given.
     said: Vec<Prompt>,
+    /// Frames were missed on which the prompts now in force were given: they do not count for later ones.
+    missed: bool,
     courses: BTreeMap<usize, Course>,
     /// Frames since the last reset.
     frames: u64,
@@ -91,6 +93,7 @@ impl VideoSam {
             scene: Scene::new(settings.freeze_after, settings.scene_cut),
             size: None,
             said: Vec::new(),
+            missed: false,
             courses: BTreeMap::new(),
             frames: 0,
             cleared: None,
@@ -115,7 +118,11 @@ impl VideoSam {
 
     fn clear(&mut self, why: Reset) {
         self.tracker.reset();
-        self.courses.clear();
+        // What a person has pointed at is missed until it is pointed at, or found, again.
+        self.courses.retain(|_, course| course.by_hand);
+        for course in self.courses.values_mut() {
+            *course = Course::missed();
+        }
         self.frames = 0;
         self.cleared = Some((why, SAID_FOR));
         self.happened(MemoryEvent::Reset(why));
@@ -127,7 +134,7 @@ impl VideoSam {
         if self.size.replace(size).is_some_and(|before| before != size) {
             self.scene.forget();
             self.clear(Reset::Size);
-            // What was said of the pictures before was said of other pixels.
+            // As at the beginning of a stream, the prompts in force count.
             self.said.clear();
         }
         let frozen = match self.scene.look(picture) {
@@ -364,7 +371,14 @@ impl VideoSam {
             self.look(&rgb);
             rgb
         });
-        let (gone, new) = self.news(given);
+        if std::mem::take(&mut self.missed) {
+            self.said = given.to_vec();
+        }
+        let (mut gone, new) = self.news(given);
+        if !guidance.mode.is_learned() {
+            // What the predictor has found goes with it.
+            gone.extend(self.tracker.objects().filter(|o| self.courses.get(o).is_none_or(|c| !c.by_hand)));
+        }
         for class in gone {
             self.tracker.remove(class);
             self.courses.remove(&class);
@@ -465,6 +479,7 @@ impl Segmenter for VideoSam {
         self.size = None;
         self.said.clear();
         self.frozen = false;
+        self.missed = why == Some(Reset::Model);
         match why {
             Some(why) => self.clear(why),
             None => {

@@ -53,6 +53,11 @@ pub struct Course {
 }
 
 impl Course {
+    /// A person has pointed at it, in a scene that is no more.
+    pub fn missed() -> Self {
+        Self { by_hand: true, lost: true, ..Self::default() }
+    }
+
     /// Whether an answer is to be relied on: the object is there, its mask is said to be good, and has not collapsed. NaN is not.
     pub fn is_sure(&self, sight: &Sight, settings: &MemorySettings, presence: f32) -> bool {
         sight.presence >= presence
@@ -132,4 +137,78 @@ pub enum Turn {
     Lost,
     /// It was lost, and is there again.
     Found,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Sight = Sight { presence: 0.9, score: 0.8, area: 100.0 };
+    const GONE: Sight = Sight { presence: 0.1, ..GOOD };
+    const SURE: Choice = Choice::Memory { sure: true };
+
+    fn settings() -> MemorySettings {
+        MemorySettings { patience: 3, lost_after: 2, ..MemorySettings::default() }
+    }
+
+    fn choose(course: &mut Course, memory: Option<Sight>, predictor: Option<Sight>, overlap: f32) -> Choice {
+        course.choose(memory.as_ref(), predictor.as_ref(), overlap, &settings(), 0.5)
+    }
+
+    #[test]
+    fn the_predictor_begins_what_nobody_knows_and_what_is_lost() {
+        let mut course = Course::default();
+        assert_eq!(choose(&mut course, None, None, 0.0), Choice::Nobody);
+        assert_eq!(choose(&mut course, None, Some(GONE), 0.0), Choice::Nobody);
+        assert_eq!(choose(&mut course, None, Some(GOOD), 0.0), Choice::Predictor { anew: false });
+        assert_eq!(choose(&mut course, Some(GONE), Some(GOOD), 0.9), Choice::Predictor { anew: false });
+        assert_eq!(choose(&mut course, Some(GONE), Some(GONE), 0.9), Choice::Memory { sure: false });
+    }
+
+    #[test]
+    fn the_predictor_has_to_contradict_for_long_and_with_a_better_score() {
+        let better = Some(Sight { score: 0.9, ..GOOD });
+        let mut course = Course::default();
+        for choice in [SURE, SURE, Choice::Predictor { anew: true }] {
+            assert_eq!(choose(&mut course, Some(GOOD), better, 0.1), choice);
+        }
+        // Once of one mind, it begins to count again.
+        let mut course = Course::default();
+        for overlap in [0.1, 0.1, 0.9, 0.1, 0.1] {
+            assert_eq!(choose(&mut course, Some(GOOD), better, overlap), SURE);
+        }
+        let worse = Some(Sight { score: 0.7, ..GOOD });
+        let (mut doubted, mut by_hand) = (Course::default(), Course { by_hand: true, ..Course::default() });
+        for _ in 0..9 {
+            assert_eq!(choose(&mut doubted, Some(GOOD), worse, 0.1), SURE);
+            assert_eq!(choose(&mut by_hand, Some(GOOD), better, 0.1), SURE);
+        }
+    }
+
+    #[test]
+    fn a_collapsed_mask_a_low_score_and_no_number_are_not_sure() {
+        let (settings, mut course) = (settings(), Course::default());
+        assert_eq!(course.goes_on(100.0, true, &settings), None);
+        let sure = |sight: Sight| course.is_sure(&sight, &settings, 0.5);
+        assert!(sure(GOOD) && sure(Sight { area: 20.0, ..GOOD }));
+        for bad in [
+            GONE,
+            Sight { area: 19.0, ..GOOD },
+            Sight { score: 0.2, ..GOOD },
+            Sight { score: f32::NAN, ..GOOD },
+            Sight { presence: f32::NAN, ..GOOD },
+        ] {
+            assert!(!sure(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_loss_is_said_once_and_so_is_its_end() {
+        let (settings, mut course) = (settings(), Course::default());
+        let turns: Vec<_> = [true, false, false, false, true, true, false]
+            .map(|sure| course.goes_on(100.0, sure, &settings))
+            .into_iter()
+            .collect();
+        assert_eq!(turns, [None, None, Some(Turn::Lost), None, Some(Turn::Found), None, None]);
+    }
 }
