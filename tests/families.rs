@@ -376,3 +376,81 @@ fn memory_that_is_not_there_is_one_clear_line() {
     assert!(stderr.contains("can't allocate memory"), "{stderr}");
     assert!(!stderr.contains("frame #"), "{stderr}");
 }
+
+#[test]
+fn the_memory_works_in_process_for_every_policy_and_both_versions_of_sam2() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let clip = at("clip.mp4");
+    // Another patient from frame 8 on.
+    let (code, _, stderr) = sonomask(&[
+        "phantom",
+        "--output",
+        &clip,
+        "--frames",
+        "12",
+        "--set",
+        "phantom.seed=41",
+        "--set",
+        "phantom.width=160",
+        "--set",
+        "phantom.height=128",
+        "--set",
+        "phantom.scene_cut=8",
+    ]);
+    assert_eq!(code, 0, "{stderr}");
+    let files = ["sam2.1-hiera-tiny", "sam2-hiera-tiny"]
+        .map(|family| (family, generated(dir.path(), family, "single-scale")));
+    let runs = [
+        (&files[0], "first", 2),
+        (&files[0], "every", 12),
+        (&files[0], "interval", 3),
+        (&files[1], "first", 2),
+    ];
+    for ((family, weights), policy, asked) in runs {
+        let (family, weights) = (format!("model.family={family}"), format!("model.weights=\"{weights}\""));
+        let policy = format!("memory.predictor={policy}");
+        let mut args = vec!["process", clip.as_str(), "--json"];
+        let (out, masks) = (at("out.mp4"), at("masks"));
+        args.extend(["--output", &out, "--masks", &masks]);
+        // Of weights that segment nothing everything counts as found.
+        for set in [
+            family.as_str(),
+            &weights,
+            "model.mode=autonomous",
+            "model.input_size=64",
+            "model.presence_threshold=0",
+            "memory.enabled=true",
+            &policy,
+            "memory.interval=5",
+            "memory.min_score=0",
+            "memory.min_area=0",
+        ] {
+            args.extend(["--set", set]);
+        }
+        let report = json(&args);
+        let counts = &report["memory"];
+        assert_eq!(report["frames"]["segmented"], 12);
+        assert_eq!(
+            (&counts["asked"], &counts["resets"]["scene_cut"]),
+            (&asked.into(), &1.into()),
+            "{args:?}: {counts}"
+        );
+        assert!(counts["bank_frames_most"].as_u64().unwrap() <= 2 * 10, "{counts}");
+        for stage in ["memory_attention", "memory_encoder"] {
+            assert_eq!(report["stages_ms"][stage]["count"], 12, "{stage}");
+        }
+    }
+    let (code, _, stderr) = sonomask(&[
+        "process",
+        &clip,
+        "--output",
+        &at("v1.mp4"),
+        "--set",
+        "memory.enabled=true",
+        "--box",
+        "nerve=10,10,90,90",
+    ]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("lite-medsam has no memory"), "{stderr}");
+}

@@ -8,12 +8,9 @@ use safetensors::tensor::{Dtype, SafeTensorError, View};
 use tch::Device;
 
 use super::learned::PREFIX;
-use crate::nn::{PpnForm, PromptPredictor, Sam};
+use crate::nn::{EMBEDDING_STRIDE, PpnForm, PromptPredictor, Sam, Sam2Memory};
 use crate::weights::{Blank, Family, Generated, Weights, WeightsError};
 use crate::whole;
-
-/// Marks SAM 2.1 among files that otherwise are equal; `[1, 64]`.
-const MARK_OF_21: &str = "no_obj_embed_spatial";
 
 /// A prompt predictor that is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +42,7 @@ pub enum GenerateError {
 }
 
 /// Names and shapes of the tensors that the network of `family` reads, with those of a prompt predictor where asked for.
-/// SAM 2's memory is not among them.
+/// SAM 2's have its memory.
 ///
 /// # Errors
 /// libtorch's.
@@ -55,6 +52,9 @@ pub fn expected_tensors(
 ) -> Result<BTreeMap<String, Vec<i64>>, WeightsError> {
     let view = Weights::new(&Blank, Device::Cpu);
     let net = Sam::new(&view, family, None)?;
+    if family.is_sam2() {
+        Sam2Memory::new(&view, family, [net.input_size() / EMBEDDING_STRIDE; 2])?;
+    }
     if let Some(ppn) = ppn {
         let config =
             net.ppn_config(ppn.form, &ppn.dataset, ppn.classes.clone(), crate::nn::PpnConfig::TOKENS);
@@ -75,9 +75,6 @@ pub fn generate(
     out: &Path,
 ) -> Result<(), GenerateError> {
     let mut tensors = expected_tensors(family, ppn)?;
-    if family.name().starts_with("sam2.1") {
-        tensors.insert(MARK_OF_21.to_owned(), vec![1, 64]);
-    }
     let mut metadata = std::collections::HashMap::from([
         ("family".to_owned(), family.name().to_owned()),
         ("generated".to_owned(), format!("by rule, seed {seed:016x}: not trained, segments nothing")),
