@@ -72,7 +72,8 @@ impl Remark {
     /// In words for the screen, with the names of `classes`.
     pub fn text(&self, classes: &[String]) -> String {
         match self {
-            Self::Cleared(why) => format!("memory cleared: {why}"),
+            // On a small picture the end is cut off.
+            Self::Cleared(why) => format!("{why}: memory cleared"),
             Self::Frozen => "frozen".into(),
             Self::Lost(objects) => {
                 let names = objects.iter().map(|&i| classes.get(i).map_or("?", String::as_str));

@@ -1,0 +1,220 @@
+//! What is made of one frame: what the memory says of it, what the predictor and a person say, and whom to believe.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tch::TchError;
+
+use super::VideoSam;
+use crate::nn::{self, Sam2Features, SamFeatures};
+use crate::segment::memory::{
+    Ask, Blend, Choice, Course, Found, Said, Sight, Tracker, Turn, agreement, sights,
+};
+use crate::segment::preprocess::{Placement, mask_canvas};
+use crate::segment::{MemoryEvent, Mode, Prompt, PromptError, SegmentError};
+use crate::stage::{Stage, StageTimes};
+
+/// One frame, as far as it is known.
+pub(super) struct Shot<'a> {
+    pub features: &'a Sam2Features,
+    /// The same as the predictor takes it.
+    pub picture: SamFeatures,
+    pub placement: &'a Placement,
+    pub mode: Mode,
+    /// What a person says of this frame, in pixels.
+    pub told: Vec<Prompt>,
+}
+
+/// What is made of a frame, before any of it counts.
+pub(super) struct Made {
+    pub found: Vec<Found>,
+    pub courses: BTreeMap<usize, Course>,
+    /// Objects whose memories are forgotten before the frame is remembered.
+    pub anew: BTreeSet<usize>,
+    /// Objects of which the frame is remembered.
+    pub kept: BTreeSet<usize>,
+    pub turns: Vec<MemoryEvent>,
+    pub asked: bool,
+}
+
+impl VideoSam {
+    /// A person's prompt as SAM 2's predictor takes it: the mask first, then clicks and box as a correction of it.
+    fn told(
+        &self,
+        shot: &Shot<'_>,
+        prompt: &Prompt,
+        followed: Option<&Found>,
+    ) -> Result<Found, SegmentError> {
+        let video = self.video()?;
+        let device = self.sam.network().device();
+        let mut found = None;
+        if let Some(mask) = &prompt.mask {
+            let drawn = mask_canvas(mask, shot.placement)?.f_to_device(device)?;
+            found = Some(Tracker::told(video, shot.features, prompt.class, &Said::Mask(drawn), followed)?);
+        }
+        let mut coords = Vec::new();
+        let mut labels = Vec::new();
+        if let Some(bbox) = prompt.bbox {
+            coords.extend(shot.placement.box_to_input(bbox));
+            labels.extend([2, 3]);
+        }
+        coords.extend(prompt.points.iter().flat_map(|p| shot.placement.to_input([p.x, p.y])));
+        labels.extend(prompt.points.iter().map(|p| i64::from(p.positive)));
+        if let Some((coords, labels)) = self.sam.network().points(&coords, &labels)? {
+            let said = Said::Points(coords, labels);
+            let before = found.as_ref().or(followed);
+            found = Some(Tracker::told(video, shot.features, prompt.class, &said, before)?);
+        }
+        found.ok_or_else(|| PromptError::Empty { class: prompt.class }.into())
+    }
+
+    /// Whether the predictor is to be asked, after the memory was.
+    fn is_due(&self, shot: &Shot<'_>, seen: &BTreeMap<usize, Sight>, presence: f32) -> bool {
+        if !shot.mode.is_learned() {
+            return false;
+        }
+        let lost = |class: usize| {
+            let course = self.courses.get(&class).copied().unwrap_or_default();
+            seen.get(&class).is_none_or(|sight| !course.is_sure(sight, &self.settings, presence))
+        };
+        self.frames == 0
+            // A new prompt of one of its classes is answered together with it.
+            || shot.told.iter().any(|p| p.class < self.classes && !self.tracker.follows(p.class))
+            || match self.settings.ask {
+                Ask::First => false,
+                Ask::Every => true,
+                Ask::Interval(every) => self.frames.is_multiple_of(every.max(1)),
+                Ask::Lost => (0..self.classes).any(lost),
+            }
+    }
+
+    /// What the predictor says of its classes, with what a person says of those that are not followed.
+    fn proposed(
+        &self,
+        shot: &Shot<'_>,
+        times: &mut StageTimes,
+    ) -> Result<BTreeMap<usize, Found>, SegmentError> {
+        let network = self.sam.network();
+        let beside: Vec<Prompt> = shot
+            .told
+            .iter()
+            .filter(|p| p.class < self.classes && !self.tracker.follows(p.class))
+            .cloned()
+            .collect();
+        let question = self.sam.timed(times, Stage::Prompt, || {
+            network.ask(&shot.picture, shot.mode, &beside, shot.placement, /* train */ false)
+        })?;
+        let mut proposed = BTreeMap::new();
+        for batch in question.batches(network.device()) {
+            let tracked = self.sam.timed(times, Stage::Decode, || {
+                let decoded = network.decode(&shot.picture, batch)?;
+                nn::tracked(&self.memory, &decoded)
+            })?;
+            for (i, asked) in batch.iter().enumerate() {
+                let found = Found::proposed(asked.class, tracked.object(i)?, &shot.features.embedding)?;
+                proposed.insert(asked.class, found);
+            }
+        }
+        Ok(proposed)
+    }
+
+    pub(super) fn make(&self, shot: &Shot<'_>, times: &mut StageTimes) -> Result<Made, SegmentError> {
+        let video = self.video()?;
+        let presence = self.sam.cleanup().presence_threshold;
+        let recalled =
+            self.sam.timed(times, Stage::MemoryAttention, || self.tracker.recall(video, shot.features))?;
+        let followed =
+            self.sam.timed(times, Stage::Decode, || Tracker::follow(video, shot.features, &recalled))?;
+        let seen = sights(&followed)?;
+        let asked = self.is_due(shot, &seen, presence);
+        let mut proposed = if asked { self.proposed(shot, times)? } else { BTreeMap::new() };
+        let said = sights(proposed.values())?;
+        let mut made = Made {
+            found: Vec::new(),
+            courses: self.courses.clone(),
+            anew: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            turns: Vec::new(),
+            asked,
+        };
+        let mut memory: BTreeMap<usize, Found> = followed.into_iter().map(|f| (f.object, f)).collect();
+        let told: BTreeMap<usize, &Prompt> = shot.told.iter().map(|p| (p.class, p)).collect();
+        let objects: BTreeSet<usize> =
+            memory.keys().chain(proposed.keys()).chain(told.keys()).copied().collect();
+        for object in objects {
+            let mut followed = memory.remove(&object);
+            let proposal = proposed.remove(&object);
+            let course = made.courses.entry(object).or_default();
+            if let Some(prompt) = told.get(&object) {
+                let found = match proposal {
+                    // Answered with the prompt in mind already.
+                    Some(found) if followed.is_none() => found,
+                    _ => {
+                        self.sam.timed(times, Stage::Decode, || self.told(shot, prompt, followed.as_ref()))?
+                    }
+                };
+                course.begins(/* by_hand */ true);
+                made.kept.insert(object);
+                made.found.push(found);
+                continue;
+            }
+            let overlap = match (&followed, &proposal) {
+                (Some(a), Some(b)) => agreement(&a.tracked.logits, &b.tracked.logits)?,
+                _ => 0.0,
+            };
+            let (sight, proposal_sight) = (seen.get(&object), said.get(&object));
+            match course.choose(sight, proposal_sight, overlap, &self.settings, presence) {
+                Choice::Nobody => {
+                    // Said to be absent: shown as that, not followed.
+                    made.courses.remove(&object);
+                    made.found.extend(proposal);
+                    continue;
+                }
+                Choice::Predictor { anew } => {
+                    let by_hand = course.by_hand && !anew;
+                    course.begins(by_hand);
+                    if anew {
+                        made.anew.insert(object);
+                        made.turns.push(MemoryEvent::TakenOver(object));
+                    }
+                    made.kept.insert(object);
+                    made.found.extend(proposal);
+                }
+                Choice::Memory { sure } => {
+                    if sure && course.is_due(&self.settings) || !sure && self.settings.write_unsure {
+                        made.kept.insert(object);
+                    }
+                    made.found.extend(followed.take());
+                }
+                Choice::Both(blend) => {
+                    if course.is_due(&self.settings) {
+                        made.kept.insert(object);
+                    }
+                    let both = followed.take().zip(proposal);
+                    made.found.extend(both.map(|(ours, other)| blended(ours, &other, blend)).transpose()?);
+                }
+            }
+        }
+        let shown = sights(&made.found)?;
+        for (object, course) in &mut made.courses {
+            let Some(sight) = shown.get(object) else { continue };
+            let sure = course.is_sure(sight, &self.settings, presence);
+            match course.goes_on(sight.area, sure, &self.settings) {
+                Some(Turn::Lost) => made.turns.push(MemoryEvent::Lost(*object)),
+                Some(Turn::Found) => made.turns.push(MemoryEvent::Found(*object)),
+                None => {}
+            }
+        }
+        Ok(made)
+    }
+}
+
+/// Where both agree: the predictor's mask, or the mean of both one's logits.
+fn blended(mut ours: Found, other: &Found, blend: Blend) -> Result<Found, TchError> {
+    let logits = match blend {
+        Blend::Memory => return Ok(ours),
+        Blend::Predictor => other.tracked.logits.shallow_clone(),
+        Blend::Mean => ours.tracked.logits.f_add(&other.tracked.logits)?.f_mul_scalar(0.5)?,
+    };
+    ours.tracked.logits = logits;
+    Ok(ours)
+}
