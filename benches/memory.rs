@@ -4,18 +4,16 @@
 //! `cargo bench --bench memory -- FRAMES SVG`: time and resident memory over that many frames, as a picture.
 //! The weights are made by a rule: times are those of any weights, masks mean nothing.
 
+use std::path::Path;
 use std::time::Instant;
 
 use sonomask::chart::{Chart, Panel, Series};
 use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
-use sonomask::nn;
 use sonomask::phantom::{Phantom, PhantomConfig};
 use sonomask::segment::memory::{BankLimits, MemorySettings};
-use sonomask::segment::{
-    Cleanup, DeviceChoice, Guidance, Manners, ModelInfo, Network, Precision, Prompt, Sam, Segmenter, VideoSam,
-};
+use sonomask::segment::{DeviceChoice, Guidance, ModelSpec, Prompt, Segmenter, generate, load};
 use sonomask::stage::{Stage, StageTimes};
-use sonomask::weights::{Family, Generated, Weights};
+use sonomask::weights::Family;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -25,42 +23,15 @@ const SIDE: usize = 256;
 /// Pictures that are shown in turn, there and back, so that none is a cut.
 const PICTURES: u64 = 120;
 /// Side of the network's input where frames count and not their time.
-const ENDLESS_SIDE: i64 = 64;
+const ENDLESS_SIDE: usize = 64;
 /// Frames that fill the bank before times count, and frames that count.
 const WARM: usize = 18;
 const COUNTED: usize = 9;
 
-/// Every frame is remembered, whatever is said of it.
-fn plain() -> MemorySettings {
-    MemorySettings {
-        write_unsure: true,
-        min_score: 0.0,
-        min_area: 0.0,
-        scene_cut: 0.0,
-        freeze_after: 0,
-        ..MemorySettings::default()
-    }
-}
-
-fn model(side: i64, settings: MemorySettings) -> Result<VideoSam> {
-    let device = DeviceChoice::Auto.resolve()?;
-    let generated = Generated::new(0);
-    let w = Weights::new(&generated, device.device);
-    let net = nn::Sam::new(&w, FAMILY, Some(side))?;
-    let memory = nn::Sam2Memory::new(&w, FAMILY, [side / nn::EMBEDDING_STRIDE; 2])?;
-    let info = ModelInfo {
-        family: FAMILY.name().into(),
-        weights_sha256: String::new(),
-        input_size: usize::try_from(side)?,
-        precision: Precision::Fp32.name().into(),
-        parameters: w.parameters(),
-        weights_bytes: w.bytes(),
-        ppn: None,
-        device: device.name(),
-    };
-    let network = Network::new(net, None, Manners::of(FAMILY), device.device);
-    let cleanup = Cleanup { presence_threshold: 0.5, max_hole_area: 0, max_sprinkle_area: 0 };
-    Ok(VideoSam::new(Sam::new(network, cleanup, info), memory, settings, 0))
+/// The network whose weights are in `weights`, with a memory.
+fn model(weights: &Path, side: usize, settings: MemorySettings) -> Result<Box<dyn Segmenter>> {
+    let spec = ModelSpec { input_size: Some(side), memory: Some(settings), ..ModelSpec::new(weights) };
+    Ok(load(&spec, &DeviceChoice::Auto.resolve()?)?)
 }
 
 fn pictures() -> Result<Vec<Vec<u8>>> {
@@ -82,7 +53,7 @@ fn boxes(objects: usize) -> Guidance {
     Guidance::manual((0..objects).map(of).collect())
 }
 
-fn step(model: &mut VideoSam, picture: &[u8], guidance: &Guidance) -> Result<StageTimes> {
+fn step(model: &mut dyn Segmenter, picture: &[u8], guidance: &Guidance) -> Result<StageTimes> {
     let plane = Plane { data: picture, stride: SIDE };
     let view = ImageView::new(PixelFormat::Gray8, SIDE, SIDE, YuvColor::default(), vec![plane])?;
     let mut times = StageTimes::default();
@@ -95,34 +66,34 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn dials(pictures: &[Vec<u8>]) -> Result<()> {
-    let limits = |limits: BankLimits| MemorySettings { limits, ..plain() };
+fn dials(weights: &Path, pictures: &[Vec<u8>]) -> Result<()> {
+    let limits = |limits: BankLimits| MemorySettings { limits, ..MemorySettings::sam2() };
     let sam2 = BankLimits::SAM2;
-    let rows: [(&str, i64, usize, MemorySettings); 14] = [
-        ("as SAM 2", 512, 1, plain()),
+    let rows: [(&str, usize, usize, MemorySettings); 14] = [
+        ("as SAM 2", 512, 1, MemorySettings::sam2()),
         ("recent = 3", 512, 1, limits(BankLimits { recent: 3, ..sam2 })),
         ("recent = 1", 512, 1, limits(BankLimits { recent: 1, ..sam2 })),
         ("recent = 0", 512, 1, limits(BankLimits { recent: 0, ..sam2 })),
         ("stride = 3", 512, 1, limits(BankLimits { stride: 3, ..sam2 })),
         ("pointers = 1", 512, 1, limits(BankLimits { pointers: 1, ..sam2 })),
-        ("write_every = 3", 512, 1, MemorySettings { write_every: 3, ..plain() }),
-        ("two objects", 512, 2, plain()),
-        ("three objects", 512, 3, plain()),
-        ("input_size = 1024", 1024, 1, plain()),
-        ("input_size = 384", 384, 1, plain()),
-        ("input_size = 256", 256, 1, plain()),
-        ("input_size = 128", 128, 1, plain()),
-        ("as SAM 2, again", 512, 1, plain()),
+        ("write_every = 3", 512, 1, MemorySettings { write_every: 3, ..MemorySettings::sam2() }),
+        ("two objects", 512, 2, MemorySettings::sam2()),
+        ("three objects", 512, 3, MemorySettings::sam2()),
+        ("input_size = 1024", 1024, 1, MemorySettings::sam2()),
+        ("input_size = 384", 384, 1, MemorySettings::sam2()),
+        ("input_size = 256", 256, 1, MemorySettings::sam2()),
+        ("input_size = 128", 128, 1, MemorySettings::sam2()),
+        ("as SAM 2, again", 512, 1, MemorySettings::sam2()),
     ];
     println!("| | input | encode | memory attention | decode | memory encoder | all | bank frames |");
     println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     for (name, side, objects, settings) in rows {
-        let mut model = model(side, settings)?;
+        let mut model = model(weights, side, settings)?;
         let guidance = boxes(objects);
         let mut times = Vec::new();
         for picture in pictures.iter().take(WARM + COUNTED) {
             let start = Instant::now();
-            let of = step(&mut model, picture, &guidance)?;
+            let of = step(&mut *model, picture, &guidance)?;
             times.push((of, start.elapsed().as_secs_f64() * 1e3));
         }
         let counted = times.split_off(WARM);
@@ -151,17 +122,17 @@ fn resident() -> Option<f64> {
     Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
 }
 
-fn endless(frames: usize, svg: &str, pictures: &[Vec<u8>]) -> Result<()> {
+fn endless(weights: &Path, frames: usize, svg: &str, pictures: &[Vec<u8>]) -> Result<()> {
     // Of steps as small as these a second thread makes nothing faster.
     tch::set_num_threads(1);
-    let mut model = model(ENDLESS_SIDE, plain())?;
+    let mut model = model(weights, ENDLESS_SIDE, MemorySettings::sam2())?;
     let guidance = boxes(2);
     let window = (frames / 100).max(1);
     let (mut ms, mut mb, mut bank) = (Vec::new(), Vec::new(), Vec::new());
     let mut recent = Vec::with_capacity(window);
     for (i, picture) in pictures.iter().cycle().take(frames).enumerate() {
         let start = Instant::now();
-        step(&mut model, picture, &guidance)?;
+        step(&mut *model, picture, &guidance)?;
         recent.push(start.elapsed().as_secs_f64() * 1e3);
         if recent.len() == window {
             let at = (i + 1) as f64;
@@ -198,9 +169,12 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     tch::set_num_threads(2);
     let pictures = pictures()?;
+    let folder = tempfile::tempdir()?;
+    let weights = folder.path().join("sam2.safetensors");
+    generate(FAMILY, /* seed */ 0, None, &weights)?;
     match &args[..] {
-        [] => dials(&pictures),
-        [frames, svg] => endless(frames.parse()?, svg, &pictures),
+        [] => dials(&weights, &pictures),
+        [frames, svg] => endless(&weights, frames.parse()?, svg, &pictures),
         _ => Err("expected nothing, or FRAMES SVG".into()),
     }
 }

@@ -22,7 +22,7 @@ const SCORE_BIAS: &str = "sam_mask_decoder.pred_obj_score_head.layers.2.bias";
 
 fn networks(source: &dyn Source, family: Family, side: i64) -> (Sam2, Sam2Memory) {
     let w = Weights::new(source, Device::Cpu);
-    let nets = (Sam2::new(&w, family, side).unwrap(), Sam2Memory::new(&w, family, [side / 16; 2]).unwrap());
+    let nets = (Sam2::new(&w, family, side).unwrap(), Sam2Memory::new(&w, family, side).unwrap());
     w.finish().unwrap();
     nets
 }

@@ -23,18 +23,6 @@ use tch::{Device, Kind};
 
 const SIZE: (usize, usize) = (320, 240);
 
-/// As SAM 2 does: every frame is remembered, whatever is said of it.
-fn plain() -> MemorySettings {
-    MemorySettings {
-        write_unsure: true,
-        min_score: 0.0,
-        min_area: 0.0,
-        scene_cut: 0.0,
-        freeze_after: 0,
-        ..MemorySettings::default()
-    }
-}
-
 struct Clip {
     file: Fixture,
     frames: Vec<Vec<u8>>,
@@ -55,7 +43,7 @@ impl Clip {
         let w = Weights::new(&generated, Device::Cpu);
         let family = Family::Sam21HieraTiny;
         let net = nn::Sam::new(&w, family, Some(side)).unwrap();
-        let memory = nn::Sam2Memory::new(&w, family, [side / nn::EMBEDDING_STRIDE; 2]).unwrap();
+        let memory = nn::Sam2Memory::new(&w, family, side).unwrap();
         let network = Network::new(net, None, Manners::of(family), Device::Cpu);
         let cleanup = Cleanup { presence_threshold: 0.5, max_hole_area: 0, max_sprinkle_area: 0 };
         let info = ModelInfo {
@@ -130,7 +118,7 @@ fn compare(ours: &[f32], theirs: &[f32]) -> (f64, f64) {
 #[test]
 fn a_stream_of_frames_is_what_the_reference_makes_of_it() {
     let clip = Clip::open();
-    let mut model = clip.model(512, plain());
+    let mut model = clip.model(512, MemorySettings::sam2());
     let found = clip.run(&mut model, 12, |_| vec![clip.bbox()]);
     let mut compared = 0;
     for (t, classes) in found.iter().enumerate() {
@@ -162,7 +150,7 @@ fn a_stream_of_frames_is_what_the_reference_makes_of_it() {
 fn objects_come_are_corrected_and_go_without_touching_the_others() {
     let clip = Clip::open();
     let first = clip.bbox();
-    let alone = clip.run(&mut clip.model(128, plain()), 8, |_| vec![first.clone()]);
+    let alone = clip.run(&mut clip.model(128, MemorySettings::sam2()), 8, |_| vec![first.clone()]);
     let mut corrected = Clip::other(1);
     corrected.points.push(Point { x: 200.0, y: 150.0, positive: false });
     // From frame 3 on there is another object, on frame 5 a person corrects it, on frame 7 it is taken back.
@@ -175,7 +163,7 @@ fn objects_come_are_corrected_and_go_without_touching_the_others() {
         }
         prompts
     };
-    let mut model = clip.model(128, plain());
+    let mut model = clip.model(128, MemorySettings::sam2());
     let both = clip.run(&mut model, 8, said);
     for (t, classes) in both.iter().enumerate() {
         let expected = if (3..7).contains(&t) { 2 } else { 1 };
@@ -185,7 +173,7 @@ fn objects_come_are_corrected_and_go_without_touching_the_others() {
         assert!(distance < 1e-3, "frame {t}: the first object moved by {distance}");
     }
     assert_eq!(model.memory().unwrap().objects, 2);
-    let uncorrected = clip.run(&mut clip.model(128, plain()), 7, |t| {
+    let uncorrected = clip.run(&mut clip.model(128, MemorySettings::sam2()), 7, |t| {
         let mut prompts = vec![first.clone()];
         prompts.extend((t >= 3).then(|| Clip::other(1)));
         prompts
@@ -206,7 +194,7 @@ fn a_drawn_mask_is_the_answer_and_a_prompt_counts_again_when_it_is_given_again()
         drawn.set(x, y, true);
     }
     let given = Prompt { mask: Some(Arc::new(drawn.clone())), ..Prompt::default() };
-    let mut model = clip.model(128, plain());
+    let mut model = clip.model(128, MemorySettings::sam2());
     let found = clip.step(&mut model, 0, std::slice::from_ref(&given)).unwrap();
     assert!(found[0].mask.dice(&drawn).unwrap() > 0.95, "{}", found[0].mask.dice(&drawn).unwrap());
     assert_eq!((found[0].score, found[0].presence > 0.99), (1.0, true));
@@ -222,8 +210,8 @@ fn a_drawn_mask_is_the_answer_and_a_prompt_counts_again_when_it_is_given_again()
 fn a_prompt_that_does_not_fit_leaves_the_memory_as_it_was() {
     let clip = Clip::open();
     let first = clip.bbox();
-    let expected = clip.run(&mut clip.model(128, plain()), 4, |_| vec![first.clone()]);
-    let mut model = clip.model(128, plain());
+    let expected = clip.run(&mut clip.model(128, MemorySettings::sam2()), 4, |_| vec![first.clone()]);
+    let mut model = clip.model(128, MemorySettings::sam2());
     clip.run(&mut model, 3, |_| vec![first.clone()]);
     let outside = Prompt { class: 1, bbox: Some([0.0, 0.0, 900.0, 10.0]), ..Prompt::default() };
     let twice = [first.clone(), Clip::other(0)];
@@ -236,7 +224,7 @@ fn a_prompt_that_does_not_fit_leaves_the_memory_as_it_was() {
 #[test]
 fn another_scene_a_freeze_and_another_size_clear_the_memory() {
     let clip = Clip::open();
-    let settings = MemorySettings { scene_cut: 0.72, freeze_after: 3, ..plain() };
+    let settings = MemorySettings { scene_cut: 0.72, freeze_after: 3, ..MemorySettings::sam2() };
     let (width, height) = SIZE;
     let config = PhantomConfig { seed: 41, width, height, scene_cut: Some(7), ..PhantomConfig::default() };
     let mut phantom = Phantom::new(config).unwrap();
@@ -284,7 +272,7 @@ fn another_scene_a_freeze_and_another_size_clear_the_memory() {
 fn a_model_that_was_loaded_again_does_not_take_an_old_prompt_for_a_new_one() {
     let clip = Clip::open();
     let first = [clip.bbox()];
-    let mut model = clip.model(128, plain());
+    let mut model = clip.model(128, MemorySettings::sam2());
     model.forget(Some(Reset::Model));
     assert!(clip.step(&mut model, 0, &first).unwrap().is_empty());
     assert_eq!(model.remark(), Some(Remark::Cleared(Reset::Model)));
@@ -299,13 +287,14 @@ fn a_model_that_was_loaded_again_does_not_take_an_old_prompt_for_a_new_one() {
 fn a_frozen_picture_is_remembered_once_and_what_is_not_sure_not_at_all() {
     let clip = Clip::open();
     let first = [clip.bbox()];
-    let mut model = clip.model(128, MemorySettings { freeze_after: 2, ..plain() });
+    let mut model = clip.model(128, MemorySettings { freeze_after: 2, ..MemorySettings::sam2() });
     for _ in 0..9 {
         shown(&mut model, &clip.frames[0], SIZE, &first).unwrap();
     }
     // The prompted one and the second, which was not known to be frozen yet.
     assert_eq!(model.memory().unwrap().bank_frames, 2);
-    let strict = MemorySettings { write_unsure: false, min_score: 1.0, lost_after: 3, ..plain() };
+    let strict =
+        MemorySettings { write_unsure: false, min_score: 1.0, lost_after: 3, ..MemorySettings::sam2() };
     let mut model = clip.model(128, strict);
     for t in 0..5 {
         clip.step(&mut model, t, &first).unwrap();
@@ -319,7 +308,7 @@ fn a_frozen_picture_is_remembered_once_and_what_is_not_sure_not_at_all() {
 #[test]
 fn time_is_charged_to_the_stages_of_the_memory() {
     let clip = Clip::open();
-    let mut model = clip.model(128, plain());
+    let mut model = clip.model(128, MemorySettings::sam2());
     let plane = Plane { data: &clip.frames[0], stride: SIZE.0 };
     let view = ImageView::new(PixelFormat::Gray8, SIZE.0, SIZE.1, YuvColor::default(), vec![plane]).unwrap();
     let guidance = Guidance::manual(vec![clip.bbox()]);

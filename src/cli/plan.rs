@@ -209,14 +209,14 @@ impl Session {
             MasksFormat::Png => MaskFormat::Png,
             MasksFormat::Rle => MaskFormat::Rle,
         };
+        let names: Vec<String> = c.classes.iter().map(|class| class.name.clone()).collect();
         let worker = WorkerConfig {
             guide: self.guide.clone(),
-            classes: c.classes.iter().map(|class| class.name.clone()).collect(),
+            classes: names.clone(),
             watchdog: c.model.watchdog,
             backoff: c.model.restart_backoff,
             max_restarts: c.model.max_restarts,
         };
-        let names: Vec<String> = c.classes.iter().map(|class| class.name.clone()).collect();
         Ok(Plan {
             exchange: ExchangeConfig {
                 display: match c.stream.display {

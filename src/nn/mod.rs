@@ -46,7 +46,7 @@ pub use ppn::{PpnConfig, PpnForm, Prediction, PromptPredictor, learnable_prompts
 pub use prompt_encoder::{PositionEmbeddingRandom, PromptEncoder};
 pub use sam::{Sam, SamFeatures};
 pub use sam1::{Sam1, Sam1Config, Sam1Encoder, Sam1EncoderConfig, Sam1Features};
-pub use sam2::{EMBEDDING_STRIDE, Sam2, Sam2Features, Sam2ImageEncoder};
+pub use sam2::{Sam2, Sam2Features, Sam2ImageEncoder};
 pub use sam2_memory::{RECENT_FRAMES, Remembered, RememberedPointer, Sam2Memory};
 pub use sam2_video::{CERTAIN, Tracked, VideoPrompt, drawn_logits, find, given, tracked};
 pub use tiny_vit::{TinyVit, TinyVitConfig, TinyVitStem};

@@ -13,7 +13,7 @@ use crate::weights::{Family, Weights, WeightsError};
 /// Width of the neck, of the prompts and of the decoder.
 pub(super) const DIM: i64 = 256;
 /// From pixels to the cells of the image embedding.
-pub const EMBEDDING_STRIDE: i64 = 16;
+pub(super) const EMBEDDING_STRIDE: i64 = 16;
 
 /// What only the memory of a video needs.
 const MEMORY_KEYS: [&str; 9] = [

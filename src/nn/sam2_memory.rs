@@ -8,7 +8,7 @@ use super::common::{Conv2d, Linear, Mlp};
 use super::memory_attention::{MEMORY_DIM, Memories, MemoryAttention};
 use super::memory_encoder::MemoryEncoder;
 use super::position_encoding::{sine_grid, sine_of_time};
-use super::sam2::DIM;
+use super::sam2::{DIM, EMBEDDING_STRIDE};
 use crate::weights::{Family, Weights, WeightsError};
 
 /// Tokens that an object pointer is split into.
@@ -60,14 +60,15 @@ pub struct Sam2Memory {
 }
 
 impl Sam2Memory {
-    /// Reads the network of `family` for image embeddings of `grid` `[h, w]` cells.
+    /// Reads the network of `family` for square pictures with `input_side` pixels a side, as [`Sam2::new`](super::Sam2::new).
     ///
     /// # Errors
     /// A family that is not SAM 2, keys or shapes that do not fit.
-    pub fn new(w: &Weights<'_>, family: Family, grid: [i64; 2]) -> Result<Self, WeightsError> {
+    pub fn new(w: &Weights<'_>, family: Family, input_side: i64) -> Result<Self, WeightsError> {
         if !family.is_sam2() {
             return Err(TchError::Shape(format!("{family} is not of SAM 2 and has no memory")).into());
         }
+        let grid = [input_side / EMBEDDING_STRIDE; 2];
         let newer = family.is_sam21();
         let no_obj_embed_spatial = || {
             let embed = w.get("no_obj_embed_spatial", &[1, MEMORY_DIM])?;

@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensorError, View};
 use tch::Device;
 
 use super::learned::PREFIX;
-use crate::nn::{EMBEDDING_STRIDE, PpnForm, PromptPredictor, Sam, Sam2Memory};
+use crate::nn::{PpnForm, PromptPredictor, Sam, Sam2Memory};
 use crate::weights::{Blank, Family, Generated, Weights, WeightsError};
 use crate::whole;
 
@@ -53,7 +53,7 @@ pub fn expected_tensors(
     let view = Weights::new(&Blank, Device::Cpu);
     let net = Sam::new(&view, family, None)?;
     if family.is_sam2() {
-        Sam2Memory::new(&view, family, [net.input_size() / EMBEDDING_STRIDE; 2])?;
+        Sam2Memory::new(&view, family, net.input_size())?;
     }
     if let Some(ppn) = ppn {
         let config =

@@ -66,6 +66,11 @@ pub struct Guidance {
 }
 
 impl Guidance {
+    /// The human's prompts that count in this mode.
+    pub fn standing(&self) -> &[Prompt] {
+        if self.mode == Mode::Autonomous { &[] } else { &self.prompts }
+    }
+
     /// Manual prompts alone.
     pub fn manual(prompts: Vec<Prompt>) -> Self {
         Self { mode: Mode::Manual, prompts }

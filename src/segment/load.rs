@@ -107,7 +107,7 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     let side = spec.input_size.and_then(|side| i64::try_from(side).ok());
     let net = nn::Sam::new(&view, family, side).map_err(unfit)?;
     let memory = match &spec.memory {
-        Some(settings) => Some((read_memory(&view, family, net.input_size()).map_err(unfit)?, *settings)),
+        Some(settings) => Some((Sam2Memory::new(&view, family, net.input_size()).map_err(unfit)?, *settings)),
         None => None,
     };
     let learned = files.learned(spec)?;
@@ -150,12 +150,6 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
         Some((memory, settings)) => Box::new(VideoSam::new(sam, memory, settings, classes)),
         None => Box::new(sam),
     })
-}
-
-/// What a network with inputs of `side` pixels needs for a video.
-fn read_memory(w: &Weights<'_>, family: Family, side: i64) -> Result<Sam2Memory, WeightsError> {
-    let grid = side / nn::EMBEDDING_STRIDE;
-    Sam2Memory::new(w, family, [grid; 2])
 }
 
 impl ModelSpec {

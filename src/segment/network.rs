@@ -2,13 +2,12 @@
 //!
 //! Segmenting and training ask in the same way; only training looks at what the predictor said in between.
 
-use std::collections::BTreeSet;
-
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::manners::Manners;
 use super::preprocess::Placement;
-use super::{Mode, Prompt, PromptError, SegmentError};
+use super::prompt::once_a_class;
+use super::{Mode, Prompt, SegmentError};
 use crate::mask::Mask;
 use crate::nn::{self, MaskSelection, PpnForm, Prediction, PromptPredictor, SamFeatures};
 
@@ -147,10 +146,7 @@ impl Network {
         placement: &Placement,
         train: bool,
     ) -> Result<Question, SegmentError> {
-        let mut classes = BTreeSet::new();
-        if let Some(again) = prompts.iter().find(|p| !classes.insert(p.class)) {
-            return Err(PromptError::Twice { class: again.class }.into());
-        }
+        once_a_class(prompts)?;
         let (mut asked, prediction) = match mode {
             Mode::Manual => (Vec::new(), None),
             Mode::Autonomous | Mode::Assisted => {

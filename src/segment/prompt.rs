@@ -1,5 +1,6 @@
 //! What a human (or a config) says about where a class is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::mask::Mask;
@@ -92,6 +93,18 @@ pub enum PromptError {
         /// Frame height.
         height: usize,
     },
+}
+
+/// Whether each class has one prompt at most.
+///
+/// # Errors
+/// The first class with two.
+pub(super) fn once_a_class(prompts: &[Prompt]) -> Result<(), PromptError> {
+    let mut classes = BTreeSet::new();
+    match prompts.iter().find(|p| !classes.insert(p.class)) {
+        Some(again) => Err(PromptError::Twice { class: again.class }),
+        None => Ok(()),
+    }
 }
 
 impl Prompt {

@@ -80,6 +80,19 @@ impl Sam {
         })
     }
 
+    /// A picture as the network takes it, on its device, and where it lies in that.
+    pub(super) fn input(
+        &self,
+        picture: &Rgb,
+        times: &mut StageTimes,
+    ) -> Result<(Tensor, Placement), SegmentError> {
+        let network = &self.network;
+        let (input, placement) = times
+            .time(Stage::Preprocess, || network.manners().preprocess.input(picture, network.input_size()))?;
+        let input = self.timed(times, Stage::Upload, || input.f_to_device(network.device()))?;
+        Ok((input, placement))
+    }
+
     /// What is done with masks.
     pub(super) fn cleanup(&self) -> &Cleanup {
         &self.cleanup
@@ -170,19 +183,15 @@ impl Sam {
         times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError> {
         let size = (image.width(), image.height());
-        let prompts: &[Prompt] = if guidance.mode == Mode::Autonomous { &[] } else { &guidance.prompts };
         let prompts: Vec<Prompt> =
-            prompts.iter().map(|p| p.in_pixels(size.0, size.1)).collect::<Result<_, _>>()?;
+            guidance.standing().iter().map(|p| p.in_pixels(size.0, size.1)).collect::<Result<_, _>>()?;
         if prompts.is_empty() && !guidance.mode.is_learned() {
             return Ok(Vec::new());
         }
-        let network = &self.network;
-        let (input, placement) = times.time(Stage::Preprocess, || {
-            network.manners().preprocess.input(&Rgb::from(image), network.input_size())
-        })?;
-        let input = self.timed(times, Stage::Upload, || input.f_to_device(network.device()))?;
-        let features =
-            self.timed(times, Stage::Encode, || network.encode(&input, guidance.mode.is_learned()))?;
+        let picture = times.time(Stage::Preprocess, || Rgb::from(image));
+        let (input, placement) = self.input(&picture, times)?;
+        let learned = guidance.mode.is_learned();
+        let features = self.timed(times, Stage::Encode, || self.network.encode(&input, learned))?;
         self.segment_features(&features, &placement, guidance.mode, &prompts, keep_logits, times)
     }
 }

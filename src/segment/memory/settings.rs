@@ -35,7 +35,8 @@ pub struct MemorySettings {
     pub blend: Blend,
     /// IoU of the two masks from which they agree, 0 to 1.
     pub agreement: f32,
-    /// Frames in a row on which the predictor, asked, has to contradict the memory with a better score to be believed. At least 1.
+    /// Times that the predictor has to contradict the memory, without agreeing in between, until a better score of its is
+    /// believed. At least 1.
     pub patience: u32,
     /// How much is remembered of each object.
     pub limits: BankLimits,
@@ -75,6 +76,18 @@ impl Default for MemorySettings {
 }
 
 impl MemorySettings {
+    /// As SAM 2's predictor: every frame is remembered, whatever is said of it, and no picture clears the memory.
+    pub fn sam2() -> Self {
+        Self {
+            write_unsure: true,
+            min_score: 0.0,
+            min_area: 0.0,
+            freeze_after: 0,
+            scene_cut: 0.0,
+            ..Self::default()
+        }
+    }
+
     /// Whether every number is one that can be meant.
     ///
     /// # Errors

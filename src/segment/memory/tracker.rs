@@ -81,11 +81,8 @@ struct Followed {
 
 impl Found {
     /// An answer that was not formed here, of a picture with that `embedding` `[1, 256, h, w]`: as if somebody had said it.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub fn proposed(object: usize, tracked: Tracked, embedding: &Tensor) -> Result<Self, TchError> {
-        Ok(Self { object, tracked, prompted: true, conditioned: Some(embedding.f_detach()?) })
+    pub fn proposed(object: usize, tracked: Tracked, embedding: &Tensor) -> Self {
+        Self { object, tracked, prompted: true, conditioned: Some(embedding.shallow_clone()) }
     }
 }
 

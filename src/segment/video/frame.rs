@@ -67,6 +67,11 @@ impl VideoSam {
         found.ok_or_else(|| PromptError::Empty { class: prompt.class }.into())
     }
 
+    /// A prompt of one of the predictor's classes that is not followed: it is answered together with the predictor.
+    fn is_answered_together(&self, prompt: &Prompt) -> bool {
+        prompt.class < self.classes && !self.tracker.follows(prompt.class)
+    }
+
     /// Whether the predictor is to be asked, after the memory was.
     fn is_due(&self, shot: &Shot<'_>, seen: &BTreeMap<usize, Sight>, presence: f32) -> bool {
         if !shot.mode.is_learned() {
@@ -77,8 +82,7 @@ impl VideoSam {
             seen.get(&class).is_none_or(|sight| !course.is_sure(sight, &self.settings, presence))
         };
         self.frames == 0
-            // A new prompt of one of its classes is answered together with it.
-            || shot.told.iter().any(|p| p.class < self.classes && !self.tracker.follows(p.class))
+            || shot.told.iter().any(|p| self.is_answered_together(p))
             || match self.settings.ask {
                 Ask::First => false,
                 Ask::Every => true,
@@ -94,12 +98,8 @@ impl VideoSam {
         times: &mut StageTimes,
     ) -> Result<BTreeMap<usize, Found>, SegmentError> {
         let network = self.sam.network();
-        let beside: Vec<Prompt> = shot
-            .told
-            .iter()
-            .filter(|p| p.class < self.classes && !self.tracker.follows(p.class))
-            .cloned()
-            .collect();
+        let beside: Vec<Prompt> =
+            shot.told.iter().filter(|p| self.is_answered_together(p)).cloned().collect();
         let question = self.sam.timed(times, Stage::Prompt, || {
             network.ask(&shot.picture, shot.mode, &beside, shot.placement, /* train */ false)
         })?;
@@ -110,7 +110,7 @@ impl VideoSam {
                 nn::tracked(&self.memory, &decoded)
             })?;
             for (i, asked) in batch.iter().enumerate() {
-                let found = Found::proposed(asked.class, tracked.object(i)?, &shot.features.embedding)?;
+                let found = Found::proposed(asked.class, tracked.object(i)?, &shot.features.embedding);
                 proposed.insert(asked.class, found);
             }
         }

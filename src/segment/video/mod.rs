@@ -3,7 +3,7 @@
 
 mod frame;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tch::Tensor;
 
@@ -12,8 +12,9 @@ use super::memory::{
     Continuity, Course, Found, MemoryCounts, MemorySettings, Scene, Tracker, TrackerSettings, Video,
 };
 use super::preprocess::Placement;
+use super::prompt::once_a_class;
 use super::sam::{Answer, Sam};
-use super::{Guidance, MemoryEvent, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
+use super::{Guidance, MemoryEvent, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::ClassMask;
 use crate::nn::{Sam2Features, Sam2Memory, SamFeatures, Tracked};
@@ -29,7 +30,7 @@ const MAX_EVENTS: usize = 64;
 ///
 /// - Classes are the objects. A prompt counts on the frame from which it is in force; from then on the object is followed.
 /// - A prompt that changes corrects its object, one that is taken back forgets it; the others go on as they were.
-/// - An error leaves the memory as it was.
+/// - A prompt that does not fit leaves the memory as it was, and no error writes into it.
 #[derive(Debug)]
 pub struct VideoSam {
     sam: Sam,
@@ -83,9 +84,7 @@ impl VideoSam {
     }
 
     fn video(&self) -> Result<Video<'_>, SegmentError> {
-        let net = self.sam.network().sam2();
-        net.map(|net| (net, &self.memory))
-            .ok_or_else(|| SegmentError::Other("only SAM 2 has a memory".into()))
+        video(&self.sam, &self.memory)
     }
 
     fn happened(&mut self, event: MemoryEvent) {
@@ -167,11 +166,8 @@ impl VideoSam {
         times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError> {
         let size = (image.width(), image.height());
-        let given: &[Prompt] = if guidance.mode == Mode::Autonomous { &[] } else { &guidance.prompts };
-        let mut classes = BTreeSet::new();
-        if let Some(again) = given.iter().find(|p| !classes.insert(p.class)) {
-            return Err(super::PromptError::Twice { class: again.class }.into());
-        }
+        let given = guidance.standing();
+        once_a_class(given)?;
         // All of them, though only what is new counts: a prompt that does not fit stays an error.
         let checked: Vec<Prompt> =
             given.iter().map(|p| p.in_pixels(size.0, size.1)).collect::<Result<_, _>>()?;
@@ -198,14 +194,9 @@ impl VideoSam {
             self.said = given.to_vec();
             return Ok(Vec::new());
         }
-        let network = self.sam.network();
-        let (input, placement) = times
-            .time(Stage::Preprocess, || network.manners().preprocess.input(&rgb, network.input_size()))?;
-        let input = self.sam.timed(times, Stage::Upload, || input.f_to_device(network.device()))?;
-        let features = {
-            let (net, _) = self.video()?;
-            self.sam.timed(times, Stage::Encode, || net.encode_image(&input))?
-        };
+        let (input, placement) = self.sam.input(&rgb, times)?;
+        let (net, _) = self.video()?;
+        let features = self.sam.timed(times, Stage::Encode, || net.encode_image(&input))?;
         let shot = Shot {
             picture: SamFeatures::from(&features),
             features: &features,
@@ -232,21 +223,18 @@ impl VideoSam {
         times: &mut StageTimes,
     ) -> Result<(), SegmentError> {
         let Made { found, courses, anew, kept, turns, asked } = made;
-        let followed = self.tracker.objects().count();
         for object in anew {
             self.tracker.remove(object);
         }
         let (kept, passed): (Vec<Found>, Vec<Found>) =
             found.into_iter().partition(|f| kept.contains(&f.object));
-        let net = self.sam.network().sam2();
-        let video = net
-            .map(|net| (net, &self.memory))
-            .ok_or_else(|| SegmentError::Other("only SAM 2 has a memory".into()))?;
+        // Not `self.video()`: the tracker is changed meanwhile.
+        let video = video(&self.sam, &self.memory)?;
         let tracker = &mut self.tracker;
         self.sam.timed(times, Stage::MemoryEncoder, || tracker.remember(video, features, &kept))?;
         self.counts.not_written += passed.iter().filter(|f| self.tracker.follows(f.object)).count() as u64;
         self.counts.asked += u64::from(asked);
-        self.counts.holds(followed.max(self.tracker.objects().count()), self.tracker.len());
+        self.counts.holds(self.tracker.objects().count(), self.tracker.len());
         self.courses = courses;
         self.frames += 1;
         self.cleared = self.cleared.and_then(|(why, left)| Some((why, left.checked_sub(1)?)));
@@ -255,6 +243,12 @@ impl VideoSam {
         }
         Ok(())
     }
+}
+
+/// The network with its memory.
+fn video<'a>(sam: &'a Sam, memory: &'a Sam2Memory) -> Result<Video<'a>, SegmentError> {
+    let net = sam.network().sam2();
+    net.map(|net| (net, memory)).ok_or_else(|| SegmentError::Other("only SAM 2 has a memory".into()))
 }
 
 impl Segmenter for VideoSam {
@@ -300,15 +294,14 @@ impl Segmenter for VideoSam {
     }
 
     fn remark(&self) -> Option<Remark> {
-        let lost: Vec<usize> =
-            self.courses.iter().filter(|(_, c)| c.lost).map(|(&object, _)| object).collect();
         if self.frozen {
             return Some(Remark::Frozen);
         }
-        match self.cleared {
-            Some((why, _)) => Some(Remark::Cleared(why)),
-            None if !lost.is_empty() => Some(Remark::Lost(lost)),
-            None => None,
+        if let Some((why, _)) = self.cleared {
+            return Some(Remark::Cleared(why));
         }
+        let lost: Vec<usize> =
+            self.courses.iter().filter(|(_, c)| c.lost).map(|(&object, _)| object).collect();
+        (!lost.is_empty()).then_some(Remark::Lost(lost))
     }
 }
