@@ -368,5 +368,13 @@ fn parity_sam21_tiny_512_video() {
         let said = if frame == 0 { vec![(1, clip.box_said(0))] } else { Vec::new() };
         clip.step(&mut tracker, "stream", frame, &said, None);
     }
+    // What is no number is not remembered, and the object beside it is.
+    let (features, video) = (&clip.frames[0], (&clip.nets.0, &clip.nets.1));
+    let told = |object| Tracker::told(video, features, object, &clip.box_said(0), None).unwrap();
+    let mut found = [told(1), told(2)];
+    found[0].tracked.pointer = found[0].tracked.pointer.full_like(f64::NAN);
+    let mut tracker = Tracker::new(sam2);
+    tracker.remember(video, features, &found).unwrap();
+    assert_eq!(tracker.objects().collect::<Vec<_>>(), [2]);
     clip.done(89);
 }

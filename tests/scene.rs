@@ -50,6 +50,28 @@ fn motion_decorrelation_and_a_loss_of_contact_are_none() {
 }
 
 #[test]
+fn darkness_between_two_scenes_hides_no_cut_and_is_none() {
+    let dark = |cut| {
+        let config = PhantomConfig { scene_cut: cut, ..phantom(41) };
+        let settings = MemorySettings { freeze_after: 0, ..MemorySettings::default() };
+        let mut scene = Scene::new(settings.freeze_after, settings.scene_cut);
+        let mut phantom = Phantom::new(config).unwrap();
+        let mut seen = Vec::new();
+        for i in 0..30 {
+            let gray = if (20..24).contains(&i) { vec![0; 320 * 240] } else { phantom.image(i) };
+            let data = gray.iter().flat_map(|&v| [v; 3]).collect();
+            let what = scene.look(&Rgb { width: 320, height: 240, data });
+            if what != Continuity::Live {
+                seen.push((i, what));
+            }
+        }
+        seen
+    };
+    assert_eq!(dark(Some(22)), [(24, Continuity::Cut)]);
+    assert_eq!(dark(None), []);
+}
+
+#[test]
 fn a_freeze_is_noticed_after_its_time_and_so_is_its_end() {
     let config = PhantomConfig { freeze: Some(FrameRange { start: 15, end: 35 }), ..phantom(44) };
     let seen = noticed(config, 45, 1);

@@ -12,6 +12,7 @@ use sonomask::overlay::Style;
 use sonomask::phantom::{Phantom, PhantomConfig, PhantomReader};
 use sonomask::pipeline::{DisplayMode, Ended, QueueMode};
 use sonomask::segment::SegmentError;
+use sonomask::state::Reset;
 use support::*;
 
 fn pts_of(config: &PhantomConfig, index: u64) -> u64 {
@@ -144,6 +145,20 @@ fn paired_live_drops_what_the_model_cannot_take_and_counts_it() {
     assert!(f.dropped_model >= 15, "{f:?}");
     assert!(out.iter().all(|o| o.regions.iter().all(|r| Some(r.1) == o.stamp && r.2 == 0)));
     assert!(out.windows(2).all(|w| w[0].pts < w[1].pts), "order is kept");
+}
+
+#[test]
+fn a_model_that_never_answered_has_nothing_to_forget() {
+    let config = phantom_config(8);
+    for (bad, expected) in [(0, vec![None, None]), (3, vec![None, None, Some(Reset::Model)])] {
+        let factory = OracleFactory::new(&config, move |call| match call == bad {
+            true => Err(SegmentError::Other("no".into())),
+            false => Ok(()),
+        });
+        let (finished, _) = Setup::default().phantom(&config, factory.clone());
+        assert_eq!(finished.report.frames.passed_through, 1);
+        assert_eq!(*factory.forgotten.lock(), expected, "the {bad}-th frame fails");
+    }
 }
 
 /// A recording in which the model fails on its sixth frame loses that frame's masks, and nothing else.

@@ -241,24 +241,20 @@ fn another_scene_a_freeze_and_another_size_clear_the_memory() {
     // Another scene: the box was said of the one before.
     let other = phantom.image(7);
     let cut = Some(Remark::Cleared(Reset::SceneCut));
-    assert_eq!(seen(&other, SIZE), (0, cut.clone(), vec![MemoryEvent::Reset(Reset::SceneCut)]));
+    let cleared = |why| MemoryEvent::Reset(why);
+    let events = vec![cleared(Reset::SceneCut), MemoryEvent::Lost(0)];
+    assert_eq!(seen(&other, SIZE), (0, cut.clone(), events));
     assert_eq!(seen(&other, SIZE), (0, cut.clone(), vec![]));
     assert_eq!(seen(&other, SIZE), (0, cut, vec![]));
     // The third equal picture in a row.
     assert_eq!(seen(&other, SIZE), (0, Some(Remark::Frozen), vec![MemoryEvent::Frozen]));
     assert_eq!(seen(&other, SIZE), (0, Some(Remark::Frozen), vec![]));
     let (_, remark, events) = seen(&phantom.image(9), SIZE);
-    assert_eq!(
-        (remark, events),
-        (Some(Remark::Cleared(Reset::Freeze)), vec![MemoryEvent::Reset(Reset::Freeze)])
-    );
+    assert_eq!((remark, events), (Some(Remark::Cleared(Reset::Freeze)), vec![cleared(Reset::Freeze)]));
     // A stream of another size begins again, with the prompts that are in force.
     let twice: Vec<u8> = clip.frames[0].iter().chain(&clip.frames[0]).copied().collect();
     let (found, remark, events) = seen(&twice, (SIZE.0, 2 * SIZE.1));
-    assert_eq!(
-        (found, remark, events),
-        (1, Some(Remark::Cleared(Reset::Size)), vec![MemoryEvent::Reset(Reset::Size), MemoryEvent::Found(0)])
-    );
+    assert_eq!((found, remark, events), (1, Some(Remark::Cleared(Reset::Size)), vec![cleared(Reset::Size)]));
     model.forget(Some(Reset::Stream));
     let counts = model.memory().unwrap();
     let resets: Vec<_> = counts.resets.iter().map(|(why, n)| (*why, *n)).collect();
@@ -276,11 +272,56 @@ fn a_model_that_was_loaded_again_does_not_take_an_old_prompt_for_a_new_one() {
     model.forget(Some(Reset::Model));
     assert!(clip.step(&mut model, 0, &first).unwrap().is_empty());
     assert_eq!(model.remark(), Some(Remark::Cleared(Reset::Model)));
+    assert_eq!(model.take_events(), [MemoryEvent::Reset(Reset::Model), MemoryEvent::Lost(0)]);
+    // That it was cleared is said for a while, that the object is lost until it is there again.
+    for t in 0..30 {
+        clip.step(&mut model, t % 12, &first).unwrap();
+    }
+    assert_eq!(model.remark(), Some(Remark::Lost(vec![0])));
     let again = [Prompt { utterance: 1, ..clip.bbox() }];
     assert_eq!(clip.step(&mut model, 1, &again).unwrap().len(), 1);
+    assert_eq!((model.remark(), model.take_events()), (None, vec![MemoryEvent::Found(0)]));
     // A stream that begins again is another one: there they count.
     model.forget(Some(Reset::Stream));
+    let counts = model.memory().unwrap();
+    assert_eq!((counts.bank_frames, counts.bank_pointers), (0, 0), "{counts:?}");
     assert_eq!(clip.step(&mut model, 2, &again).unwrap().len(), 1);
+    // Who takes a prompt back misses nothing.
+    model.forget(Some(Reset::Stream));
+    assert!(clip.step(&mut model, 3, &[]).unwrap().is_empty());
+    assert_eq!(model.remark(), Some(Remark::Cleared(Reset::Stream)));
+    for t in 0..30 {
+        clip.step(&mut model, t % 12, &[]).unwrap();
+    }
+    assert_eq!(model.remark(), None);
+}
+
+#[test]
+fn another_size_is_noticed_though_the_prompt_does_not_fit_it() {
+    let clip = Clip::open();
+    let corner = [Prompt { bbox: Some([280.0, 180.0, 318.0, 238.0]), ..Prompt::default() }];
+    let mut model = clip.model(128, MemorySettings::sam2());
+    clip.step(&mut model, 0, &corner).unwrap();
+    let half = vec![0; SIZE.0 * SIZE.1 / 2];
+    let refused = shown(&mut model, &half, (SIZE.0, SIZE.1 / 2), &corner);
+    assert!(matches!(refused, Err(SegmentError::Prompt(_))), "{refused:?}");
+    assert_eq!(model.take_events(), [MemoryEvent::Reset(Reset::Size)]);
+    assert_eq!(model.memory().unwrap().bank_frames, 0);
+}
+
+#[test]
+fn what_was_pointed_at_on_a_frozen_picture_is_followed_when_it_moves() {
+    let clip = Clip::open();
+    let mut model = clip.model(128, MemorySettings { freeze_after: 2, ..MemorySettings::sam2() });
+    let (first, both) = ([clip.bbox()], [clip.bbox(), Clip::other(1)]);
+    for _ in 0..4 {
+        clip.step(&mut model, 0, &first).unwrap();
+    }
+    assert_eq!(clip.step(&mut model, 0, &both).unwrap().len(), 2);
+    let moving = clip.step(&mut model, 3, &both).unwrap();
+    assert_eq!(moving.iter().map(|m| m.class).collect::<Vec<_>>(), [1]);
+    let events = [MemoryEvent::Frozen, MemoryEvent::Reset(Reset::Freeze), MemoryEvent::Lost(0)];
+    assert_eq!(model.take_events(), events);
 }
 
 #[test]
@@ -291,8 +332,8 @@ fn a_frozen_picture_is_remembered_once_and_what_is_not_sure_not_at_all() {
     for _ in 0..9 {
         shown(&mut model, &clip.frames[0], SIZE, &first).unwrap();
     }
-    // The prompted one and the second, which was not known to be frozen yet.
-    assert_eq!(model.memory().unwrap().bank_frames, 2);
+    // The prompted one; what only repeats it is nothing new, frozen or not.
+    assert_eq!(model.memory().unwrap().bank_frames, 1);
     let strict =
         MemorySettings { write_unsure: false, min_score: 1.0, lost_after: 3, ..MemorySettings::sam2() };
     let mut model = clip.model(128, strict);

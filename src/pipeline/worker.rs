@@ -226,8 +226,9 @@ impl Worker {
     fn load(&self, generation: u64) -> Option<Result<Box<dyn Segmenter>, String>> {
         self.exchange.ai().starting();
         self.begin(generation, Activity::Loading(Instant::now()))?;
-        let made = catch_unwind(AssertUnwindSafe(|| self.factory.make()))
-            .unwrap_or_else(|panic| Err(format!("panic while loading: {}", panic_text(&*panic))));
+        let made =
+            catch_unwind(AssertUnwindSafe(|| self.factory.make().map(|model| self.begin_memory(model))))
+                .unwrap_or_else(|panic| Err(format!("panic while loading: {}", panic_text(&*panic))));
         self.finish(generation)?;
         if let Ok(model) = &made {
             *self.info.lock() = Some(model.info().clone());
@@ -239,7 +240,8 @@ impl Worker {
     /// Segments frames until told to stop (`None`) or until the model fails (the reason).
     fn serve(&self, model: &mut dyn Segmenter, parker: &Parker, generation: u64) -> Option<String> {
         let mut unfit = false;
-        let before = self.begin_memory(model);
+        let before = self.memory().unwrap_or_default();
+        self.tell_memory(model);
         let mut epoch = None;
         loop {
             if self.stop.load(Ordering::SeqCst) || !self.is_mine(generation) {
@@ -258,9 +260,12 @@ impl Worker {
             }
             let found = self.segment(model, &job, &mut times);
             self.finish(generation)?;
-            self.follow_memory(model, &before);
+            self.tell_memory(model);
             match found {
                 Ok(masks) => {
+                    if let Some(counts) = model.memory() {
+                        *self.memory.lock() = Some(counts.after(&before));
+                    }
                     self.failures.store(0, Ordering::SeqCst);
                     if std::mem::take(&mut unfit) {
                         self.exchange.ai().live();
@@ -293,26 +298,24 @@ impl Worker {
         }
     }
 
-    /// A model begins, the first of the run or another one after a failure: what the one before counted.
-    fn begin_memory(&self, model: &mut dyn Segmenter) -> MemoryCounts {
+    /// A model begins, the first of the run or another one after a failure. What was said of frames before counts only where
+    /// there was one with masks: else it was never heard.
+    fn begin_memory(&self, mut model: Box<dyn Segmenter>) -> Box<dyn Segmenter> {
         model.forget(None);
-        let before = self.memory.lock().clone();
-        if before.is_some() {
+        if self.memory.lock().is_some() {
             model.forget(Some(Reset::Model));
         }
-        before.unwrap_or_default()
+        model
     }
 
-    /// Logs and keeps what has become of the model's memory.
-    fn follow_memory(&self, model: &mut dyn Segmenter, before: &MemoryCounts) {
-        let Some(counts) = model.memory() else { return };
-        *self.memory.lock() = Some(counts.after(before));
+    /// Logs what has become of the model's memory.
+    fn tell_memory(&self, model: &mut dyn Segmenter) {
         let name = |class: usize| self.config.classes.get(class).map_or("?", String::as_str);
         for event in model.take_events() {
             match event {
                 MemoryEvent::Reset(why) => tracing::warn!("memory cleared: {why}"),
                 MemoryEvent::Frozen => tracing::info!("the scanner is frozen"),
-                MemoryEvent::Lost(class) => tracing::info!("lost: {}", name(class)),
+                MemoryEvent::Lost(class) => tracing::warn!("lost: {}", name(class)),
                 MemoryEvent::Found(class) => tracing::info!("found again: {}", name(class)),
                 MemoryEvent::TakenOver(class) => {
                     tracing::info!("begun anew by the predictor: {}", name(class))

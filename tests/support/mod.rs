@@ -21,8 +21,9 @@ use sonomask::pipeline::{
     DisplayMode, ExchangeConfig, Finished, Guide, ModelFactory, Plan, QueueMode, SidecarConfig, WorkerConfig,
     run,
 };
-use sonomask::segment::{Guidance, ModelInfo, SegmentError, Segmenter};
+use sonomask::segment::{Guidance, MemoryCounts, ModelInfo, SegmentError, Segmenter};
 use sonomask::stage::{Stage, StageTimes};
+use sonomask::state::Reset;
 
 pub const CLASSES: [&str; 3] = ["nerve", "vessel", "bone"];
 
@@ -47,6 +48,8 @@ pub struct Oracle {
     info: ModelInfo,
     calls: Arc<AtomicU32>,
     mischief: Mischief,
+    forgotten: Arc<Mutex<Vec<Option<Reset>>>>,
+    memory: MemoryCounts,
 }
 
 impl Segmenter for Oracle {
@@ -74,6 +77,14 @@ impl Segmenter for Oracle {
             .map(|(class, t)| ClassMask { class, mask: t.mask, score: 1.0, presence: 1.0, logits: None })
             .collect())
     }
+
+    fn forget(&mut self, why: Option<Reset>) {
+        self.forgotten.lock().push(why);
+    }
+
+    fn memory(&self) -> Option<&MemoryCounts> {
+        Some(&self.memory)
+    }
 }
 
 pub struct OracleFactory {
@@ -81,6 +92,8 @@ pub struct OracleFactory {
     pub calls: Arc<AtomicU32>,
     pub mischief: Mischief,
     pub makes: AtomicU32,
+    /// What the models were told to forget, in turn.
+    pub forgotten: Arc<Mutex<Vec<Option<Reset>>>>,
 }
 
 impl OracleFactory {
@@ -93,6 +106,7 @@ impl OracleFactory {
             calls: Arc::default(),
             mischief: Arc::new(mischief),
             makes: AtomicU32::new(0),
+            forgotten: Arc::default(),
         })
     }
 }
@@ -114,6 +128,8 @@ impl ModelFactory for OracleFactory {
             },
             calls: self.calls.clone(),
             mischief: self.mischief.clone(),
+            forgotten: self.forgotten.clone(),
+            memory: MemoryCounts::default(),
         }))
     }
 }

@@ -42,11 +42,11 @@ pub struct Course {
     usual: f32,
     /// Unsure frames in a row.
     unsure: u32,
-    /// Times in a row that the predictor contradicted.
+    /// Times in a row that the predictor was asked and contradicted with a better score.
     contradicted: u32,
     /// Sure frames since one was remembered.
     unwritten: u64,
-    /// A person has said where it is: the predictor cannot say that it is elsewhere while the memory is sure.
+    /// A person has said where it is, and nobody else since: until it is lost, the predictor cannot say that it is elsewhere.
     pub by_hand: bool,
     /// It counts as lost.
     pub lost: bool,
@@ -81,24 +81,28 @@ impl Course {
             return if said.is_some() { Choice::Predictor { anew: false } } else { Choice::Nobody };
         };
         let sure = self.is_sure(seen, settings, presence);
-        match said {
-            Some(_) if !sure => Choice::Predictor { anew: false },
-            Some(said) if overlap < settings.agreement => {
-                self.contradicted += 1;
-                if self.contradicted < settings.patience || said.score < seen.score || self.by_hand {
-                    return Choice::Memory { sure };
-                }
-                Choice::Predictor { anew: true }
-            }
-            Some(_) => {
+        let Some(said) = said else {
+            if predictor.is_some() {
                 self.contradicted = 0;
-                match settings.blend {
-                    Blend::Memory => Choice::Memory { sure },
-                    blend => Choice::Both(blend),
-                }
             }
-            None => Choice::Memory { sure },
+            return Choice::Memory { sure };
+        };
+        if !sure {
+            let believed = self.lost || !self.by_hand;
+            return if believed { Choice::Predictor { anew: false } } else { Choice::Memory { sure } };
         }
+        if overlap >= settings.agreement {
+            self.contradicted = 0;
+            return match settings.blend {
+                Blend::Memory => Choice::Memory { sure },
+                blend => Choice::Both(blend),
+            };
+        }
+        self.contradicted = if said.score > seen.score { self.contradicted.saturating_add(1) } else { 0 };
+        if self.contradicted < settings.patience || self.by_hand {
+            return Choice::Memory { sure };
+        }
+        Choice::Predictor { anew: true }
     }
 
     /// Takes a frame in: its mask covers `area` cells, and is `sure` or not. Whether the object has just been lost or found
@@ -110,7 +114,7 @@ impl Course {
             return std::mem::take(&mut self.lost).then_some(Turn::Found);
         }
         self.unsure = self.unsure.saturating_add(1);
-        let lost = self.unsure >= settings.lost_after;
+        let lost = self.lost || self.unsure >= settings.lost_after;
         (!std::mem::replace(&mut self.lost, lost) && lost).then_some(Turn::Lost)
     }
 
@@ -177,12 +181,41 @@ mod tests {
         for overlap in [0.1, 0.1, 0.9, 0.1, 0.1] {
             assert_eq!(choose(&mut course, Some(GOOD), better, overlap), SURE);
         }
+        // So it does when it was asked and said nothing, or nothing better; not being asked is no answer.
         let worse = Some(Sight { score: 0.7, ..GOOD });
+        for (between, last) in [(Some(GONE), SURE), (worse, SURE), (None, Choice::Predictor { anew: true })] {
+            let mut course = Course::default();
+            for said in [better, better, between] {
+                assert_eq!(choose(&mut course, Some(GOOD), said, 0.1), SURE);
+            }
+            assert_eq!(choose(&mut course, Some(GOOD), better, 0.1), last, "{between:?}");
+        }
         let (mut doubted, mut by_hand) = (Course::default(), Course { by_hand: true, ..Course::default() });
         for _ in 0..9 {
             assert_eq!(choose(&mut doubted, Some(GOOD), worse, 0.1), SURE);
             assert_eq!(choose(&mut by_hand, Some(GOOD), better, 0.1), SURE);
         }
+    }
+
+    #[test]
+    fn what_a_person_has_pointed_at_is_taken_over_when_it_is_lost() {
+        let mut course = Course { by_hand: true, ..Course::default() };
+        let unsure = Choice::Memory { sure: false };
+        for _ in 0..2 {
+            assert_eq!(choose(&mut course, Some(GONE), Some(GOOD), 0.1), unsure);
+            course.goes_on(0.0, false, &settings());
+        }
+        assert!(course.lost);
+        assert_eq!(choose(&mut course, Some(GONE), Some(GOOD), 0.1), Choice::Predictor { anew: false });
+    }
+
+    #[test]
+    fn a_loss_ends_with_a_sure_frame_and_not_with_a_beginning() {
+        let mut course = Course::missed();
+        course.begins(/* by_hand */ true);
+        assert_eq!(course.goes_on(0.0, false, &settings()), None);
+        assert!(course.lost);
+        assert_eq!(course.goes_on(100.0, true, &settings()), Some(Turn::Found));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Scene {
     /// See [`MemorySettings::scene_cut`](super::MemorySettings::scene_cut).
     cut: f32,
     last: Option<Vec<f32>>,
+    /// The last picture that showed anything: what comes after darkness is compared with what was before it.
+    shown: Option<Vec<f32>>,
     /// Equal pictures in a row.
     equal: u32,
     /// Changes seen, and how large they are.
@@ -53,7 +55,7 @@ pub struct Scene {
 impl Scene {
     /// Has seen nothing.
     pub fn new(freeze_after: u32, cut: f32) -> Self {
-        Self { freeze_after, cut, last: None, equal: 0, usual: (0, 0.0) }
+        Self { freeze_after, cut, last: None, shown: None, equal: 0, usual: (0, 0.0) }
     }
 
     /// Forgets everything it has seen.
@@ -64,14 +66,14 @@ impl Scene {
     /// Compares a picture with the one before it, and keeps it.
     pub fn look(&mut self, picture: &Rgb) -> Continuity {
         let now = thumbnail(picture);
-        let Some(last) = self.last.take() else {
-            self.last = Some(now);
-            return Continuity::Live;
-        };
         let was_frozen = self.is_frozen();
-        let still = is_still(&last, &now);
+        let still = self.last.as_ref().is_some_and(|last| is_still(last, &now));
         self.equal = if still { self.equal.saturating_add(1) } else { 0 };
-        let cut = !still && self.is_cut(change(&last, &now));
+        let changed = self.shown.as_ref().filter(|_| !still).and_then(|shown| change(shown, &now));
+        let cut = changed.is_some_and(|changed| self.is_cut(changed));
+        if !still && change(&now, &now).is_some() {
+            self.shown = Some(now.clone());
+        }
         self.last = Some(now);
         if self.is_frozen() {
             Continuity::Frozen
@@ -82,6 +84,11 @@ impl Scene {
         } else {
             Continuity::Live
         }
+    }
+
+    /// Whether the last picture was that before it, where that is looked at.
+    pub fn repeats(&self) -> bool {
+        self.freeze_after > 0 && self.equal > 0
     }
 
     fn is_frozen(&self) -> bool {
@@ -135,9 +142,9 @@ fn is_still(a: &[f32], b: &[f32]) -> bool {
 }
 
 /// How far two thumbnails are from showing the same, 0 to 2: one minus the correlation that two fifths of the blocks do not
-/// exceed. Blocks that are flat or dark in one of them do not count. Measured on phantoms and real pictures in
+/// exceed. Blocks that are flat or dark in one of them do not count; `None` if hardly any is left. Measured on phantoms and real pictures in
 /// `benches/results/memory.md`.
-fn change(a: &[f32], b: &[f32]) -> f32 {
+fn change(a: &[f32], b: &[f32]) -> Option<f32> {
     let mean = |of: &[f32]| of.iter().sum::<f32>() / of.len().max(1) as f32;
     let dark = DARK * mean(a).max(mean(b));
     let mut found: Vec<f32> = (0..CELLS * CELLS / (BLOCK * BLOCK))
@@ -160,8 +167,8 @@ fn change(a: &[f32], b: &[f32]) -> f32 {
         })
         .collect();
     if found.len() < MIN_BLOCKS {
-        return 0.0;
+        return None;
     }
     found.sort_by(f32::total_cmp);
-    1.0 - found[((found.len() - 1) as f32 * CHANGED) as usize]
+    Some(1.0 - found[((found.len() - 1) as f32 * CHANGED) as usize])
 }

@@ -35,7 +35,7 @@ pub struct MemorySettings {
     pub blend: Blend,
     /// IoU of the two masks from which they agree, 0 to 1.
     pub agreement: f32,
-    /// Times that the predictor has to contradict the memory, without agreeing in between, until a better score of its is
+    /// Times in a row, of those that it is asked, that the predictor has to contradict the memory with a better score until it is
     /// believed. At least 1.
     pub patience: u32,
     /// How much is remembered of each object.

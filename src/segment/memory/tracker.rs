@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::bank::{Bank, BankLimits, Entry};
 use crate::nn::{
@@ -83,6 +83,11 @@ impl Found {
     /// An answer that was not formed here, of a picture with that `embedding` `[1, 256, h, w]`: as if somebody had said it.
     pub fn proposed(object: usize, tracked: Tracked, embedding: &Tensor) -> Self {
         Self { object, tracked, prompted: true, conditioned: Some(embedding.shallow_clone()) }
+    }
+
+    /// The same as something that was `prompted`, or not.
+    pub fn counts_as(self, prompted: bool) -> Self {
+        Self { prompted, ..self }
     }
 }
 
@@ -228,8 +233,8 @@ impl Tracker {
         Ok(Found { object, tracked, prompted: true, conditioned: Some(embedding.shallow_clone()) })
     }
 
-    /// Remembers what was found on this frame. For objects that are not among `found` the frame did not happen: their memories
-    /// grow no older. An error leaves everything as it was.
+    /// Remembers what was found on this frame, where all of it is a number. For objects that are not among `found` the frame did
+    /// not happen: their memories grow no older. An error leaves everything as it was.
     ///
     /// # Errors
     /// libtorch's.
@@ -250,7 +255,10 @@ impl Tracker {
                 let present = all(|t| &t.object_score)?.f_gt(0.0)?;
                 let kept = memory.remember(&features.top, &all(|t| &t.logits)?, &present, prompted)?;
                 let kept = kept.f_to_kind(self.settings.storage)?;
-                for (i, f) in batch.iter().enumerate() {
+                // A memory that is no number would make every later frame none.
+                let numbers = finite(&kept)?.f_logical_and(&finite(&all(|t| &t.pointer)?)?)?;
+                let numbers = Vec::<bool>::try_from(&numbers)?;
+                for (i, f) in batch.iter().enumerate().filter(|&(i, _)| numbers.get(i) == Some(&true)) {
                     // A copy of its own: a part of a batch would keep the whole batch in memory.
                     let features = kept.f_narrow(0, i as i64, 1)?.f_detach_copy()?;
                     let entry = Entry {
@@ -277,4 +285,9 @@ impl Tracker {
         }
         Ok(())
     }
+}
+
+/// Of each of a batch whether all its values are finite, `[B]` on the CPU.
+fn finite(values: &Tensor) -> Result<Tensor, TchError> {
+    values.f_isfinite()?.f_flatten(1, -1)?.f_all_dim(1, false)?.f_to_device(Device::Cpu)
 }

@@ -74,21 +74,20 @@ impl VideoSam {
 
     /// Whether the predictor is to be asked, after the memory was.
     fn is_due(&self, shot: &Shot<'_>, seen: &BTreeMap<usize, Sight>, presence: f32) -> bool {
-        if !shot.mode.is_learned() {
+        let owed = self.owed || shot.told.iter().any(|p| self.is_answered_together(p));
+        if !shot.mode.is_learned() || self.frozen && !owed {
             return false;
         }
         let lost = |class: usize| {
             let course = self.courses.get(&class).copied().unwrap_or_default();
             seen.get(&class).is_none_or(|sight| !course.is_sure(sight, &self.settings, presence))
         };
-        self.frames == 0
-            || shot.told.iter().any(|p| self.is_answered_together(p))
-            || match self.settings.ask {
-                Ask::First => false,
-                Ask::Every => true,
-                Ask::Interval(every) => self.frames.is_multiple_of(every.max(1)),
-                Ask::Lost => (0..self.classes).any(lost),
-            }
+        owed || match self.settings.ask {
+            Ask::First => false,
+            Ask::Every => true,
+            Ask::Interval(every) => self.frames.is_multiple_of(every.max(1)),
+            Ask::Lost => (0..self.classes).any(lost),
+        }
     }
 
     /// What the predictor says of its classes, with what a person says of those that are not followed.
@@ -128,6 +127,8 @@ impl VideoSam {
         let asked = self.is_due(shot, &seen, presence);
         let mut proposed = if asked { self.proposed(shot, times)? } else { BTreeMap::new() };
         let said = sights(proposed.values())?;
+        // A picture is not remembered again and again.
+        let moves = !self.scene.repeats();
         let mut made = Made {
             found: Vec::new(),
             courses: self.courses.clone(),
@@ -164,35 +165,46 @@ impl VideoSam {
             let (sight, proposal_sight) = (seen.get(&object), said.get(&object));
             match course.choose(sight, proposal_sight, overlap, &self.settings, presence) {
                 Choice::Nobody => {
-                    // Said to be absent: shown as that, not followed.
-                    made.courses.remove(&object);
+                    // Said to be absent, or not believed: shown as that, not followed.
+                    if !course.by_hand {
+                        made.courses.remove(&object);
+                    }
                     made.found.extend(proposal);
                     continue;
                 }
+                // Time stands still: what the predictor says is shown where nothing else is known.
+                Choice::Predictor { .. } if self.frozen => {
+                    made.found.extend(followed.take().or(proposal));
+                }
                 Choice::Predictor { anew } => {
-                    let by_hand = course.by_hand && !anew;
-                    course.begins(by_hand);
+                    course.begins(/* by_hand */ false);
                     if anew {
                         made.anew.insert(object);
                         made.turns.push(MemoryEvent::TakenOver(object));
                     }
                     made.kept.insert(object);
-                    made.found.extend(proposal);
+                    // Of an object that goes on it counts as tracked: it does not crowd out what a person has said.
+                    let prompted = followed.is_none() || anew;
+                    made.found.extend(proposal.map(|found| found.counts_as(prompted)));
                 }
                 Choice::Memory { sure } => {
-                    if sure && course.is_due(&self.settings) || !sure && self.settings.write_unsure {
+                    if moves && (sure && course.is_due(&self.settings) || !sure && self.settings.write_unsure)
+                    {
                         made.kept.insert(object);
                     }
                     made.found.extend(followed.take());
                 }
                 Choice::Both(blend) => {
-                    if course.is_due(&self.settings) {
+                    if moves && course.is_due(&self.settings) {
                         made.kept.insert(object);
                     }
                     let both = followed.take().zip(proposal);
                     made.found.extend(both.map(|(ours, other)| blended(ours, &other, blend)).transpose()?);
                 }
             }
+        }
+        if self.frozen {
+            return Ok(made);
         }
         let shown = sights(&made.found)?;
         for (object, course) in &mut made.courses {

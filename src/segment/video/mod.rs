@@ -3,7 +3,7 @@
 
 mod frame;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tch::Tensor;
 
@@ -14,7 +14,7 @@ use super::memory::{
 use super::preprocess::Placement;
 use super::prompt::once_a_class;
 use super::sam::{Answer, Sam};
-use super::{Guidance, MemoryEvent, ModelInfo, Prompt, SegmentError, Segmenter};
+use super::{Guidance, MemoryEvent, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::ClassMask;
 use crate::nn::{Sam2Features, Sam2Memory, SamFeatures, Tracked};
@@ -42,16 +42,22 @@ pub struct VideoSam {
     scene: Scene,
     /// Size of the frames.
     size: Option<(usize, usize)>,
-    /// Prompts of the last frame, as they were given.
+    /// Prompts of the last frame that was not autonomous, as they were given.
     said: Vec<Prompt>,
+    /// They are out of force: the last frame was autonomous.
+    silenced: bool,
     /// Frames were missed on which the prompts now in force were given: they do not count for later ones.
     missed: bool,
     courses: BTreeMap<usize, Course>,
     /// Frames since the last reset.
     frames: u64,
+    /// The predictor is to be asked, whatever the settings say: nothing is known, or one of its classes was given up.
+    owed: bool,
     /// Why the memory was cleared last, and for how many frames that is said.
     cleared: Option<(Reset, u32)>,
     frozen: bool,
+    /// What a person has pointed at on the frozen picture.
+    told_frozen: BTreeSet<usize>,
     counts: MemoryCounts,
     events: Vec<MemoryEvent>,
 }
@@ -73,11 +79,14 @@ impl VideoSam {
             scene: Scene::new(settings.freeze_after, settings.scene_cut),
             size: None,
             said: Vec::new(),
+            silenced: false,
             missed: false,
             courses: BTreeMap::new(),
             frames: 0,
+            owed: true,
             cleared: None,
             frozen: false,
+            told_frozen: BTreeSet::new(),
             counts: MemoryCounts::default(),
             events: Vec::new(),
         }
@@ -94,16 +103,39 @@ impl VideoSam {
         }
     }
 
-    fn clear(&mut self, why: Reset) {
-        self.tracker.reset();
-        // What a person has pointed at is missed until it is pointed at, or found, again.
-        self.courses.retain(|_, course| course.by_hand);
-        for course in self.courses.values_mut() {
-            *course = Course::missed();
+    /// Forgets everything but the objects `kept`.
+    fn clear(&mut self, why: Reset, kept: &BTreeSet<usize>) {
+        let gone: Vec<usize> = self.tracker.objects().filter(|object| !kept.contains(object)).collect();
+        for object in gone {
+            self.tracker.remove(object);
         }
         self.frames = 0;
+        self.owed = true;
+        self.told_frozen.clear();
         self.cleared = Some((why, SAID_FOR));
+        self.counts.holds(self.tracker.objects().count(), self.tracker.len());
         self.happened(MemoryEvent::Reset(why));
+        // What a person has pointed at is missed until it is pointed at, or found, again.
+        self.courses.retain(|_, course| course.by_hand);
+        let void: Vec<usize> = self.courses.keys().filter(|o| !kept.contains(o)).copied().collect();
+        for object in void {
+            self.misses(object);
+        }
+    }
+
+    /// As [`VideoSam::clear`], with prompts in force that count again, as at the beginning of a stream.
+    fn begin(&mut self, why: Reset) {
+        self.said.clear();
+        self.courses.clear();
+        self.clear(why, &BTreeSet::new());
+    }
+
+    /// A person has pointed at an object of which nothing is known any more.
+    fn misses(&mut self, object: usize) {
+        let before = self.courses.insert(object, Course::missed());
+        if !before.is_some_and(|course| course.lost) {
+            self.happened(MemoryEvent::Lost(object));
+        }
     }
 
     /// Clears the memory where the picture does not continue the one before it.
@@ -111,19 +143,19 @@ impl VideoSam {
         let size = (picture.width, picture.height);
         if self.size.replace(size).is_some_and(|before| before != size) {
             self.scene.forget();
-            self.clear(Reset::Size);
-            // As at the beginning of a stream, the prompts in force count.
-            self.said.clear();
+            self.begin(Reset::Size);
         }
         let frozen = match self.scene.look(picture) {
             Continuity::Live => false,
             Continuity::Frozen => true,
             Continuity::Thawed => {
-                self.clear(Reset::Freeze);
+                // Who freezes the picture to point at something means to go on from there.
+                let kept = std::mem::take(&mut self.told_frozen);
+                self.clear(Reset::Freeze, &kept);
                 false
             }
             Continuity::Cut => {
-                self.clear(Reset::SceneCut);
+                self.clear(Reset::SceneCut, &BTreeSet::new());
                 false
             }
         };
@@ -133,11 +165,42 @@ impl VideoSam {
         self.frozen = frozen;
     }
 
-    /// Objects of which a person speaks no more, and what is said of this frame that was not said of the last one.
-    fn news(&self, prompts: &[Prompt]) -> (Vec<usize>, Vec<Prompt>) {
-        let gone = self.said.iter().filter(|was| prompts.iter().all(|p| p.class != was.class));
-        let new = prompts.iter().filter(|p| !self.said.contains(p));
-        (gone.map(|p| p.class).collect(), new.cloned().collect())
+    /// The classes of which a person says something that was not said of the last frame. Forgets objects of which the person
+    /// speaks no more and, without the predictor, those that it has found.
+    fn hear(&mut self, guidance: &Guidance) -> BTreeSet<usize> {
+        let given = guidance.standing();
+        if std::mem::take(&mut self.missed) {
+            self.said = given.to_vec();
+            for prompt in given {
+                self.misses(prompt.class);
+            }
+        }
+        let silent = guidance.mode == Mode::Autonomous;
+        let gone: BTreeSet<usize> = if silent && self.silenced {
+            BTreeSet::new()
+        } else {
+            let unsaid = self.said.iter().filter(|was| given.iter().all(|p| p.class != was.class));
+            unsaid.map(|p| p.class).collect()
+        };
+        for class in gone {
+            self.tracker.remove(class);
+            self.courses.remove(&class);
+            self.owed |= class < self.classes;
+        }
+        let new: BTreeSet<usize> = given.iter().filter(|p| !self.said.contains(p)).map(|p| p.class).collect();
+        if !guidance.mode.is_learned() {
+            self.owed = true;
+            let found = |o: &usize| self.courses.get(o).is_none_or(|c| !c.by_hand);
+            let found: Vec<usize> = self.tracker.objects().filter(found).collect();
+            for class in found {
+                self.tracker.remove(class);
+                self.courses.remove(&class);
+                if !new.contains(&class) && given.iter().any(|p| p.class == class) {
+                    self.misses(class);
+                }
+            }
+        }
+        new
     }
 
     fn masks(
@@ -166,52 +229,43 @@ impl VideoSam {
         times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError> {
         let size = (image.width(), image.height());
-        let given = guidance.standing();
-        once_a_class(given)?;
-        // All of them, though only what is new counts: a prompt that does not fit stays an error.
-        let checked: Vec<Prompt> =
-            given.iter().map(|p| p.in_pixels(size.0, size.1)).collect::<Result<_, _>>()?;
         let rgb = times.time(Stage::Preprocess, || {
             let rgb = Rgb::from(image);
             self.look(&rgb);
             rgb
         });
-        if std::mem::take(&mut self.missed) {
+        let given = guidance.standing();
+        once_a_class(given)?;
+        // All of them, though only what is new counts: a prompt that does not fit stays an error.
+        let checked: Vec<Prompt> =
+            given.iter().map(|p| p.in_pixels(size.0, size.1)).collect::<Result<_, _>>()?;
+        let new = self.hear(guidance);
+        let told: Vec<Prompt> = checked.into_iter().filter(|p| new.contains(&p.class)).collect();
+        let mut masks = Vec::new();
+        if !told.is_empty() || !self.tracker.is_empty() || guidance.mode.is_learned() {
+            let (input, placement) = self.sam.input(&rgb, times)?;
+            let (net, _) = self.video()?;
+            let features = self.sam.timed(times, Stage::Encode, || net.encode_image(&input))?;
+            let shot = Shot {
+                picture: SamFeatures::from(&features),
+                features: &features,
+                placement: &placement,
+                mode: guidance.mode,
+                told,
+            };
+            let made = self.make(&shot, times)?;
+            masks = times.time(Stage::Postprocess, || self.masks(&made.found, &placement, keep_logits))?;
+            self.remember(&features, made, times)?;
+            if self.frozen {
+                self.told_frozen.extend(shot.told.iter().map(|p| p.class));
+            }
+        }
+        self.silenced = guidance.mode == Mode::Autonomous;
+        if !self.silenced {
             self.said = given.to_vec();
         }
-        let (mut gone, new) = self.news(given);
-        if !guidance.mode.is_learned() {
-            // What the predictor has found goes with it.
-            gone.extend(self.tracker.objects().filter(|o| self.courses.get(o).is_none_or(|c| !c.by_hand)));
-        }
-        for class in gone {
-            self.tracker.remove(class);
-            self.courses.remove(&class);
-        }
-        let told: Vec<Prompt> =
-            checked.into_iter().filter(|p| new.iter().any(|n| n.class == p.class)).collect();
-        if told.is_empty() && self.tracker.is_empty() && !guidance.mode.is_learned() {
-            self.said = given.to_vec();
-            return Ok(Vec::new());
-        }
-        let (input, placement) = self.sam.input(&rgb, times)?;
-        let (net, _) = self.video()?;
-        let features = self.sam.timed(times, Stage::Encode, || net.encode_image(&input))?;
-        let shot = Shot {
-            picture: SamFeatures::from(&features),
-            features: &features,
-            placement: &placement,
-            mode: guidance.mode,
-            told,
-        };
-        let mut made = self.make(&shot, times)?;
-        let masks = times.time(Stage::Postprocess, || self.masks(&made.found, &placement, keep_logits))?;
-        if self.frozen {
-            // Time stands still: a picture is not remembered again and again. A person's word is.
-            made.kept.retain(|object| shot.told.iter().any(|p| p.class == *object));
-        }
-        self.remember(&features, made, times)?;
-        self.said = given.to_vec();
+        self.counts.holds(self.tracker.objects().count(), self.tracker.len());
+        self.cleared = self.cleared.and_then(|(why, left)| Some((why, left.checked_sub(1)?)));
         Ok(masks)
     }
 
@@ -234,10 +288,10 @@ impl VideoSam {
         self.sam.timed(times, Stage::MemoryEncoder, || tracker.remember(video, features, &kept))?;
         self.counts.not_written += passed.iter().filter(|f| self.tracker.follows(f.object)).count() as u64;
         self.counts.asked += u64::from(asked);
-        self.counts.holds(self.tracker.objects().count(), self.tracker.len());
+        // What was said of a frozen picture is not remembered.
+        self.owed &= !asked || self.frozen;
         self.courses = courses;
         self.frames += 1;
-        self.cleared = self.cleared.and_then(|(why, left)| Some((why, left.checked_sub(1)?)));
         for turn in turns {
             self.happened(turn);
         }
@@ -269,19 +323,14 @@ impl Segmenter for VideoSam {
     fn forget(&mut self, why: Option<Reset>) {
         self.scene.forget();
         self.size = None;
-        self.said.clear();
         self.frozen = false;
+        self.silenced = false;
         self.missed = why == Some(Reset::Model);
-        match why {
-            Some(why) => self.clear(why),
-            None => {
-                self.tracker.reset();
-                self.courses.clear();
-                self.frames = 0;
-                self.cleared = None;
-                self.counts = MemoryCounts::default();
-                self.events.clear();
-            }
+        self.begin(why.unwrap_or(Reset::Stream));
+        if why.is_none() {
+            self.cleared = None;
+            self.counts = MemoryCounts::default();
+            self.events.clear();
         }
     }
 

@@ -1,0 +1,174 @@
+//! The memory and the prompt predictor together: when the predictor is asked, and what it may and may not take from a person.
+//! The weights are made by a rule: their masks mean nothing, and that is enough to tell whose they are. Of the seeds tried, this one's
+//! predictor scores its masks higher than the memory scores its own.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
+use sonomask::mask::ClassMask;
+use sonomask::nn::PpnForm;
+use sonomask::phantom::{Phantom, PhantomConfig};
+use sonomask::segment::memory::{Ask, MemorySettings};
+use sonomask::segment::{
+    DeviceChoice, GeneratedPpn, Guidance, MemoryCounts, Mode, ModelSpec, Prompt, Segmenter, generate, load,
+};
+use sonomask::stage::StageTimes;
+use sonomask::weights::Family;
+
+const SIDE: usize = 128;
+
+/// A network with a predictor of the classes 0 and 1.
+static WEIGHTS: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("weights.safetensors");
+    let ppn = GeneratedPpn {
+        form: PpnForm::SingleScale,
+        dataset: "generated".into(),
+        classes: vec!["nerve".into(), "vessel".into()],
+        alone: false,
+    };
+    generate(Family::Sam21HieraTiny, /* seed */ 4, Some(&ppn), &file).unwrap();
+    (dir, file)
+});
+
+/// Everything counts as found and as sure, and no picture clears the memory.
+fn trusting(ask: Ask) -> MemorySettings {
+    MemorySettings { ask, ..MemorySettings::sam2() }
+}
+
+struct Stream {
+    model: Box<dyn Segmenter>,
+    pictures: Phantom,
+    shown: u64,
+}
+
+impl Stream {
+    fn new(settings: MemorySettings) -> Self {
+        let spec = ModelSpec {
+            input_size: Some(64),
+            presence_threshold: 0.0,
+            memory: Some(settings),
+            ..ModelSpec::new(&WEIGHTS.1)
+        };
+        let model = load(&spec, &DeviceChoice::Cpu.resolve().unwrap()).unwrap();
+        let config = PhantomConfig { seed: 41, width: SIDE, height: SIDE, ..PhantomConfig::default() };
+        Self { model, pictures: Phantom::new(config).unwrap(), shown: 0 }
+    }
+
+    fn show(&mut self, picture: u64, mode: Mode, prompts: &[Prompt]) -> Vec<ClassMask> {
+        let gray = self.pictures.image(picture);
+        let plane = Plane { data: &gray, stride: SIDE };
+        let color = YuvColor::default();
+        let view = ImageView::new(PixelFormat::Gray8, SIDE, SIDE, color, vec![plane]).unwrap();
+        let guidance = Guidance { mode, prompts: prompts.to_vec() };
+        self.model.segment(&view, &guidance, true, &mut StageTimes::default()).unwrap()
+    }
+
+    fn next(&mut self, mode: Mode, prompts: &[Prompt]) -> Vec<ClassMask> {
+        self.shown += 1;
+        self.show(self.shown, mode, prompts)
+    }
+
+    fn counts(&self) -> MemoryCounts {
+        self.model.memory().unwrap().clone()
+    }
+}
+
+fn boxed(class: usize) -> Prompt {
+    let left = 8.0 + 34.0 * class as f32;
+    Prompt { class, bbox: Some([left, 30.0, left + 40.0, 90.0]), ..Prompt::default() }
+}
+
+fn classes(found: &[ClassMask]) -> Vec<usize> {
+    found.iter().map(|m| m.class).collect()
+}
+
+fn logits(found: &[ClassMask], class: usize) -> &[f32] {
+    let of = found.iter().find(|m| m.class == class).unwrap();
+    &of.logits.as_ref().unwrap().values
+}
+
+#[test]
+fn the_first_frame_of_the_predictor_is_asked_whenever_it_comes() {
+    let mut stream = Stream::new(trusting(Ask::First));
+    assert_eq!(classes(&stream.next(Mode::Manual, &[boxed(0)])), [0]);
+    assert_eq!(classes(&stream.next(Mode::Manual, &[boxed(0)])), [0]);
+    for _ in 0..3 {
+        assert_eq!(classes(&stream.next(Mode::Assisted, &[boxed(0)])), [0, 1]);
+    }
+    assert_eq!(stream.counts().asked, 1);
+    // A class that a person gives back is the predictor's again.
+    for _ in 0..3 {
+        assert_eq!(classes(&stream.next(Mode::Assisted, &[])), [0, 1]);
+    }
+    assert_eq!(stream.counts().asked, 2);
+}
+
+#[test]
+fn what_the_predictor_has_found_goes_with_it() {
+    let mut stream = Stream::new(trusting(Ask::First));
+    assert_eq!(classes(&stream.next(Mode::Assisted, &[boxed(0)])), [0, 1]);
+    assert_eq!(classes(&stream.next(Mode::Manual, &[boxed(0)])), [0]);
+    assert_eq!(classes(&stream.next(Mode::Manual, &[])), [0; 0]);
+}
+
+#[test]
+fn a_prompt_of_before_the_predictor_was_left_alone_does_not_count_again() {
+    let modes = |fourth: Mode, utterance: u64| {
+        let mut stream = Stream::new(trusting(Ask::First));
+        let box_ = [boxed(0)];
+        stream.next(Mode::Assisted, &box_);
+        stream.next(Mode::Autonomous, &box_);
+        stream.next(Mode::Autonomous, &box_);
+        stream.next(fourth, &[Prompt { utterance, ..boxed(0) }])
+    };
+    let (alone, back, again) =
+        (modes(Mode::Autonomous, 0), modes(Mode::Assisted, 0), modes(Mode::Assisted, 1));
+    assert_eq!(logits(&alone, 0), logits(&back, 0));
+    assert_ne!(logits(&alone, 0), logits(&again, 0));
+    // The other class has nothing to do with it.
+    assert_eq!(logits(&alone, 1), logits(&back, 1));
+}
+
+#[test]
+fn a_frozen_picture_takes_nothing_over_and_asks_nobody() {
+    // The predictor is believed as soon as it contradicts, which it always does.
+    let settings = MemorySettings { agreement: 1.0, patience: 1, freeze_after: 3, ..trusting(Ask::Every) };
+    let mut stream = Stream::new(settings);
+    for _ in 0..2 {
+        stream.next(Mode::Autonomous, &[]);
+    }
+    for _ in 0..4 {
+        stream.show(2, Mode::Autonomous, &[]);
+    }
+    let before = stream.counts();
+    assert!(before.taken_over > 0, "{before:?}");
+    for _ in 0..3 {
+        assert_eq!(classes(&stream.show(2, Mode::Autonomous, &[])), [0, 1]);
+    }
+    let after = stream.counts();
+    assert_eq!((after.asked, after.taken_over), (before.asked, before.taken_over));
+    assert_eq!((after.bank_frames, after.freezes), (before.bank_frames, 1));
+    // What a person says of it counts.
+    assert_eq!(classes(&stream.show(2, Mode::Assisted, &[boxed(2)])), [0, 1, 2]);
+    assert_eq!(stream.counts().bank_frames, before.bank_frames + 1);
+}
+
+#[test]
+fn a_person_is_not_contradicted_and_the_predictor_is() {
+    let settings = MemorySettings { agreement: 1.0, patience: 1, ..trusting(Ask::Every) };
+    let mut stream = Stream::new(settings);
+    let both = [boxed(0), boxed(1)];
+    for _ in 0..4 {
+        stream.next(Mode::Assisted, &both);
+    }
+    assert_eq!(stream.counts().taken_over, 0);
+    let mut stream = Stream::new(settings);
+    for _ in 0..8 {
+        stream.next(Mode::Autonomous, &[]);
+    }
+    assert!(stream.counts().taken_over > 0, "{:?}", stream.counts());
+}
