@@ -69,14 +69,16 @@ bench: setup ## What the stream and its stages cost
 baselines: ## The Python environment of benches/baselines (PyTorch, several GB): the floors a trained model has to clear
 	@benches/baselines/setup.sh
 
-dist: build ## An archive of the binary, its presets and licences: out/sonomask-*.tar.gz
-	@rm -rf out/dist && mkdir -p out/dist/$(DIST_NAME)
-	@cp -r $(BINARY) configs pipelines README.md LICENSE-MIT LICENSE-APACHE out/dist/$(DIST_NAME)/
+dist: build ## The program with its GStreamer, to unpack and run beside a libtorch: out/sonomask-*.tar.gz
+	@rm -rf out/dist && mkdir -p out/dist/$(DIST_NAME)/weights
+	@$(PYTHON) scripts/bundle.py $(BINARY) out/dist/$(DIST_NAME)
+	@cp -r configs pipelines README.md LICENSE-MIT LICENSE-APACHE out/dist/$(DIST_NAME)/
+	@cp weights/*.safetensors weights/*.md out/dist/$(DIST_NAME)/weights/
 	@tar -C out/dist -czf out/$(DIST_NAME).tar.gz --owner=0 --group=0 --sort=name $(DIST_NAME)
 	@rm -rf out/dist
 	@printf '%s (%s bytes)\n' "$(CURDIR)/out/$(DIST_NAME).tar.gz" "$$(stat -c %s out/$(DIST_NAME).tar.gz)"
-	@echo "It holds neither GStreamer nor libtorch: the machine it runs on needs GStreamer 1.20 or later and the"
-	@echo "folder torch/lib of PyTorch 2.11.0 on LD_LIBRARY_PATH."
+	@echo "Unpack it anywhere and run its sonomask. libtorch (PyTorch 2.11.0) is taken from \$$LIBTORCH, from libtorch/ or torch/"
+	@echo "beside it, or from Python's torch; glibc has to be as new as here."
 
 clean: ## Remove what was built and the results in out/
 	cargo clean

@@ -9,10 +9,10 @@ use gstreamer::prelude::*;
 
 use super::{Exit, print, print_json};
 use crate::media::launch::{has_element, package_of};
-use crate::media::template::{Kind, Template, template_dirs};
+use crate::media::template::{Kind, Template, alternatives, template_dirs};
 use crate::segment::DeviceChoice;
 use crate::telemetry::{libtorch_dir, versions};
-use crate::weights::{Checkpoint, Family, own_weights_dirs, published, sha256};
+use crate::weights::{Checkpoint, Family, Source as _, own_weights_dirs, published, sha256};
 
 /// Print what was found: GStreamer and the plugins of each pipeline, libtorch, devices, weights, capture devices.
 #[derive(Debug, clap::Args)]
@@ -62,9 +62,11 @@ struct Missing {
 }
 
 impl Missing {
-    /// `element` unless GStreamer has it.
+    /// `element` unless GStreamer has it, or another one that will do.
     fn unless_here(element: String, setting: Option<String>) -> Option<Self> {
-        (!has_element(&element)).then(|| Self { package: package_of(&element), element, setting })
+        let missing = !alternatives(&element).any(has_element);
+        let package = alternatives(&element).find_map(package_of);
+        missing.then_some(Self { package, element, setting })
     }
 }
 
@@ -74,7 +76,10 @@ struct Weights {
     sha256: Option<String>,
     /// Family name, with what is known of the file.
     verdict: String,
+    /// It is a network.
     usable: bool,
+    /// It is a predictor, to be laid over a network.
+    predictor: bool,
 }
 
 pub fn run(args: &Args) -> Result<Exit> {
@@ -171,10 +176,11 @@ fn weights(asked: &[PathBuf], dirs: &[PathBuf]) -> Vec<Weights> {
 
 fn check(path: PathBuf) -> Weights {
     let sum = sha256(&path).ok();
-    let family = Checkpoint::open(&path)
-        .map_err(|e| e.to_string())
-        .and_then(|c| Family::recognise(&c).map_err(|e| e.to_string()));
+    let opened = Checkpoint::open(&path).map_err(|e| e.to_string());
+    let learned = opened.as_ref().is_ok_and(|c| c.names().iter().any(|name| name.starts_with("ppn.")));
+    let family = opened.and_then(|c| Family::recognise(&c).map_err(|e| e.to_string()));
     let (verdict, usable) = match family {
+        Err(_) if learned => ("a prompt predictor, for `model.ppn`".to_owned(), false),
         Ok(family) => {
             let origin = sum.as_deref().and_then(published).map_or_else(
                 || "not a published file (your own?)".to_owned(),
@@ -184,7 +190,7 @@ fn check(path: PathBuf) -> Weights {
         }
         Err(e) => (e, false),
     };
-    Weights { path, sha256: sum, verdict, usable }
+    Weights { path, sha256: sum, verdict, usable, predictor: learned && !usable }
 }
 
 fn capture_devices() -> Vec<String> {
@@ -243,7 +249,7 @@ fn show(found: &Findings) {
     for w in &found.weights {
         print(&format!(
             "  {}  {}  {}",
-            if w.usable { "ok      " } else { "UNUSABLE" },
+            if w.usable || w.predictor { "ok      " } else { "UNUSABLE" },
             w.path.display(),
             w.verdict
         ));

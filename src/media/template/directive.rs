@@ -10,7 +10,7 @@ pub(super) enum Directive {
     Live(Live),
     /// `records = true`.
     Records(bool),
-    /// `uses = avdec_h264, jpegdec`: elements GStreamer picks by itself while running.
+    /// `uses = avdec_h264 | openh264dec, jpegdec`: elements GStreamer picks by itself while running, either of two being enough.
     Uses(Vec<String>),
     /// `param threads: int(0..64) = 0 "Decoder threads"`.
     Param(ParamSpec),
@@ -25,6 +25,11 @@ pub enum Live {
     Always(bool),
     /// This parameter says so.
     Param(String),
+}
+
+/// The elements of one entry of `uses`, any of which is enough: `avdec_h264 | openh264dec`.
+pub fn alternatives(entry: &str) -> impl Iterator<Item = &str> {
+    entry.split('|').map(str::trim)
 }
 
 /// Reads what follows `#:`.

@@ -17,7 +17,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use bound::{Bound, Setting};
-pub use directive::Live;
+pub use directive::{Live, alternatives};
 pub use duration::{DURATION_EXPECTED, format_duration, parse_duration};
 pub use error::TemplateError;
 pub use find::{builtin_names, template_dirs};
@@ -293,7 +293,7 @@ impl Template {
     }
 
     /// Factory names of the elements it needs with the default values, and of those it says GStreamer will pick while
-    /// running; for `doctor`. Sorted.
+    /// running, some with others that do as well (see [`alternatives`]); for `doctor`. Sorted.
     pub fn elements(&self) -> Vec<String> {
         let mut all = self.factories_with(&self.defaults());
         all.extend(self.uses.iter().cloned());
