@@ -16,10 +16,10 @@ export GOMP_SPINCOUNT ?= 0
 # Binaries find libtorch through their rpath, except doctests and a LIBTORCH of one's own.
 export LD_LIBRARY_PATH := $(abspath $(or $(LIBTORCH),.libtorch/torch))/lib$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
 
-.PHONY: help setup build demo test lint bench baselines dist clean distclean
+.PHONY: help setup build demo test lint bench bench-official baselines dist clean distclean
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 	@echo "Options: CUDA=1 (libtorch with CUDA), LIBTORCH=DIR (one of your own), VERIFY=1 (set-up reads every file again)"
 
 setup: ## Install what is missing: system packages, libtorch, weights, demo recording
@@ -65,6 +65,12 @@ lint: setup ## rustfmt, clippy with warnings denied, cargo-deny
 
 bench: setup ## What the stream and its stages cost
 	cargo bench --locked
+
+bench-official: build ## This program beside the official PyTorch packages, in turns: benches/results/official.md (several GB)
+	@benches/official/setup.sh
+	@serve=$$(cargo bench --locked --bench official --no-run --message-format=json 2>/dev/null | \
+		sed -n 's/.*"executable":"\([^"]*official-[^"]*\)".*/\1/p' | tail -n 1); \
+	.cache/official/bin/python -B benches/official/compare.py --serve "$$serve" --program $(BINARY) $(OFFICIAL)
 
 baselines: ## The Python environment of benches/baselines (PyTorch, several GB): the floors a trained model has to clear
 	@benches/baselines/setup.sh

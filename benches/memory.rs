@@ -166,6 +166,7 @@ fn endless(weights: &Path, frames: usize, svg: &str, pictures: &[Vec<u8>]) -> Re
 }
 
 fn main() -> Result<()> {
+    sonomask::begin::with_settings();
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     tch::set_num_threads(2);
     let pictures = pictures()?;

@@ -67,6 +67,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() -> Result<()> {
+    sonomask::begin::with_settings();
     let args: Vec<PathBuf> =
         std::env::args_os().skip(1).filter(|a| a != "--bench").map(PathBuf::from).collect();
     let Some(folder) = args.first() else {

@@ -1,5 +1,6 @@
 //! sonomask: real-time ultrasound segmentation. See `ARCHITECTURE.md` for the rooms and the threads.
 
+pub mod begin;
 pub mod chart;
 pub mod cine;
 pub mod cli;
