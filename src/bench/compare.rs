@@ -91,7 +91,8 @@ pub fn compare(a: &BenchResult, b: &BenchResult, pairs: &[(String, String)]) -> 
     let wanted: Vec<(String, String)> = if pairs.is_empty() { names.collect() } else { pairs.to_vec() };
     let mut cases = Vec::new();
     for (left, right) in &wanted {
-        let both = find(a, left).and_then(|i| a.cases.get(i)).zip(find(b, right).and_then(|i| b.cases.get(i)));
+        let both =
+            find(a, left).and_then(|i| a.cases.get(i)).zip(find(b, right).and_then(|i| b.cases.get(i)));
         cases.extend(both.map(|(a, b)| CaseComparison::new(a, b)));
     }
     let alone = |result: &BenchResult, seen: &dyn Fn(&CaseComparison) -> &str| {
@@ -190,9 +191,14 @@ impl Comparison {
             out.push_str("The two are of different machines or builds.\n");
         }
         for case in &self.cases {
-            let with = if case.with == case.case { String::new() } else { format!(" (A) and {} (B)", case.with) };
+            let with =
+                if case.with == case.case { String::new() } else { format!(" (A) and {} (B)", case.with) };
             let _ = writeln!(out, "\n{}{with}", case.case);
-            let _ = writeln!(out, "  {:<18} {:<5} {:>10} {:>10}   {:<24}", "metric", "", "A ms", "B ms", "B / A [95 %]");
+            let _ = writeln!(
+                out,
+                "  {:<18} {:<5} {:>10} {:>10}   {:<24}",
+                "metric", "", "A ms", "B ms", "B / A [95 %]"
+            );
             for r in case.ratios.iter().filter(|r| all || r.differs || r.metric == Metric::EndToEnd.name()) {
                 let verdict = match (r.differs, r.ratio < 1.0) {
                     (false, _) => "",
@@ -200,11 +206,20 @@ impl Comparison {
                     (true, false) => "slower",
                 };
                 let sure = format!("{:.3} [{:.3}, {:.3}]", r.ratio, r.low, r.high);
-                let _ = writeln!(out, "  {:<18} {:<5} {:>10.3} {:>10.3}   {sure:<24} {verdict}", r.metric, r.figure, r.a, r.b);
+                let _ = writeln!(
+                    out,
+                    "  {:<18} {:<5} {:>10.3} {:>10.3}   {sure:<24} {verdict}",
+                    r.metric, r.figure, r.a, r.b
+                );
             }
             let (a, b, speed) = case.per_second;
             let speed = speed.map_or_else(String::new, |s| format!(", {s:.3} times"));
-            let _ = writeln!(out, "  frames a second {a:.2} and {b:.2}{speed}; lost {:.1} % and {:.1} %", case.lost.0 * 100.0, case.lost.1 * 100.0);
+            let _ = writeln!(
+                out,
+                "  frames a second {a:.2} and {b:.2}{speed}; lost {:.1} % and {:.1} %",
+                case.lost.0 * 100.0,
+                case.lost.1 * 100.0
+            );
         }
         for (names, side) in [(&self.only_a, "A"), (&self.only_b, "B")] {
             for name in names {

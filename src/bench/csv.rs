@@ -11,10 +11,21 @@ const CASE: &str = "case,model,family,precision,device,input_size,memory,size,lo
 impl BenchResult {
     /// One line a case.
     pub fn cases_csv(&self) -> String {
-        let counts = ["in", "out", "dropped", "dropped_display", "dropped_model", "dropped_sink", "dropped_stop", "not_segmented"];
+        let counts = [
+            "in",
+            "out",
+            "dropped",
+            "dropped_display",
+            "dropped_model",
+            "dropped_sink",
+            "dropped_stop",
+            "not_segmented",
+        ];
         let counted = ["sent", "shown", "lost", "segmented", "masked", "unread"];
         let latencies = [Metric::EndToEnd, Metric::GlassToGlass, Metric::MaskReady, Metric::MaskAge];
-        let mut out = format!("{CASE},status,reason,seconds,per_second,segmented_per_second,cpu_cores,peak_rss_bytes,gpu_busy,gpu_memory_bytes");
+        let mut out = format!(
+            "{CASE},status,reason,seconds,per_second,segmented_per_second,cpu_cores,peak_rss_bytes,gpu_busy,gpu_memory_bytes"
+        );
         // Writing to a String cannot fail.
         for name in counts {
             let _ = write!(out, ",frames_{name}");
@@ -85,7 +96,12 @@ impl BenchResult {
                 for metric in Metric::all() {
                     if let Some(value) = metric.of(row, case.case.drive) {
                         let (counted, due) = (u8::from(row.counted), row.due_ms);
-                        let _ = writeln!(out, "{name},{},{counted},{due:.4},{},{value:.4}", row.frame, metric.name());
+                        let _ = writeln!(
+                            out,
+                            "{name},{},{counted},{due:.4},{},{value:.4}",
+                            row.frame,
+                            metric.name()
+                        );
                     }
                 }
             }
@@ -106,7 +122,8 @@ impl BenchResult {
                 let _ = writeln!(out, "{name:width$} {}", case.status.name());
                 continue;
             };
-            let number = |v: Option<f64>, digits: usize| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"));
+            let number =
+                |v: Option<f64>, digits: usize| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"));
             let age = case.metrics.get(Metric::MaskAge.name()).map(|p| p.p95);
             let lost = case.counted.get("lost").map_or_else(|| "-".to_owned(), u64::to_string);
             let mb = case.used.peak_rss_bytes.map(|b| b as f64 / 1e6);

@@ -91,7 +91,8 @@ impl Footage {
                 let d = PhantomConfig::default();
                 let (width, height) = size.unwrap_or((d.width, d.height));
                 // A phantom is a rectangle of its picture's shape.
-                let linear_width_mm = (d.depth_mm * width as f64 / height as f64).clamp(0.6 * d.depth_mm, 3.0 * d.depth_mm);
+                let linear_width_mm =
+                    (d.depth_mm * width as f64 / height as f64).clamp(0.6 * d.depth_mm, 3.0 * d.depth_mm);
                 let config = PhantomConfig { seed: *seed, width, height, linear_width_mm, ..d };
                 config.validate()?;
                 fits(count, width, height, 1)?;
@@ -101,7 +102,8 @@ impl Footage {
                 Ok(Self { format: PixelFormat::Gray8, width, height, name, pictures })
             }
             SourceChoice::File(path) => {
-                let pictures = if cine::recognise(path).is_some() { read(path, count)? } else { decode(path, count)? };
+                let pictures =
+                    if cine::recognise(path).is_some() { read(path, count)? } else { decode(path, count)? };
                 Self::of_pictures(path, pictures, size)
             }
         }
@@ -157,7 +159,8 @@ impl Footage {
 }
 
 fn fits(pictures: usize, width: usize, height: usize, bytes: usize) -> Result<(), FootageError> {
-    let all = pictures.checked_mul(width).and_then(|n| n.checked_mul(height)).and_then(|n| n.checked_mul(bytes));
+    let all =
+        pictures.checked_mul(width).and_then(|n| n.checked_mul(height)).and_then(|n| n.checked_mul(bytes));
     if all.is_some_and(|n| n <= MAX_BYTES) {
         Ok(())
     } else {
@@ -183,8 +186,10 @@ impl Picture {
             return Some(self.rgb);
         }
         let side = |v: usize| u32::try_from(v).ok();
-        let picture = image::RgbImage::from_raw(side(self.rgb.width)?, side(self.rgb.height)?, self.rgb.data)?;
-        let data = image::imageops::resize(&picture, side(width)?, side(height)?, FilterType::Triangle).into_raw();
+        let picture =
+            image::RgbImage::from_raw(side(self.rgb.width)?, side(self.rgb.height)?, self.rgb.data)?;
+        let data =
+            image::imageops::resize(&picture, side(width)?, side(height)?, FilterType::Triangle).into_raw();
         Some(Rgb { width, height, data })
     }
 }

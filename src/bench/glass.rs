@@ -33,7 +33,8 @@ impl Glass {
     /// If GStreamer cannot link it.
     pub fn new(live: bool, room: usize) -> Result<(SinkPipeline, Self), MediaError> {
         let seen = Arc::new(Mutex::new(Vec::with_capacity(room)));
-        let appsink = gst_app::AppSink::builder().name("glass").max_buffers(1).drop(false).sync(false).build();
+        let appsink =
+            gst_app::AppSink::builder().name("glass").max_buffers(1).drop(false).sync(false).build();
         appsink.set_property("enable-last-sample", false);
         let store = seen.clone();
         let mut format: Option<StreamFormat> = None;
@@ -48,7 +49,8 @@ impl Glass {
                 if format.as_ref().is_none_or(|f| f.caps.as_ref() != caps) {
                     format = Some(StreamFormat::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?);
                 }
-                let mark = format.as_ref().and_then(|f| f.with_view(buffer, |view| read_mark(view)).ok()).flatten();
+                let mark =
+                    format.as_ref().and_then(|f| f.with_view(buffer, |view| read_mark(view)).ok()).flatten();
                 let mut seen = store.lock();
                 if seen.len() < room {
                     seen.push(Seen { at, pts: buffer.pts().map(gst::ClockTime::nseconds), mark });

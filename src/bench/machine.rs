@@ -29,7 +29,8 @@ impl Machine {
 }
 
 fn gpus() -> Vec<Gpu> {
-    let said = output("nvidia-smi", &["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]);
+    let said =
+        output("nvidia-smi", &["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]);
     let gpu = |line: &str| {
         let mut fields = line.split(',').map(|field| field.trim().to_owned());
         Some(Gpu { name: fields.next()?, memory: fields.next()?, driver: fields.next()? })

@@ -1,9 +1,9 @@
 //! A mark in the picture: which frame this is and when it arrived, to be read off the frame that a person would see.
 //!
-//! Twelve by seven square cells at the right edge, drawn twice: below the status line and below the middle, where neither the
-//! status, the legend nor "RESEARCH USE ONLY" is drawn. Four guards (white, black, white, black), 24 bits of frame, 40 bits of
-//! microseconds, 16 bits of CRC, most significant bit first. A class's tint darkens both levels alike; what a contour or a label
-//! crosses the CRC refuses, and the other copy stands for it.
+//! Twelve by seven square cells, drawn three times: at the right edge below the status line and below the middle, and at the left
+//! edge between them, where neither the status, the legend nor "RESEARCH USE ONLY" is drawn. Four guards (white, black, white,
+//! black), 24 bits of frame, 40 bits of microseconds, 16 bits of CRC, most significant bit first. A class's tint moves both levels
+//! alike; a copy that a contour or a label crosses is refused by the CRC, and another stands for it, or all together.
 
 use crate::frame::{ImageView, ImageViewMut, PixelFormat};
 
@@ -15,8 +15,9 @@ const WHITE: u8 = 235;
 const BLACK: u8 = 16;
 /// Guards at least this far apart, or there is no mark. A tint of half the picture's strength leaves 110.
 const MIN_CONTRAST: u32 = 80;
-/// Upper ends of the two copies, as shares of the room that a copy leaves.
-const PLACES: [f64; 2] = [0.22, 0.66];
+const COPIES: usize = 3;
+/// Left and upper ends of the copies, as shares of the room that a copy leaves.
+const PLACES: [(f64, f64); COPIES] = [(1.0, 0.22), (1.0, 0.66), (0.0, 0.44)];
 const FRAME_BITS: u32 = 24;
 const TIME_BITS: u32 = 40;
 
@@ -42,9 +43,9 @@ pub enum MarkError {
     },
 }
 
-/// The smallest picture with room for both copies.
+/// The smallest picture with room for all copies.
 fn smallest() -> (usize, usize) {
-    (COLUMNS * cell(0), 3 * ROWS * cell(0))
+    (COLUMNS * cell(0), 4 * ROWS * cell(0))
 }
 
 /// Side of a cell in a picture of this width: 4 px, and more in larger pictures.
@@ -69,17 +70,18 @@ fn code(payload: u64) -> u128 {
 }
 
 /// Left and upper ends of the copies.
-fn places(width: usize, height: usize) -> Result<[(usize, usize); 2], MarkError> {
+fn places(width: usize, height: usize) -> Result<[(usize, usize); COPIES], MarkError> {
     let side = cell(width);
     let small = smallest();
-    if width < small.0 || height < small.1.max(3 * ROWS * side) {
+    if width < small.0 || height < small.1.max(4 * ROWS * side) {
         return Err(MarkError::Size { width, height });
     }
-    let left = width - COLUMNS * side;
-    Ok(PLACES.map(|share| (left, ((height - ROWS * side) as f64 * share) as usize)))
+    let room = (width - COLUMNS * side, height - ROWS * side);
+    let at = |room: usize, share: f64| (room as f64 * share) as usize;
+    Ok(PLACES.map(|(x, y)| (at(room.0, x), at(room.1, y))))
 }
 
-/// Draws `mark` into both places of `image`.
+/// Draws `mark` into its places of `image`.
 ///
 /// # Errors
 /// A picture without room.
@@ -118,13 +120,18 @@ fn luma(format: PixelFormat) -> (usize, usize) {
     }
 }
 
-/// The mark of `image`, from whichever copy can be read without doubt; `None` if neither can.
+/// The mark of `image`, from whichever copy can be read without doubt, else from all of them together; `None` if that fails, too.
 pub fn read_mark(image: &ImageView<'_>) -> Option<Mark> {
-    let copies = places(image.width(), image.height()).ok()?;
-    copies.into_iter().find_map(|at| read_at(image, at))
+    let copies = places(image.width(), image.height()).ok()?.map(|at| levels(image, at));
+    let [a, b, c] = copies;
+    let each = [a?, b?, c?];
+    // Where one copy is crossed the others outweigh it: what crosses it also brings its levels nearer to each other.
+    let together = std::array::from_fn(|n| each.iter().map(|levels| levels[n]).sum::<u32>() / COPIES as u32);
+    each.iter().chain([&together]).find_map(decoded)
 }
 
-fn read_at(image: &ImageView<'_>, (left, top): (usize, usize)) -> Option<Mark> {
+/// Mean levels of the cells of the copy whose left upper corner is given.
+fn levels(image: &ImageView<'_>, (left, top): (usize, usize)) -> Option<[u32; CELLS]> {
     let side = cell(image.width());
     let (step, samples) = luma(image.format());
     // In packed formats green is the second byte in either order, and nearest to luma.
@@ -136,20 +143,22 @@ fn read_at(image: &ImageView<'_>, (left, top): (usize, usize)) -> Option<Mark> {
         let (x, y) = (left + n % COLUMNS * side, top + n / COLUMNS * side);
         for row in y + from..y + to {
             let cells = image.row(0, row).get((x + from) * step..(x + to) * step)?;
-            *level += cells.chunks_exact(step).map(|px| u32::from(px[offset])).sum::<u32>();
+            *level += cells.iter().skip(offset).step_by(step).map(|&v| u32::from(v)).sum::<u32>();
         }
         *level /= ((to - from) * (to - from)) as u32;
     }
+    Some(levels)
+}
+
+fn decoded(levels: &[u32; CELLS]) -> Option<Mark> {
     let white = levels[0].min(levels[2]);
     let black = levels[1].max(levels[3]);
     let contrast = white.checked_sub(black).filter(|&c| c >= MIN_CONTRAST)?;
     let middle = black + contrast / 2;
     let bits = levels.iter().fold(0_u128, |bits, &level| bits << 1 | u128::from(level > middle));
     let payload = (bits >> 16) as u64;
-    (code(payload) == bits).then_some(Mark {
-        frame: (payload >> TIME_BITS) as u32,
-        micros: payload & ((1 << TIME_BITS) - 1),
-    })
+    (code(payload) == bits)
+        .then_some(Mark { frame: (payload >> TIME_BITS) as u32, micros: payload & ((1 << TIME_BITS) - 1) })
 }
 
 #[cfg(test)]
@@ -179,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_mark_survives_tint_and_quantisation() {
-        for (w, h) in [(64, 84), (160, 120), (640, 480), (1281, 721)] {
+        for (w, h) in [(64, 112), (160, 120), (640, 480), (1281, 721)] {
             for (format, step) in [(PixelFormat::Gray8, 1), (PixelFormat::Bgrx, 4)] {
                 for mark in MARKS {
                     let mut data = marked(format, w, h, step, mark);
@@ -201,14 +210,27 @@ mod tests {
         let (w, h) = (320, 240);
         let data = marked(PixelFormat::Gray8, w, h, 1, MARKS[3]);
         let copies = places(w, h).unwrap();
-        for hidden in 0..2 {
+        for kept in 0..COPIES {
             let mut half = data.clone();
-            for y in 0..ROWS * 4 {
-                half[(copies[hidden].1 + y) * w + copies[hidden].0..][..COLUMNS * 4].fill(90);
+            for (left, top) in (0..COPIES).filter(|copy| *copy != kept).map(|copy| copies[copy]) {
+                for y in 0..ROWS * 4 {
+                    half[(top + y) * w + left..][..COLUMNS * 4].fill(90);
+                }
             }
-            assert_eq!(view(PixelFormat::Gray8, w, h, &half, 1), Some(MARKS[3]), "copy {hidden} hidden");
+            assert_eq!(view(PixelFormat::Gray8, w, h, &half, 1), Some(MARKS[3]), "copy {kept} alone");
         }
-        // The same cell of both copies inverted: every one of them is noticed.
+        // A stripe across another row of each copy: none can be read alone.
+        let mut crossed = data.clone();
+        for (row, (left, top)) in copies.into_iter().enumerate() {
+            for y in 0..4 {
+                for v in &mut crossed[(top + (2 + row) * 4 + y) * w + left..][..COLUMNS * 4] {
+                    *v = 100 + *v / 8;
+                }
+            }
+            crossed[top * w + left..][..4].fill(200);
+        }
+        assert_eq!(view(PixelFormat::Gray8, w, h, &crossed, 1), Some(MARKS[3]), "all together");
+        // The same cell of all copies inverted: every one of them is noticed.
         for n in 0..CELLS {
             let mut bad = data.clone();
             for (left, top) in copies {

@@ -8,11 +8,13 @@ mod case;
 mod closed;
 mod compare;
 mod csv;
+mod figures;
 mod footage;
 mod glass;
 mod machine;
 mod marker;
 mod open;
+mod page;
 mod percentiles;
 mod resample;
 mod result;
@@ -28,7 +30,8 @@ pub use footage::{Footage, FootageError};
 pub use marker::{Mark, MarkError, draw_mark, read_mark};
 pub use percentiles::Percentiles;
 pub use result::{
-    BenchResult, CaseResult, CaseStatus, FrameRow, Gpu, GpuUse, Machine, Metric, RULES, ResultError, SCHEMA, Use,
+    BenchResult, CaseResult, CaseStatus, FrameRow, Gpu, GpuUse, Machine, Metric, RULES, ResultError, SCHEMA,
+    Use,
 };
 pub use runner::{Line, Runner, RunnerError};
 pub use spec::{

@@ -132,7 +132,14 @@ fn exchange(stream: StreamMode) -> ExchangeConfig {
 }
 
 /// One row for each frame that was sent, from what the clock, the stream and the glass say of it.
-fn rows(schedule: &Schedule, zero: Instant, log: &Log, sent: u64, tape: &Tape, glass: &Glass) -> Vec<FrameRow> {
+fn rows(
+    schedule: &Schedule,
+    zero: Instant,
+    log: &Log,
+    sent: u64,
+    tape: &Tape,
+    glass: &Glass,
+) -> Vec<FrameRow> {
     let Some(begun) = log.begun else { return Vec::new() };
     let at = |moment: Instant| ms(moment.saturating_duration_since(zero));
     let mut rows: BTreeMap<u64, FrameRow> = (0..sent)

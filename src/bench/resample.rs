@@ -34,7 +34,8 @@ pub(super) fn ratio(a: &[f64], b: &[f64], of: impl Fn(&mut Vec<f64>) -> Option<f
         })
         .collect();
     ratios.sort_by(f64::total_cmp);
-    let at = |share: f64| ratios.get((share * ratios.len().saturating_sub(1) as f64).round() as usize).copied();
+    let at =
+        |share: f64| ratios.get((share * ratios.len().saturating_sub(1) as f64).round() as usize).copied();
     Some(Sure { ratio, low: at(0.025)?, high: at(0.975)? })
 }
 

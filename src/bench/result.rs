@@ -216,11 +216,11 @@ pub struct CaseResult {
     /// Counts of the frames that count: sent = shown + lost; of those shown, masked and unread (whose mark could not be read);
     /// segmented.
     pub counted: BTreeMap<String, u64>,
-    /// Seconds from the first frame that counts, when it was due, to the end of the last.
+    /// Seconds from the first frame that counts, when it was due, to the last: when it was shown or when the next would be due.
     pub seconds: f64,
     /// Frames that were shown (closed loop: segmented) in a second.
     pub per_second: f64,
-    /// Frames that were segmented in a second.
+    /// Masks that were finished in a second.
     pub segmented_per_second: f64,
     /// Milliseconds, by the name of the metric.
     pub metrics: BTreeMap<String, Percentiles>,
@@ -270,15 +270,27 @@ impl CaseResult {
         self.metrics = Metric::all().into_iter().filter_map(of).collect();
         let open = self.case.drive != Drive::Closed;
         let counted: Vec<&FrameRow> = self.rows.iter().filter(|row| row.counted).collect();
-        let number = |which: &dyn Fn(&FrameRow) -> bool| counted.iter().filter(|row| which(row)).count() as u64;
+        let number =
+            |which: &dyn Fn(&FrameRow) -> bool| counted.iter().filter(|row| which(row)).count() as u64;
         let sent = counted.len() as u64;
         let segmented = number(&|row| row.ended_ms.is_some());
         let shown = if open { number(&|row| row.pushed_ms.is_some()) } else { segmented };
-        let ends = counted.iter().flat_map(|row| [row.due_ms, row.ended_ms.unwrap_or(0.0), row.pushed_ms.unwrap_or(0.0)]);
-        let last = ends.fold(0.0, f64::max);
-        self.seconds = counted.first().map_or(0.0, |first| (last - first.due_ms) / 1e3);
+        let first = counted.first().map_or(0.0, |row| row.due_ms);
+        // The last frame of a clock lasts until the next would be due; what the model still does then is not waited for.
+        let period = if let Drive::Open { rate, .. } = self.case.drive { 1e3 / rate } else { 0.0 };
+        let end = |row: &&FrameRow| {
+            if open {
+                row.pushed_ms.unwrap_or(0.0).max(row.due_ms + period)
+            } else {
+                row.ended_ms.unwrap_or(0.0)
+            }
+        };
+        let last = counted.iter().map(end).fold(first, f64::max);
+        self.seconds = (last - first) / 1e3;
         let rate = |n: u64| if self.seconds > 0.0 { n as f64 / self.seconds } else { 0.0 };
-        (self.per_second, self.segmented_per_second) = (rate(shown), rate(segmented));
+        let finished = |row: &&FrameRow| row.ended_ms.is_some_and(|ms| (first..=last).contains(&ms));
+        let in_time = self.rows.iter().filter(finished).count() as u64;
+        (self.per_second, self.segmented_per_second) = (rate(shown), rate(in_time));
         let mut counts = BTreeMap::from([
             ("sent".to_owned(), sent),
             ("shown".to_owned(), shown),
@@ -287,7 +299,8 @@ impl CaseResult {
         ]);
         if open {
             counts.insert("masked".to_owned(), number(&|row| row.mask_age_ms.is_some()));
-            counts.insert("unread".to_owned(), number(&|row| row.glass_ms.is_some() && row.mark_ms.is_none()));
+            counts
+                .insert("unread".to_owned(), number(&|row| row.glass_ms.is_some() && row.mark_ms.is_none()));
         }
         self.counted = counts;
     }

@@ -137,7 +137,9 @@ impl Running {
         running.threads.push(spawn(
             "case-results",
             Box::new(move || {
-                for line in stdout.into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
+                for line in
+                    stdout.into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok)
+                {
                     if send.send(line).is_err() {
                         return;
                     }
@@ -147,7 +149,9 @@ impl Running {
         running.threads.push(spawn(
             "case-messages",
             Box::new(move || {
-                for line in stderr.into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
+                for line in
+                    stderr.into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok)
+                {
                     tracing::debug!("{line}");
                     let mut words = last_words.lock();
                     if words.len() >= LAST_WORDS {

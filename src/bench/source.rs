@@ -61,7 +61,11 @@ impl ClockSource {
     ///
     /// # Errors
     /// If an element is missing or no thread can be started.
-    pub fn start(footage: Arc<Footage>, schedule: Schedule, zero: Instant) -> Result<(Self, gst::Bin), MediaError> {
+    pub fn start(
+        footage: Arc<Footage>,
+        schedule: Schedule,
+        zero: Instant,
+    ) -> Result<(Self, gst::Bin), MediaError> {
         let appsrc = gst_app::AppSrc::builder()
             .name("clock")
             .format(gst::Format::Time)
@@ -80,7 +84,8 @@ impl ClockSource {
         let pad = convert.static_pad("src").ok_or(MediaError::Missing { element: "videoconvert".into() })?;
         let ghost = gst::GhostPad::with_target(&pad).map_err(link)?;
         bin.add_pad(&ghost).map_err(link)?;
-        let (stop, sent, log) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::<Mutex<Log>>::default());
+        let (stop, sent, log) =
+            (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::<Mutex<Log>>::default());
         let clock = Clock {
             appsrc: appsrc.clone(),
             footage,
@@ -153,7 +158,8 @@ impl Clock {
         let side = |v: usize| u32::try_from(v).map_err(|e| e.to_string());
         let (width, height) = (side(self.footage.width)?, side(self.footage.height)?);
         let rate = gst::Fraction::new(0, 1);
-        let info = gst_video::VideoInfo::builder(video_format(self.footage.format), width, height).fps(rate).build();
+        let info =
+            gst_video::VideoInfo::builder(video_format(self.footage.format), width, height).fps(rate).build();
         let caps = info.and_then(|info| info.to_caps()).map_err(|e| e.to_string())?;
         self.appsrc.set_caps(Some(&caps));
         while self.appsrc.current_state() != gst::State::Playing {

@@ -92,6 +92,8 @@ pub struct ModelAxes {
     pub devices: Vec<String>,
     /// Without and with a memory across frames.
     pub memory: Vec<bool>,
+    /// Frames that are not counted, where that is another number than the matrix's.
+    pub warmup: Option<u64>,
 }
 
 /// A whole file.
@@ -188,7 +190,7 @@ impl Matrix {
                                         pictures: self.pictures,
                                         size,
                                         drive,
-                                        warmup: self.warmup,
+                                        warmup: axes.warmup.unwrap_or(self.warmup),
                                         frames: self.frames,
                                         seconds: self.seconds,
                                         max_mask_age_ms: self.max_mask_age_ms,

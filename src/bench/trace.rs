@@ -2,25 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::figures::MODEL_STAGES;
 use super::result::{BenchResult, CaseResult, FrameRow};
 use super::spec::Drive;
 use crate::stage::Stage;
 
 /// Threads of a case, as rows of the trace.
 const THREADS: [(u32, &str); 4] = [(1, "stream"), (2, "model"), (3, "compositor"), (4, "glass to glass")];
-/// Stages that the model's thread spends on a frame. They are not stamped one by one: in the trace they lie end to end, in this
-/// order, within the call.
-const MODEL: [Stage; 8] = [
-    Stage::Preprocess,
-    Stage::Upload,
-    Stage::Encode,
-    Stage::MemoryAttention,
-    Stage::Prompt,
-    Stage::Decode,
-    Stage::Postprocess,
-    Stage::MemoryEncoder,
-];
-
 /// The trace event format's JSON object form. Each case is a process, its threads are the stream, the model, the compositor and
 /// the whole way; times are microseconds on the case's own clock.
 pub fn chrome_trace(result: &BenchResult) -> Value {
@@ -29,7 +17,9 @@ pub fn chrome_trace(result: &BenchResult) -> Value {
         let pid = pid as u64 + 1;
         events.push(json!({"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": case.case.name}}));
         for (tid, name) in THREADS {
-            events.push(json!({"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "args": {"name": name}}));
+            events.push(
+                json!({"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "args": {"name": name}}),
+            );
         }
         let mut busy_until = 0.0;
         for row in &case.rows {
@@ -58,7 +48,8 @@ fn frame(events: &mut Vec<Value>, pid: u64, case: &CaseResult, row: &FrameRow, p
     if let (Some(began), Some(ended)) = (row.began_ms, row.ended_ms) {
         add(2, "frame", began, ended - began);
         let mut at = began;
-        for one in MODEL {
+        // They are not stamped one by one: they lie end to end within the call, in the order in which it passes them.
+        for one in MODEL_STAGES {
             if let Some(length) = stage(one) {
                 add(2, one.name(), at, length);
                 at += length;

@@ -50,7 +50,13 @@ impl GpuWatch {
     pub fn start(device: &str) -> Option<Self> {
         let index = device.strip_prefix("cuda:")?;
         let mut child = Command::new("nvidia-smi")
-            .args(["--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "-lms", "200", "-i"])
+            .args([
+                "--query-gpu=utilization.gpu,memory.used",
+                "--format=csv,noheader,nounits",
+                "-lms",
+                "200",
+                "-i",
+            ])
             .arg(index)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
@@ -61,7 +67,9 @@ impl GpuWatch {
         let (store, out) = (seen.clone(), child.stdout.take());
         let thread = std::thread::Builder::new().name("nvidia-smi".into()).spawn(move || {
             use std::io::BufRead as _;
-            for line in out.into_iter().flat_map(|out| std::io::BufReader::new(out).lines()).map_while(Result::ok) {
+            for line in
+                out.into_iter().flat_map(|out| std::io::BufReader::new(out).lines()).map_while(Result::ok)
+            {
                 let mut numbers = line.split(',').map(|field| field.trim().parse::<f64>().ok());
                 if let (Some(Some(busy)), Some(Some(mib))) = (numbers.next(), numbers.next()) {
                     store.lock().push((busy, mib));

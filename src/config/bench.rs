@@ -9,9 +9,7 @@ use super::layers::file;
 use super::read::{Log, Section, text, wrong};
 use super::tree::{Item, Node};
 use super::{ConfigError, Origin, print};
-use crate::bench::{
-    DEFAULT_BOX, Drive, MAX_CASES, Matrix, ModelAxes, ModelChoice, SourceChoice, StreamMode,
-};
+use crate::bench::{DEFAULT_BOX, Drive, MAX_CASES, Matrix, ModelAxes, ModelChoice, SourceChoice, StreamMode};
 use crate::segment::{DeviceChoice, MAX_INPUT_SIZE, MAX_THREADS, Precision};
 use crate::weights::Family;
 
@@ -150,7 +148,12 @@ fn read_matrix(tree: Node, log: &mut Log, mistakes: &mut Mistakes) -> Result<Mat
     Ok(matrix)
 }
 
-fn read_bench(node: Option<Node>, log: &mut Log, mistakes: &mut Mistakes, m: &mut Matrix) -> Result<(), ConfigError> {
+fn read_bench(
+    node: Option<Node>,
+    log: &mut Log,
+    mistakes: &mut Mistakes,
+    m: &mut Matrix,
+) -> Result<(), ConfigError> {
     let mut s = Section::new("bench", node, log)?;
     let at = s.at().clone();
     let word = |t: &str| (!t.is_empty()).then(|| t.to_owned());
@@ -161,7 +164,10 @@ fn read_bench(node: Option<Node>, log: &mut Log, mistakes: &mut Mistakes, m: &mu
     m.frames = Some(frames).filter(|&n| n > 0);
     m.seconds = Some(seconds.as_secs_f64()).filter(|&s| s > 0.0);
     if m.frames.is_none() && m.seconds.is_none() {
-        mistakes.add("bench.frames = 0 and bench.seconds = \"0s\": a case would never end; expected one of them", &at);
+        mistakes.add(
+            "bench.frames = 0 and bench.seconds = \"0s\": a case would never end; expected one of them",
+            &at,
+        );
     }
     let second = Duration::from_secs(1);
     m.timeout = mistakes.or(s.duration("timeout", 600 * second, second), second).as_secs_f64();
@@ -171,7 +177,12 @@ fn read_bench(node: Option<Node>, log: &mut Log, mistakes: &mut Mistakes, m: &mu
     Ok(())
 }
 
-fn read_source(node: Option<Node>, log: &mut Log, mistakes: &mut Mistakes, m: &mut Matrix) -> Result<(), ConfigError> {
+fn read_source(
+    node: Option<Node>,
+    log: &mut Log,
+    mistakes: &mut Mistakes,
+    m: &mut Matrix,
+) -> Result<(), ConfigError> {
     let mut s = Section::new("source", node, log)?;
     let at = s.at().clone();
     let is_file = mistakes.or(s.choice("kind", false, &[("phantom", false), ("file", true)]), false);
@@ -199,7 +210,12 @@ fn read_source(node: Option<Node>, log: &mut Log, mistakes: &mut Mistakes, m: &m
     Ok(())
 }
 
-fn read_axes(node: Option<Node>, log: &mut Log, mistakes: &mut Mistakes, m: &mut Matrix) -> Result<Axes, ConfigError> {
+fn read_axes(
+    node: Option<Node>,
+    log: &mut Log,
+    mistakes: &mut Mistakes,
+    m: &mut Matrix,
+) -> Result<Axes, ConfigError> {
     let mut s = Section::new("matrix", node, log)?;
     let at = s.at().clone();
     m.sizes = mistakes.or(list(&mut s, "sizes", SIZES, size), None).unwrap_or_else(|| match &m.source {
@@ -241,12 +257,22 @@ fn model_axes(s: &mut Section<'_>, shared: &Axes, mistakes: &mut Mistakes) -> Ax
     let precisions = "a list of \"fp32\", \"bf16\" and \"fp16\"";
     let devices = "a list of \"auto\", \"cpu\" and \"cuda:N\"";
     Axes {
-        input_sizes: mistakes.or(list(s, "input_sizes", &sides, side), None).unwrap_or_else(|| shared.input_sizes.clone()),
+        input_sizes: mistakes
+            .or(list(s, "input_sizes", &sides, side), None)
+            .unwrap_or_else(|| shared.input_sizes.clone()),
         precisions: mistakes
-            .or(list(s, "precisions", precisions, |n| Some(text(n)?.parse::<Precision>().ok()?.name().to_owned())), None)
+            .or(
+                list(s, "precisions", precisions, |n| {
+                    Some(text(n)?.parse::<Precision>().ok()?.name().to_owned())
+                }),
+                None,
+            )
             .unwrap_or_else(|| shared.precisions.clone()),
         devices: mistakes
-            .or(list(s, "devices", devices, |n| Some(text(n)?.parse::<DeviceChoice>().ok()?.to_string())), None)
+            .or(
+                list(s, "devices", devices, |n| Some(text(n)?.parse::<DeviceChoice>().ok()?.to_string())),
+                None,
+            )
             .unwrap_or_else(|| shared.devices.clone()),
         memory: mistakes
             .or(list(s, "memory", "a list of true and false", |n| n.value().as_bool()), None)
@@ -286,15 +312,24 @@ fn read_model(
         mistakes.add(format!("{section}.name = {name:?}: another model has that name"), &at);
     }
     const BOXES: &str = "1 to 64 boxes [x0, y0, x1, y1] in fractions of the picture, x0 < x1 and y0 < y1";
-    let boxes = mistakes.or(list(&mut s, "boxes", BOXES, fractions), None).unwrap_or_else(|| vec![DEFAULT_BOX]);
+    let boxes =
+        mistakes.or(list(&mut s, "boxes", BOXES, fractions), None).unwrap_or_else(|| vec![DEFAULT_BOX]);
     let threads = mistakes.or(s.int("threads", 0, 0, MAX_THREADS as u32), 0) as usize;
+    let frames = format!("a whole number from 0 to {MAX_FRAMES}");
+    let warmup = mistakes.or(
+        s.optional("warmup", &frames, |n| {
+            u64::try_from(n.value().as_integer()?).ok().filter(|&n| n <= u64::from(MAX_FRAMES))
+        }),
+        None,
+    );
     let axes = model_axes(&mut s, shared, mistakes);
     mistakes.finish(s);
     let generated = weights.as_ref().is_some_and(|w| w.0);
     match &weights {
         None => mistakes.add(format!("{section}.weights is missing: expected {WEIGHTS}"), &at),
         Some((true, _)) if family.is_none() => {
-            mistakes.add(format!("{section}.weights = \"{GENERATE}\" needs a family: expected {families}"), &at);
+            mistakes
+                .add(format!("{section}.weights = \"{GENERATE}\" needs a family: expected {families}"), &at);
         }
         Some((false, path)) if !path.is_file() => {
             mistakes.add(format!("{section}.weights: there is no such file: {}", path.display()), &at);
@@ -322,6 +357,7 @@ fn read_model(
         precisions: axes.precisions,
         devices: axes.devices,
         memory: axes.memory,
+        warmup,
     })
 }
 

@@ -52,7 +52,8 @@ impl Bars {
     pub fn begin(&mut self, case: &CaseSpec) {
         (self.begun, self.said) = (Instant::now(), Instant::now());
         self.frames = case.expected().map(|n| n + case.warmup);
-        let head = format!("{}/{} {}, about {} left", self.at + 1, self.expected.len(), case.name, self.left());
+        let head =
+            format!("{}/{} {}, about {} left", self.at + 1, self.expected.len(), case.name, self.left());
         match &self.bar {
             Some(bar) => {
                 bar.set_length(self.frames.unwrap_or(0));

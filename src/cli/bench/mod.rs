@@ -125,6 +125,7 @@ fn write(dir: &Path, result: &BenchResult) -> Result<()> {
         ("cases.csv", result.cases_csv()),
         ("metrics.csv", result.metrics_csv()),
         ("frames.csv", result.frames_csv()),
+        ("report.html", result.html()?),
     ];
     write_all(dir, &texts)
 }
@@ -153,7 +154,9 @@ fn report(args: &Args, result: &BenchResult) -> Result<Exit> {
 fn line(found: &CaseResult) -> String {
     let p = |m: Metric| found.metrics.get(m.name()).map(|p| format!("p50 {:.1} p99 {:.1} ms", p.p50, p.p99));
     match (found.status, p(Metric::EndToEnd)) {
-        (CaseStatus::Failed, _) | (_, None) => found.reason.clone().unwrap_or_else(|| found.status.name().into()),
+        (CaseStatus::Failed, _) | (_, None) => {
+            found.reason.clone().unwrap_or_else(|| found.status.name().into())
+        }
         (_, Some(latency)) => format!("{latency}, {:.1}/s", found.per_second),
     }
 }
