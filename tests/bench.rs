@@ -391,7 +391,7 @@ fn an_interrupted_benchmark_leaves_what_was_measured() {
 /// and still tells its frame and time.
 #[test]
 fn a_mark_survives_conversion_and_overlay() {
-    for (w, h) in [(160, 120), (640, 480), (1280, 720)] {
+    for (w, h) in [(320, 240), (640, 480), (1280, 720)] {
         let mark = Mark { frame: 123_456, micros: 987_654_321_012 };
         let mut gray: Vec<u8> = (0..w * h).map(|i| (i * 7919 % 200) as u8).collect();
         let planes = vec![PlaneMut { data: &mut gray, stride: w }];
