@@ -142,8 +142,9 @@ fn take_in(result: &mut CaseResult, measured: Measured) {
     result.rows = rows;
     result.summarise();
     result.used = Use {
-        cpu_seconds: cpu.map(|(cpu, _)| cpu),
-        cpu_cores: cpu.filter(|(_, wall)| *wall > 0.0).map(|(cpu, wall)| cpu / wall),
+        cpu_seconds: cpu.map(|cpu| cpu.own),
+        cpu_cores: cpu.filter(|cpu| cpu.wall > 0.0).map(|cpu| cpu.own / cpu.wall),
+        others_cpu_cores: cpu.filter(|cpu| cpu.wall > 0.0).and_then(|cpu| Some(cpu.others? / cpu.wall)),
         gpu,
         ..result.used.clone()
     };

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use super::case::{CaseError, Prepared, stages_of};
 use super::result::FrameRow;
 use super::spec::CaseSpec;
-use super::usage::{CpuClock, GpuWatch};
+use super::usage::{CpuClock, CpuSpan, GpuWatch};
 use crate::stage::StageTimes;
 
 /// What a loop leaves beside the rows.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
     pub rows: Vec<FrameRow>,
-    /// CPU and clock seconds of the frames that count.
-    pub cpu: Option<(f64, f64)>,
+    /// CPU time of the frames that count.
+    pub cpu: Option<CpuSpan>,
     pub gpu: Option<super::result::GpuUse>,
     pub interrupted: bool,
 }

@@ -148,7 +148,7 @@ impl CaseComparison {
     }
 }
 
-type Figure = fn(&mut Vec<f64>) -> Option<f64>;
+type Figure = fn(&mut [f64]) -> Option<f64>;
 
 fn sorted(values: &mut [f64], share: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);

@@ -10,8 +10,10 @@ use crate::stage::Stage;
 
 /// Points of a curve: more cannot be told apart.
 const POINTS: usize = 300;
-/// Curves of one chart; further ones get a chart of their own.
-const CURVES: usize = 7;
+/// Curves of one chart, half of them dashed; further ones get a chart of their own.
+const CURVES: usize = 14;
+/// Axes of a larger ratio grow by factors.
+const EVEN: f64 = 4.0;
 /// Width of every picture, pixels.
 const WIDTH: u32 = 1080;
 /// Colours of stages, in the order of [`Stage::ALL`]; neighbours differ most, the encoder is the darkest.
@@ -32,9 +34,10 @@ pub(super) fn distributions(
         .iter()
         .filter_map(|(n, case)| Some(Series { name: short(*n, case), ..cdf(&case.values(metric))? }))
         .collect();
-    let several = curves.len() > CURVES;
+    let charts = curves.len().div_ceil(CURVES).max(1);
+    let several = charts > 1;
     curves
-        .chunks(CURVES)
+        .chunks(curves.len().div_ceil(charts).max(1))
         .enumerate()
         .map(|(i, curves)| {
             let part = if several { format!(" ({})", i + 1) } else { String::new() };
@@ -69,7 +72,11 @@ pub(super) fn ways(case: &CaseResult) -> Result<Option<String>, ChartError> {
         x_label: "when the frame was due, s".into(),
         y_label: "ms".into(),
         x: XAxis::Values,
-        y_scale: Scale::Log,
+        y_scale: if wide(courses.iter().flat_map(|s| s.points.iter().map(|p| p.1))) {
+            Scale::Log
+        } else {
+            Scale::Linear
+        },
         series: courses,
         marks: warm
             .map(|row| Mark { x: row.due_ms / 1e3, text: "counted from here".into() })
@@ -84,7 +91,11 @@ fn cdf_panel(series: Vec<Series>) -> Panel {
     Panel {
         x_label: "ms".into(),
         y_label: "share of frames".into(),
-        x: XAxis::Log,
+        x: if wide(series.iter().flat_map(|s| s.points.iter().map(|p| p.0))) {
+            XAxis::Log
+        } else {
+            XAxis::Values
+        },
         y_range: Some((0.0, 1.0)),
         series,
         ..Panel::default()
@@ -93,6 +104,14 @@ fn cdf_panel(series: Vec<Series>) -> Panel {
 
 fn chart(title: &str, panels: Vec<Panel>, height: u32) -> Result<String, ChartError> {
     Chart { title: title.into(), panels }.svg(WIDTH, height)
+}
+
+/// Whether values differ so much that small ones would be lost beside large ones.
+fn wide(values: impl Iterator<Item = f64>) -> bool {
+    let ends = values
+        .filter(|v| *v > 0.0)
+        .fold((f64::MAX, 0.0), |(low, high): (f64, f64), v| (low.min(v), high.max(v)));
+    ends.1 > EVEN * ends.0
 }
 
 /// Quantiles as a curve; `None` without values above zero.
@@ -127,7 +146,7 @@ pub(super) fn short(number: usize, case: &CaseResult) -> String {
     format!("{number} {} {}{memory}{drive}", case.case.model.name, case.case.precision)
 }
 
-/// Where the time of a frame goes: one bar a case, mean times of its stages. Means add up to the mean of the whole.
+/// Where the time of a frame goes: one bar a case, mean times of its stages, each over the frames that passed it.
 pub(super) fn stage_bars(numbered: &[(usize, &CaseResult)]) -> String {
     const NAMES: f64 = 330.0;
     const ROW: f64 = 26.0;
@@ -189,8 +208,10 @@ pub(super) fn timeline(case: &CaseResult) -> Option<String> {
         .filter(|s| counted.iter().any(|r| r.stages_ms.contains_key(s.name())))
         .collect();
     let (legend, top) = legend(stages.iter().copied());
-    let (due_y, model_y, out_y) = (top + 14.0, top + 44.0, top + 92.0);
-    let mut body = legend;
+    let (due_y, model_y, out_y) =
+        if open { (top + 14.0, top + 44.0, top + 92.0) } else { (top, top + 10.0, top + 24.0) };
+    // Behind everything else.
+    let (mut body, mut lines) = (legend, String::new());
     let lanes = [("due", due_y + 10.0), ("model", model_y + 18.0), ("shown", out_y + 10.0)];
     for (name, y) in lanes.iter().filter(|(name, _)| open || *name == "model") {
         text(&mut body, (LEFT - 10.0, *y), "end", INK, name);
@@ -227,7 +248,7 @@ pub(super) fn timeline(case: &CaseResult) -> Option<String> {
             if inside(row.due_ms) {
                 let (a, b) = (x(row.due_ms) + 1.0, x(pushed) + 1.0);
                 let _ = write!(
-                    body,
+                    lines,
                     "<path d=\"M{a:.1} {:.1}L{b:.1} {out_y:.1}\" stroke=\"#b9c1c9\" stroke-width=\"0.7\" fill=\"none\"/>",
                     due_y + 14.0
                 );
@@ -235,12 +256,19 @@ pub(super) fn timeline(case: &CaseResult) -> Option<String> {
         }
     }
     let base = out_y + 30.0;
-    for i in 0..=8 {
-        let ms = (to - from) * f64::from(i) / 8.0;
+    let step = step(to - from);
+    for i in 0..=((to - from) / step) as u32 {
+        let ms = step * f64::from(i);
         rect(&mut body, (x(from + ms), base - 6.0, 1.0, 6.0), FAINT, "");
         text(&mut body, (x(from + ms), base + 14.0), "middle", FAINT, &axis_text(ms, to - from));
     }
-    Some(svg(base + 24.0, &body, "When frames were due, worked on and shown"))
+    Some(svg(base + 24.0, &(lines + &body), "When frames were due, worked on and shown"))
+}
+
+/// Between ticks: 1, 2 or 5 times a power of ten, at most ten of them.
+fn step(span: f64) -> f64 {
+    let power = 10f64.powf((span / 10.0).log10().floor());
+    [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| span / s <= 10.0).unwrap_or(span)
 }
 
 fn axis_text(ms: f64, span: f64) -> String {

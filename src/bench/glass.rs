@@ -49,8 +49,7 @@ impl Glass {
                 if format.as_ref().is_none_or(|f| f.caps.as_ref() != caps) {
                     format = Some(StreamFormat::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?);
                 }
-                let mark =
-                    format.as_ref().and_then(|f| f.with_view(buffer, |view| read_mark(view)).ok()).flatten();
+                let mark = format.as_ref().and_then(|f| f.with_view(buffer, read_mark).ok()).flatten();
                 let mut seen = store.lock();
                 if seen.len() < room {
                     seen.push(Seen { at, pts: buffer.pts().map(gst::ClockTime::nseconds), mark });

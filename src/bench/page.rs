@@ -72,7 +72,7 @@ impl BenchResult {
         out.push_str(
             "<h2>Cases</h2>\n<div class=\"scroll\"><table>\n<tr><th></th><th class=\"left\">Case</th><th>p50</th><th>p90</th><th>p95</th>\
              <th>p99</th><th>p99.9</th><th>max, ms</th><th>glass p50 / p99</th><th>age p95</th><th>frames/s</th><th>masks/s</th><th>sent</th>\
-             <th>lost</th><th>cores</th><th>GPU</th><th>peak, MB</th></tr>\n",
+             <th>lost</th><th>cores</th><th>others'</th><th>GPU</th><th>peak, MB</th></tr>\n",
         );
         for (i, case) in self.cases.iter().enumerate() {
             let _ = write!(out, "<tr><td>{}</td><td class=\"left\">{}</td>", i + 1, escaped(&case.case.name));
@@ -80,7 +80,7 @@ impl BenchResult {
                 let reason = case.reason.as_deref().map_or_else(String::new, |r| format!(": {}", escaped(r)));
                 let _ = writeln!(
                     out,
-                    "<td class=\"left bad\" colspan=\"15\">{}{reason}</td></tr>",
+                    "<td class=\"left bad\" colspan=\"16\">{}{reason}</td></tr>",
                     case.status.name()
                 );
                 continue;
@@ -100,6 +100,7 @@ impl BenchResult {
                 count("sent").to_string(),
                 count("lost").to_string(),
                 used.cpu_cores.map_or_else(String::new, |c| format!("{c:.2}")),
+                used.others_cpu_cores.map_or_else(String::new, |c| format!("{c:.2}")),
                 used.gpu.map_or_else(String::new, |g| format!("{:.0} %", g.busy_mean * 100.0)),
                 used.peak_rss_bytes.map_or_else(String::new, |b| format!("{:.0}", b as f64 / 1e6)),
             ];
@@ -110,7 +111,7 @@ impl BenchResult {
             if let Some(reason) = &case.reason {
                 let _ = writeln!(
                     out,
-                    "<tr><td></td><td class=\"left bad\" colspan=\"16\">{}: {}</td></tr>",
+                    "<tr><td></td><td class=\"left bad\" colspan=\"17\">{}: {}</td></tr>",
                     case.status.name(),
                     escaped(reason)
                 );
@@ -118,7 +119,8 @@ impl BenchResult {
         }
         out.push_str(
             "</table></div>\n<p class=\"faint\">Without a word: end to end, of the frames that count. Open loop: from the moment at which a frame was \
-             due to the sink. Closed loop: one call of the model. Empty: not there in this loop or on this machine.</p>\n",
+             due to the sink. Closed loop: one call of the model. Others': cores that \
+             other processes of the machine used meanwhile. Empty: not there in this loop or on this machine.</p>\n",
         );
     }
 
@@ -138,7 +140,10 @@ impl BenchResult {
                 out.push_str(&picture);
             }
         }
-        out.push_str("<h2>Where the time goes</h2>\n");
+        out.push_str(
+            "<h2>Where the time goes</h2>\n<p class=\"faint\">Mean of each stage over the frames that passed it. Where the model takes only some \
+             of the frames, a frame that it takes waits and is worked on while others are drawn and pushed.</p>\n",
+        );
         if !numbered.is_empty() {
             out.push_str(&stage_bars(numbered));
         }

@@ -18,8 +18,8 @@ pub(super) struct Sure {
 /// itself. Frames that follow each other are alike (a stall holds up several), so whole blocks of a run are drawn, about as many as
 /// each is long (circular block bootstrap). The same for the same values on every machine. `None` without values or where
 /// `of(a)` is 0.
-pub(super) fn ratio(a: &[f64], b: &[f64], of: impl Fn(&mut Vec<f64>) -> Option<f64>) -> Option<Sure> {
-    let quotient = |a: &mut Vec<f64>, b: &mut Vec<f64>| {
+pub(super) fn ratio(a: &[f64], b: &[f64], of: impl Fn(&mut [f64]) -> Option<f64>) -> Option<Sure> {
+    let quotient = |a: &mut [f64], b: &mut [f64]| {
         let (a, b) = (of(a)?, of(b)?);
         (a > 0.0 && b.is_finite()).then(|| b / a)
     };
@@ -57,7 +57,7 @@ mod tests {
     use super::super::percentiles::quantile;
     use super::*;
 
-    fn median(values: &mut Vec<f64>) -> Option<f64> {
+    fn median(values: &mut [f64]) -> Option<f64> {
         values.sort_by(f64::total_cmp);
         quantile(values, 0.5)
     }
@@ -81,7 +81,7 @@ mod tests {
         let mixed: Vec<f64> = (0..400).map(|i| if i % 2 == 0 { 10.0 } else { 20.0 }).collect();
         let mut stretches = mixed.clone();
         stretches.sort_by(f64::total_cmp);
-        let mean = |v: &mut Vec<f64>| Some(v.iter().sum::<f64>() / v.len() as f64);
+        let mean = |v: &mut [f64]| Some(v.iter().sum::<f64>() / v.len() as f64);
         let width = |v: &[f64]| ratio(v, v, mean).map(|s| s.high - s.low).unwrap();
         assert!(width(&stretches) > 3.0 * width(&mixed));
     }

@@ -76,6 +76,9 @@ pub struct Use {
     pub cpu_seconds: Option<f64>,
     /// The same over the time they took: 1 is one core.
     pub cpu_cores: Option<f64>,
+    /// Cores that other processes of the machine used meanwhile: where that is not near 0, the case did not have its machine to
+    /// itself.
+    pub others_cpu_cores: Option<f64>,
     /// Largest resident set of the process.
     pub peak_rss_bytes: Option<u64>,
     /// Bytes of it that the pictures take.

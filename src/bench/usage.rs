@@ -1,5 +1,6 @@
 //! What a process uses of its machine.
 
+use std::ffi::OsStr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -9,12 +10,28 @@ use parking_lot::Mutex;
 
 use super::result::GpuUse;
 
+/// Looks at a GPU that are kept: those of a day.
+const MAX_LOOKS: usize = 5 * 24 * 3600;
+
 /// CPU time of this process at a moment.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuClock {
     at: Instant,
     /// User and system time, seconds.
     seconds: f64,
+    /// The same of all processes of the machine.
+    machine: Option<f64>,
+}
+
+/// CPU time between two moments.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuSpan {
+    /// Of this process, seconds.
+    pub own: f64,
+    /// Of all others, seconds; `None` where the kernel does not say.
+    pub others: Option<f64>,
+    /// By the clock, seconds.
+    pub wall: f64,
 }
 
 impl CpuClock {
@@ -27,14 +44,33 @@ impl CpuClock {
         let ticks = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
         // SAFETY: sysconf reads a constant of the system and touches no memory of ours.
         let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        (per_second > 0).then(|| Self { at: Instant::now(), seconds: ticks / per_second as f64 })
+        let per_second = per_second as f64;
+        (per_second > 0.0).then(|| Self {
+            at: Instant::now(),
+            seconds: ticks / per_second,
+            machine: machine_ticks().map(|ticks| ticks / per_second),
+        })
     }
 
-    /// Seconds of CPU time and of the clock since then.
-    pub fn since(&self) -> Option<(f64, f64)> {
+    /// What was used since then.
+    pub fn since(&self) -> Option<CpuSpan> {
         let now = Self::now()?;
-        Some((now.seconds - self.seconds, (now.at - self.at).as_secs_f64()))
+        let own = now.seconds - self.seconds;
+        let all = now.machine.zip(self.machine).map(|(now, then)| now - then);
+        let others = all.map(|all| (all - own).max(0.0));
+        Some(CpuSpan { own, others, wall: (now.at - self.at).as_secs_f64() })
     }
+}
+
+/// Ticks in which the machine's processors worked, or would have if their host had let them: user, nice, system, irq, softirq
+/// and steal of proc(5).
+fn machine_ticks() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let mut fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map(str::parse::<f64>);
+    let mut field = || fields.next()?.ok();
+    let worked = field()? + field()? + field()?;
+    let (_idle, _waiting) = (field()?, field()?);
+    Some(worked + field()? + field()? + field()?)
 }
 
 /// What `nvidia-smi` says of one GPU, while this lives.
@@ -48,8 +84,12 @@ pub struct GpuWatch {
 impl GpuWatch {
     /// Watches the GPU of `device` (`cuda:N`); `None` on a CPU, or where `nvidia-smi` is not there.
     pub fn start(device: &str) -> Option<Self> {
-        let index = device.strip_prefix("cuda:")?;
-        let mut child = Command::new("nvidia-smi")
+        Self::of("nvidia-smi".as_ref(), device.strip_prefix("cuda:")?)
+    }
+
+    /// The same, of the GPU with that number and by that program.
+    fn of(program: &OsStr, index: &str) -> Option<Self> {
+        let mut child = Command::new(program)
             .args([
                 "--query-gpu=utilization.gpu,memory.used",
                 "--format=csv,noheader,nounits",
@@ -71,8 +111,11 @@ impl GpuWatch {
                 out.into_iter().flat_map(|out| std::io::BufReader::new(out).lines()).map_while(Result::ok)
             {
                 let mut numbers = line.split(',').map(|field| field.trim().parse::<f64>().ok());
-                if let (Some(Some(busy)), Some(Some(mib))) = (numbers.next(), numbers.next()) {
-                    store.lock().push((busy, mib));
+                let mut kept = store.lock();
+                if let (Some(Some(busy)), Some(Some(mib))) = (numbers.next(), numbers.next())
+                    && kept.len() < MAX_LOOKS
+                {
+                    kept.push((busy, mib));
                 }
             }
         });
@@ -129,11 +172,33 @@ mod tests {
         let before = CpuClock::now().unwrap();
         let mut sum = 0_u64;
         // Until a few ticks of 10 ms have been seen, however slow the machine.
-        while before.since().unwrap().0 < 0.03 {
+        while before.since().unwrap().own < 0.03 {
             sum = (0..100_000_u64).fold(sum, |a, b| a.wrapping_mul(31).wrapping_add(b));
         }
-        let (cpu, wall) = before.since().unwrap();
-        assert!(cpu >= 0.03 && wall > 0.0, "{cpu} {wall} {sum}");
+        let span = before.since().unwrap();
+        assert!(span.own >= 0.03 && span.wall > 0.0 && span.others.is_some(), "{span:?} {sum}");
+    }
+
+    #[test]
+    fn looks_at_a_gpu_are_summed_up() {
+        use std::os::unix::fs::PermissionsExt as _;
+        // Stands for the program that says it; a GPU in parts has no share of time.
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("says");
+        std::fs::write(
+            &program,
+            "#!/bin/sh\necho '20, 100'\necho '[N/A], 3000'\necho '60, 200'\nexec sleep 60\n",
+        )
+        .unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let watch = GpuWatch::of(program.as_os_str(), "0").unwrap();
+        while watch.seen.lock().len() < 2 {
+            std::thread::yield_now();
+        }
+        let found = watch.end().unwrap();
+        assert_eq!((found.samples, found.memory_max_bytes), (2, 200 << 20));
+        assert!((found.busy_mean - 0.4).abs() < 1e-12 && found.busy_max == 0.6, "{found:?}");
+        assert!(GpuWatch::of("no such program".as_ref(), "0").is_none());
     }
 
     #[test]
