@@ -130,6 +130,9 @@ fn check_case(case: &sonomask::bench::CaseResult) {
         assert!(case.metrics.contains_key(needed) || name.contains("latest"), "{name} has {needed}");
     }
     if name.contains("open") {
+        // A frame is due when its time has come, however late those before it are.
+        let late = |(i, due): (usize, &f64)| (due - case.rows[0].due_ms - 50.0 * i as f64).abs() > 0.001;
+        assert!(!due.iter().enumerate().any(late), "{name}: {due:?}");
         assert_eq!(c["unread"], 0, "{name}: every mark is read off the drawn frame");
         let glass = &case.metrics["glass_to_glass"];
         assert_eq!(glass.count, c["shown"], "{name}");

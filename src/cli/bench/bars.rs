@@ -7,7 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::bench::{CaseResult, CaseSpec, Drive};
 
-const TEMPLATE: &str = "{msg} {bar:24} {pos}/{len} frames";
+/// A known number of frames; a known time.
+const COUNTED: &str = "{msg} {bar:24} {pos}/{len} frames";
+const TIMED: &str = "{msg} {spinner} {pos} frames";
 /// Starting a process, loading the model, making the pictures: a guess until the first case has shown it.
 const START: f64 = 5.0;
 /// One call of a model that has not been seen yet: a guess, seconds.
@@ -26,25 +28,22 @@ pub struct Bars {
     /// Seconds taken and seconds expected, of the cases that are done: how wrong the guesses are.
     learned: (f64, f64),
     frames: Option<u64>,
+    /// Which case of how many.
+    head: String,
 }
 
 impl Bars {
     /// For these cases.
     pub fn new(cases: &[CaseSpec]) -> Self {
         Self {
-            bar: std::io::stderr().is_terminal().then(|| {
-                let bar = ProgressBar::new(1);
-                bar.set_style(
-                    ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar()),
-                );
-                bar
-            }),
+            bar: std::io::stderr().is_terminal().then(|| ProgressBar::new(1)),
             expected: cases.iter().map(guess).collect(),
             at: 0,
             begun: Instant::now(),
             said: Instant::now(),
             learned: (0.0, 0.0),
             frames: None,
+            head: String::new(),
         }
     }
 
@@ -52,22 +51,30 @@ impl Bars {
     pub fn begin(&mut self, case: &CaseSpec) {
         (self.begun, self.said) = (Instant::now(), Instant::now());
         self.frames = case.expected().map(|n| n + case.warmup);
-        let head =
-            format!("{}/{} {}, about {} left", self.at + 1, self.expected.len(), case.name, self.left());
+        self.head = format!("{}/{} {}", self.at + 1, self.expected.len(), case.name);
+        let message = self.message();
         match &self.bar {
             Some(bar) => {
+                let template = if self.frames.is_some() { COUNTED } else { TIMED };
+                // The templates are constants; the default stands in should indicatif ever refuse them.
+                bar.set_style(
+                    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+                );
                 bar.set_length(self.frames.unwrap_or(0));
                 bar.set_position(0);
-                bar.set_message(head);
+                bar.set_message(message);
             }
-            None => tracing::info!("{head}"),
+            None => tracing::info!("{message}"),
         }
     }
 
     /// So many frames were sent.
     pub fn sent(&mut self, frames: u64) {
         match &self.bar {
-            Some(bar) => bar.set_position(frames),
+            Some(bar) => {
+                bar.set_position(frames);
+                bar.set_message(self.message());
+            }
             None if self.said.elapsed() >= QUIET => {
                 self.said = Instant::now();
                 let of = self.frames.map_or_else(String::new, |n| format!("/{n}"));
@@ -75,6 +82,10 @@ impl Bars {
             }
             None => {}
         }
+    }
+
+    fn message(&self) -> String {
+        format!("{}, about {} left", self.head, self.left())
     }
 
     /// A case is over.
