@@ -19,6 +19,9 @@ use crate::whole;
 /// The result that everything else is made from.
 const RESULT: &str = "result.json";
 
+/// Cores of others from which figures are not to be trusted.
+const BUSY: f64 = 0.2;
+
 /// Measure latency and throughput over a matrix of models, sizes, precisions, devices and source rates.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -143,6 +146,12 @@ fn report(args: &Args, result: &BenchResult) -> Result<Exit> {
     let failed: Vec<&CaseResult> = result.cases.iter().filter(|c| c.status == CaseStatus::Failed).collect();
     for case in &failed {
         say(&format!("failed: {}: {}", case.case.name, case.reason.as_deref().unwrap_or("no reason given")));
+    }
+    let others = result.cases.iter().filter_map(|c| c.used.others_cpu_cores).fold(0.0, f64::max);
+    if others > BUSY {
+        say(&format!(
+            "other processes used up to {others:.1} cores meanwhile: latencies are not those of an idle machine"
+        ));
     }
     if result.interrupted {
         say("interrupted: the result has what was measured until then");

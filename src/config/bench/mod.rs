@@ -304,7 +304,9 @@ fn read_model(
         None,
     );
     let ppn = mistakes.or(s.path_opt("ppn"), None);
-    let unnamed = family.map_or_else(|| format!("model {}", names.len() + 1), |f| f.name().to_owned());
+    let file = weights.as_ref().and_then(|w| w.1.file_stem()).map(|stem| stem.to_string_lossy().into_owned());
+    let unnamed = family.map(|f| f.name().to_owned()).or(file);
+    let unnamed = unnamed.unwrap_or_else(|| format!("model {}", names.len() + 1));
     let name = mistakes.or(
         s.text("name", "a name that no other model has", (&unnamed, unnamed.clone()), |t| {
             (!t.is_empty()).then(|| t.to_owned())
