@@ -266,6 +266,7 @@ fn ours(source: gst::Bin, live: bool) -> [f64; 3] {
         reconnect: None,
         no_signal: None,
         tick: Duration::from_secs(1),
+        tape: None,
         input: "bench".into(),
         output: "bench".into(),
     };

@@ -1,6 +1,7 @@
 //! sonomask: real-time ultrasound segmentation. See `ARCHITECTURE.md` for the rooms and the threads.
 
 pub mod begin;
+pub mod bench;
 pub mod chart;
 pub mod cine;
 pub mod cli;

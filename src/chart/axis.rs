@@ -33,14 +33,19 @@ impl Axis {
             let ticks = names.iter().enumerate().map(|(i, name)| (i as f64, name.clone())).collect();
             return Self { range: -CASE..last + CASE, ticks, scale: Scale::Linear };
         }
-        let range = asked(Scale::Linear, panel.x_range).unwrap_or_else(|| {
+        let scale = if panel.x == XAxis::Log { Scale::Log } else { Scale::Linear };
+        let range = asked(scale, panel.x_range).unwrap_or_else(|| {
             let curves = panel.series.iter().flat_map(|s| s.points.iter().map(|p| p.0));
             let bands = panel.series.iter().filter_map(|s| s.band.as_ref()).flatten().map(|b| b.0);
-            extent(curves.chain(bands)).unwrap_or(0.0..1.0)
+            extent(curves.chain(bands).map(|v| place(scale, v))).unwrap_or(0.0..1.0)
         });
         let range = if range.end > range.start { range } else { range.start - 0.5..range.end + 0.5 };
-        let ticks = linear(&range, 1.0);
-        Self { range, ticks, scale: Scale::Linear }
+        let ticks = match panel.x {
+            XAxis::Log => decades(&range),
+            XAxis::Values => linear(&range, 0.0),
+            XAxis::Counts | XAxis::Cases(_) => linear(&range, 1.0),
+        };
+        Self { range, ticks, scale }
     }
 
     /// The axis of y.

@@ -1,7 +1,10 @@
-//! Curves over an axis, as SVG: how a training went, and what more pictures bring.
+//! Curves over an axis, as SVG: how a training went, what more pictures bring, and how late frames are.
 
 mod axis;
 mod draw;
+mod markup;
+
+pub use markup::escaped;
 
 /// Smallest picture that has room for axes, pixels.
 const SMALLEST: (u32, u32) = (320, 200);
@@ -44,6 +47,10 @@ pub enum XAxis {
     /// Whole numbers: x counts something.
     #[default]
     Counts,
+    /// Numbers of any size: x measures something.
+    Values,
+    /// The same, growing by factors. What is not above zero has no place on it and is a gap.
+    Log,
     /// These words at 0, 1, 2, ...: x tells cases apart that have no common measure, such as 5, 10, 20 pictures and all.
     Cases(Vec<String>),
 }

@@ -1,5 +1,6 @@
 //! The commands. Each file reads its arguments and calls the layers below; messages go to stderr, results to stdout.
 
+mod bench;
 mod doctor;
 mod eval;
 mod guide;
@@ -48,6 +49,7 @@ enum Command {
     Process(process::Args),
     Segment(segment::Args),
     Eval(eval::Args),
+    Bench(bench::Args),
     Phantom(phantom::Args),
     Train(train::Args),
     Doctor(doctor::Args),
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Process(args) => process::run(args),
         Command::Segment(args) => segment::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Phantom(args) => phantom::run(args),
         Command::Train(args) => train::run(args),
         Command::Doctor(args) => doctor::run(args),

@@ -242,6 +242,7 @@ impl Session {
             reconnect: c.source.reconnect,
             no_signal: c.stream.no_signal,
             tick: c.output.report_interval,
+            tape: None,
             input: source.name,
             output: sink.name,
             source: source.pipeline,

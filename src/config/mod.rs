@@ -3,6 +3,7 @@
 //! preset < file < environment < `--set` < flags. Every value remembers which of them set it, so a refusal names the
 //! line or the argument, and a path is relative to the file that wrote it down.
 
+mod bench;
 mod check;
 mod classes;
 mod error;
@@ -17,6 +18,7 @@ mod tree;
 
 use std::path::{Path, PathBuf};
 
+pub use bench::{BenchConfig, BenchConfigError};
 pub use classes::ClassConfig;
 pub use error::ConfigError;
 pub use layers::preset_names;

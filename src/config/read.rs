@@ -219,14 +219,17 @@ impl<'a> Section<'a> {
 
     /// Refuses keys that nobody took.
     pub fn finish(self) -> Result<(), ConfigError> {
-        match self.rest.iter().next() {
-            None => Ok(()),
-            Some((key, node)) => Err(ConfigError::UnknownKey {
-                key: self.path(key),
-                known: self.known.join(", "),
-                at: node.at.clone(),
-            }),
-        }
+        self.finish_all().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Every key that nobody took.
+    pub fn finish_all(self) -> Vec<ConfigError> {
+        let unknown = |(key, node): (&String, &Node)| ConfigError::UnknownKey {
+            key: self.path(key),
+            known: self.known.join(", "),
+            at: node.at.clone(),
+        };
+        self.rest.iter().map(unknown).collect()
     }
 }
 

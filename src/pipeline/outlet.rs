@@ -11,7 +11,7 @@ use super::ticket::SourceFrame;
 use crate::frame::FrameMeta;
 use crate::media::{Feed, StreamFormat};
 use crate::stage::{Stage, StageTimes};
-use crate::telemetry::{Distributions, Recorder};
+use crate::telemetry::{Distributions, FrameTimes, Recorder};
 
 /// Frames whose times may wait for the distributions; more than ever wait, because those are held for microseconds.
 const UNRECORDED: usize = 64;
@@ -99,7 +99,11 @@ impl Way {
             // The sink is flushing or broken; the bus has the reason.
             return recorder.drop_sink();
         }
-        let capture_to_push = Instant::now().saturating_duration_since(meta.capture.mono);
+        let now = Instant::now();
+        let capture_to_push = now.saturating_duration_since(meta.capture.mono);
+        if let Some(tape) = recorder.tape() {
+            tape.left(FrameTimes { meta, stages, pushed: now, mask_age });
+        }
         recorder.pushed_after(capture_to_push);
         if let Some(pts) = meta.pts {
             recorder.reached(pts);

@@ -19,7 +19,7 @@ use super::sidecar::{Sidecar, SidecarConfig, SidecarEnd};
 use super::worker::{ModelFactory, Worker, WorkerConfig};
 use crate::media::{Left, MediaError, Recording, SinkPipeline, SourcePipeline};
 use crate::overlay::Overlay;
-use crate::telemetry::{FrameCounts, Glance, Recorder};
+use crate::telemetry::{FrameCounts, Glance, Recorder, Tape};
 
 /// Everything a run needs.
 pub struct Plan {
@@ -50,6 +50,8 @@ pub struct Plan {
     pub no_signal: Option<Duration>,
     /// Time between two calls of the observer.
     pub tick: Duration,
+    /// Takes the times of every single frame, for measurements.
+    pub tape: Option<Arc<Tape>>,
     /// For the report.
     pub input: String,
     /// For the report.
@@ -106,7 +108,7 @@ pub async fn run(
 ) -> Result<Finished, RunError> {
     let started = Instant::now();
     let live = plan.source.is_live();
-    let recorder = Arc::new(Recorder::default());
+    let recorder = Arc::new(Recorder::with_tape(plan.tape.take()));
     let ai = Arc::new(Ai::new(plan.exchange.queue == QueueMode::Lossless));
     let (exchange, parker) = Exchange::new(plan.exchange, ai.clone(), recorder.clone());
     let sidecar = Sidecar::start(plan.sidecar.clone()).map_err(RunError::Start)?;

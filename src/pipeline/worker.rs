@@ -18,6 +18,7 @@ use crate::mask::{ClassMask, Segmentation};
 use crate::segment::{MemoryCounts, MemoryEvent, ModelInfo, SegmentError, Segmenter};
 use crate::stage::{Stage, StageTimes};
 use crate::state::Reset;
+use crate::telemetry::SegmentTimes;
 
 /// Longest pause between two attempts to start the model.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
@@ -258,7 +259,9 @@ impl Worker {
             if epoch.replace(now).is_some_and(|before| before != now) {
                 model.forget(Some(Reset::Stream));
             }
+            let began = Instant::now();
             let found = self.segment(model, &job, &mut times);
+            let ended = Instant::now();
             self.finish(generation)?;
             self.tell_memory(model);
             match found {
@@ -278,6 +281,9 @@ impl Worker {
                     });
                     if let Some(sidecar) = &self.sidecar {
                         sidecar.masks(segmentation.clone());
+                    }
+                    if let Some(tape) = self.exchange.recorder().tape() {
+                        tape.segmented(SegmentTimes { meta: job.frame.meta, began, ended, stages: times });
                     }
                     self.exchange.recorder().record(|d| d.record_stages(&times));
                     self.exchange.publish(job, segmentation);

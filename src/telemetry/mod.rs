@@ -2,10 +2,12 @@
 
 mod histogram;
 mod recorder;
+mod tape;
 mod versions;
 
 pub use histogram::{Latency, LatencySummary};
 pub use recorder::{Distributions, FrameCounts, Glance, Recorder};
+pub use tape::{FrameTimes, SegmentTimes, Tape};
 pub use versions::{libtorch_dir, versions};
 
 /// Largest resident set of this process so far, in bytes; `None` where the kernel does not say.

@@ -1,11 +1,12 @@
 //! Where the threads of a run leave their counts and times.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Latency;
+use super::{Latency, Tape};
 use crate::frame::Pts;
 use crate::stage::{Stage, StageTimes};
 
@@ -95,6 +96,7 @@ pub struct Recorder {
     slowest_push: AtomicU64,
     position: AtomicU64,
     distributions: Mutex<Distributions>,
+    tape: Option<Arc<Tape>>,
 }
 
 macro_rules! counters {
@@ -124,11 +126,22 @@ impl Default for Recorder {
             slowest_push: AtomicU64::default(),
             position: AtomicU64::default(),
             distributions: Mutex::default(),
+            tape: None,
         }
     }
 }
 
 impl Recorder {
+    /// One that also writes every frame's times to `tape`, if there is one.
+    pub fn with_tape(tape: Option<Arc<Tape>>) -> Self {
+        Self { tape, ..Self::default() }
+    }
+
+    /// Where every frame's times go, if anybody wants them.
+    pub fn tape(&self) -> Option<&Tape> {
+        self.tape.as_deref()
+    }
+
     counters! {
         /// The model finished a frame.
         frame_segmented => segmented;

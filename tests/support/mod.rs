@@ -269,6 +269,7 @@ impl Setup {
             reconnect: self.reconnect,
             no_signal: self.no_signal,
             tick: Duration::from_millis(100),
+            tape: None,
             input: "test".into(),
             output: "test".into(),
         }

@@ -6,6 +6,7 @@ use super::histogram::histogram;
 use super::markdown::{named, number, share, spread};
 use super::picture::{COLOURS, Picture};
 use super::{Evaluation, Report};
+use crate::chart::escaped;
 use crate::eval::{ClassSummary, Figure, RULES, Scores};
 
 /// How it looks.
@@ -185,21 +186,6 @@ fn figure(out: &mut String, picture: &Picture) {
     );
 }
 
-/// Text that may be anything, as HTML.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// RFC 4648, with padding.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -232,10 +218,5 @@ mod tests {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
         assert_eq!(base64(&[0xfb, 0xff, 0xbf]), "+/+/");
-    }
-
-    #[test]
-    fn names_do_no_harm() {
-        assert_eq!(escaped("<b a=\"1\">&"), "&lt;b a=&quot;1&quot;&gt;&amp;");
     }
 }

@@ -1,0 +1,77 @@
+//! What it was measured on, and with which program.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::result::{Gpu, Machine};
+use crate::weights::sha256;
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let value = |text: &str, key: &str| {
+            let line = text.lines().find(|line| line.starts_with(key))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let memory = value(&read("/proc/meminfo"), "MemTotal");
+        let kib = memory.and_then(|m| m.trim_end_matches("kB").trim().parse::<u64>().ok());
+        let kernel = read("/proc/sys/kernel/osrelease");
+        Self {
+            cpu: value(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into()),
+            cores: std::thread::available_parallelism().map_or(0, |n| n.get() as u64),
+            memory_bytes: kib.map(|kib| kib * 1024),
+            kernel: format!("{} {}", std::env::consts::OS, kernel.trim()),
+            gpus: gpus(),
+            load: read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+fn gpus() -> Vec<Gpu> {
+    let said =
+        output("nvidia-smi", &["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]);
+    let gpu = |line: &str| {
+        let mut fields = line.split(',').map(|field| field.trim().to_owned());
+        Some(Gpu { name: fields.next()?, memory: fields.next()?, driver: fields.next()? })
+    };
+    said.unwrap_or_default().lines().filter_map(gpu).collect()
+}
+
+/// What a program says on stdout; `None` if it is not there or fails.
+fn output(program: &str, args: &[&str]) -> Option<String> {
+    let out = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// The commit that the program was built from. Where the build said none (`SONOMASK_COMMIT`) it is that of the checkout in which
+/// the program's file lies, with `+changes` where tracked files differ from it, and `unknown` outside of one.
+pub(super) fn commit() -> String {
+    if let Some(said) = option_env!("SONOMASK_COMMIT") {
+        return said.to_owned();
+    }
+    let here = || {
+        let exe = std::env::current_exe().ok()?;
+        let dir = exe.parent().and_then(Path::to_str)?;
+        // Any other checkout that the file was put into says nothing of it.
+        let manifest = output("git", &["-C", dir, "show", "HEAD:Cargo.toml"])?;
+        if !manifest.contains(concat!("name = \"", env!("CARGO_PKG_NAME"), "\"")) {
+            return None;
+        }
+        let head = output("git", &["-C", dir, "rev-parse", "HEAD"])?;
+        let changed = output("git", &["-C", dir, "status", "--porcelain", "--untracked-files=no"])?;
+        let changes = if changed.trim().is_empty() { "" } else { "+changes" };
+        Some(format!("{}{changes}", head.trim()))
+    };
+    here().unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// SHA-256 of the program's file.
+pub(super) fn program_sha256() -> Option<String> {
+    sha256(&std::env::current_exe().ok()?).ok()
+}
+
+/// How the program was built.
+pub(super) fn build() -> &'static str {
+    if cfg!(debug_assertions) { "dev" } else { "release" }
+}
