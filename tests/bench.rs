@@ -284,6 +284,8 @@ fn check_compare(dir: &Path, result: &BenchResult) {
         (&name.as_str().into(), &other.as_str().into())
     );
 
+    assert_eq!(found["only_a"], Value::Array(Vec::new()), "nothing else was asked for");
+
     for (file, content) in
         [("none.json", None), ("other.json", Some("{\"schema\": 7}")), ("bad.json", Some("{"))]
     {

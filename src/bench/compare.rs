@@ -76,9 +76,9 @@ pub struct Comparison {
     pub b: Side,
     /// Cases that both have.
     pub cases: Vec<CaseComparison>,
-    /// Names of measured cases that only the first has.
+    /// Names of measured cases that only the first has; none where pairs were asked for.
     pub only_a: Vec<String>,
-    /// Names of measured cases that only the second has.
+    /// The same of the second.
     pub only_b: Vec<String>,
 }
 
@@ -97,7 +97,9 @@ pub fn compare(a: &BenchResult, b: &BenchResult, pairs: &[(String, String)]) -> 
     }
     let alone = |result: &BenchResult, seen: &dyn Fn(&CaseComparison) -> &str| {
         let measured = result.cases.iter().filter(|case| case.measured()).map(|case| case.case.name.clone());
-        measured.filter(|name| !cases.iter().any(|case| seen(case) == name)).collect()
+        let unpaired =
+            measured.filter(|name| pairs.is_empty() && !cases.iter().any(|case| seen(case) == name));
+        unpaired.collect()
     };
     let (only_a, only_b) = (alone(a, &|c| &c.case), alone(b, &|c| &c.with));
     Comparison {

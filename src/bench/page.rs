@@ -147,7 +147,10 @@ impl BenchResult {
         if !numbered.is_empty() {
             out.push_str(&stage_bars(numbered));
         }
-        out.push_str("<h2>Each case</h2>\n");
+        out.push_str(
+            "<h2>Each case</h2>\n<p class=\"faint\">Timelines show the beginning of what counts: red marks are frames that were due and never \
+             shown, green ones were shown with masks. Stages of a call are laid end to end, in the order in which it passes them.</p>\n",
+        );
         Ok(())
     }
 
