@@ -20,7 +20,8 @@ export LD_LIBRARY_PATH := $(abspath $(or $(LIBTORCH),.libtorch/torch))/lib$(if $
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
-	@echo "Options: CUDA=1 (libtorch with CUDA), LIBTORCH=DIR (one of your own), VERIFY=1 (set-up reads every file again)"
+	@echo "Options: CUDA=1 (libtorch with CUDA), LIBTORCH=DIR (one of your own), VERIFY=1 (set-up reads every file again),"
+	@echo "         OFFICIAL=... (of benches/official/compare.py: --only NAME, --rounds N, --eager; --help lists them)"
 
 setup: ## Install what is missing: system packages, libtorch, weights, demo recording
 	@scripts/setup.sh $(if $(filter 1,$(CUDA)),--cuda) $(if $(filter 1,$(VERIFY)),--verify)
@@ -66,11 +67,12 @@ lint: setup ## rustfmt, clippy with warnings denied, cargo-deny
 bench: setup ## What the stream and its stages cost
 	cargo bench --locked
 
-bench-official: build ## This program beside the official PyTorch packages, in turns: benches/results/official.md (several GB)
+bench-official: build ## This program beside the official PyTorch packages, in turns: benches/results/official.md (several GB, hours)
 	@benches/official/setup.sh
-	@serve=$$(cargo bench --locked --bench official --no-run --message-format=json 2>/dev/null | \
+	@serve=$$(cargo bench --locked --bench official --no-run --message-format=json | \
 		sed -n 's/.*"executable":"\([^"]*official-[^"]*\)".*/\1/p' | tail -n 1); \
-	.cache/official/bin/python -B benches/official/compare.py --serve "$$serve" --program $(BINARY) $(OFFICIAL)
+	.cache/official/bin/python -B benches/official/compare.py --serve "$$serve" --program $(BINARY) \
+		--table benches/results/official.md $(OFFICIAL)
 
 baselines: ## The Python environment of benches/baselines (PyTorch, several GB): the floors a trained model has to clear
 	@benches/baselines/setup.sh

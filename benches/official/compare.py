@@ -182,12 +182,13 @@ def ratio(times, others):
 
 
 def busy():
-    """Seconds of CPU time of the whole machine so far, of all cores together."""
+    """Seconds of CPU time that anybody has used so far, of all cores together; `steal` is what a virtual machine's host used itself."""
     try:
-        user, nice, system, _idle, _wait, irq, soft, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+        fields = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
     except OSError:
         return 0.0
-    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+    user, nice, system, _idle, _wait, irq, soft, steal, *_ = fields
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def run(options, case, folder, frames):
@@ -309,7 +310,7 @@ def detail(case):
     lines.append("")
     if shares:
         lines.append(f"The last frame's mask covers {100 * shares[0]:.0f} % of the frame. ")
-    lines[-1] += f"Other processes took {case['cores_busy_elsewhere']:.2f} cores meanwhile."
+    lines[-1] += f"Others took {case['cores_busy_elsewhere']:.2f} cores meanwhile."
     return lines + [line for reason in reasons for line in ("", reason)] + [""]
 
 
