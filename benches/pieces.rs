@@ -46,7 +46,9 @@ impl Net {
         let predictors = forms.map(|(name, form)| {
             let classes = vec!["nerve".to_owned(), "vessel".to_owned()];
             let config = sam.ppn_config(form, "generated", classes, PpnConfig::TOKENS);
-            Ok((name, form, PromptPredictor::new(&w.pp("ppn"), &config)?))
+            // In f32 whatever the network computes in, as it is loaded.
+            let w = w.pp("ppn").computing_in(Kind::Float);
+            Ok((name, form, PromptPredictor::new(&w, &config)?))
         });
         let predictors = predictors.into_iter().collect::<std::result::Result<_, WeightsError>>()?;
         Ok(Self { name, kind, memory: Sam2Memory::new(&w, FAMILY, SIDE)?, sam, predictors })
@@ -57,13 +59,16 @@ impl Net {
     }
 }
 
-/// Time of one whole piece, over and over.
+/// Time of one whole piece, over and over. A piece that fails is not timed.
 fn time(
     c: &mut Criterion,
     group: &str,
     id: &str,
     mut piece: impl FnMut() -> std::result::Result<Tensor, TchError>,
 ) {
+    if let Err(e) = piece() {
+        return eprintln!("{group}/{id}: {e}");
+    }
     c.benchmark_group(group).bench_function(id, |b| {
         b.iter(|| black_box(piece().map_err(|e| eprintln!("{group}/{id}: {e}"))));
     });

@@ -191,6 +191,11 @@ def busy():
     return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
 
 
+def average(found):
+    """Means over the frames that count, of each of what `apart` says."""
+    return {key: float(np.mean([d[key] for d in found])) for key in found[0]} if found else None
+
+
 def run(options, case, folder, frames):
     weights = Path(case.published) if case.published else Path(folder) / f"{case.family}.safetensors"
     if not weights.exists():
@@ -213,18 +218,24 @@ def measure(options, case, contenders, folder):
     order = random.Random(0)
     rounds = warm + options.rounds
     others = lambda: busy() - time.process_time() - sum(c.cpu() for c in contenders)
+    distances = {c: [] for c in contenders}
     for index in range(rounds):
         if index == warm:
             start, before = time.monotonic(), others()
         for contender in order.sample(contenders, len(contenders)):
             contender.frame(index, counts=index >= warm)
             time.sleep(PAUSE)
+        if index >= warm:
+            # Between rounds, so that no time is counted.
+            found = {c: answers(c, folder) for c in contenders if not c.failed}
+            reference = next((a for c, a in found.items() if (c.name, c.precision) == ("official", "fp32")), None)
+            for contender, answer in found.items():
+                distances[contender].append(apart(answer, reference))
         last = index + 1 == rounds
         if sys.stderr.isatty() or last:
             print(f"{case.name}: {index + 1}/{rounds}", end="\n" if last else "\r", file=sys.stderr, flush=True)
     elsewhere = max(0.0, (others() - before) / (time.monotonic() - start))
     whole = [c for c in contenders if not c.failed and len(c.times) == options.rounds]
-    found = {(c.name, c.precision): answers(c, folder) for c in whole}
     rows = []
     for contender in contenders:
         row = {"contender": contender.name, "precision": contender.precision, "ready": contender.ready}
@@ -232,7 +243,7 @@ def measure(options, case, contenders, folder):
             stages = [s for s in STAGES if any(s in frame for frame in contender.stages)]
             row["median_ms"] = float(np.median(contender.times))
             row["stages_ms"] = {s: float(np.median([f.get(s, 0.0) for f in contender.stages])) for s in stages}
-            row["from_official_fp32"] = apart(found[contender.name, contender.precision], found.get(("official", "fp32")))
+            row["from_official_fp32"] = average([d for d in distances[contender] if d])
             row["ms"] = contender.times
         else:
             row["failed"] = contender.failed or "frames are missing"
@@ -309,7 +320,7 @@ def detail(case):
     shares = [r["from_official_fp32"]["mask_share"] for r in case["rows"] if r.get("from_official_fp32")]
     lines.append("")
     if shares:
-        lines.append(f"The last frame's mask covers {100 * shares[0]:.0f} % of the frame. ")
+        lines.append(f"Masks cover {100 * shares[0]:.0f} % of the frames. ")
     lines[-1] += f"Others took {case['cores_busy_elsewhere']:.2f} cores meanwhile."
     return lines + [line for reason in reasons for line in ("", reason)] + [""]
 

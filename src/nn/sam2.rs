@@ -2,7 +2,7 @@
 //!
 //! Source: `modeling/sam2_base.py` and `sam2_image_predictor.py` of SAM 2.
 
-use tch::{TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::fpn_neck::FpnNeck;
 use super::hiera::{Hiera, HieraConfig};
@@ -75,6 +75,10 @@ impl Sam2 {
             w.skip(key);
         }
         let encoder = w.pp("image_encoder");
+        // A CPU decodes in `f32`: its products are too small to gain by anything less, and logits then lie closer to the
+        // reference's (`benches/results/official.md`).
+        let decoder = w.pp("sam_mask_decoder");
+        let decoder = if w.device() == Device::Cpu { decoder.computing_in(Kind::Float) } else { decoder };
         let grid = input_side / EMBEDDING_STRIDE;
         Ok(Self {
             image_encoder: Sam2ImageEncoder {
@@ -89,7 +93,7 @@ impl Sam2 {
                 [input_side; 2],
                 /* mask_in_chans */ 16,
             )?,
-            sam_mask_decoder: MaskDecoder::new(&w.pp("sam_mask_decoder"), &MaskDecoderConfig::SAM2)?,
+            sam_mask_decoder: MaskDecoder::new(&decoder, &MaskDecoderConfig::SAM2)?,
             no_mem_embed: w.get("no_mem_embed", &[1, 1, DIM])?.f_reshape([1, DIM, 1, 1])?,
         })
     }
