@@ -1,12 +1,15 @@
 //! `sonomask bench` as its users call it: the files are there, whole, and agree with each other.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod program_support;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use program_support::{said, sonomask, weights};
 use serde_json::Value;
-use sonomask::bench::{BenchResult, CaseStatus, Mark, Metric, Percentiles, compare, draw_mark, read_mark};
+use sonomask::bench::{BenchResult, CaseStatus, Mark, Metric, compare, draw_mark, percentiles, read_mark};
 use sonomask::frame::{
     CaptureTime, FrameId, FrameMeta, ImageView, ImageViewMut, PixelFormat, Plane, PlaneMut, YuvColor,
 };
@@ -15,27 +18,14 @@ use sonomask::overlay::{ClassStyle, Drawable, Overlay, Style};
 use sonomask::stage::StageTimes;
 use sonomask::state::AiState;
 
-fn weights() -> String {
-    format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"))
-}
-
 fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sonomask"));
-    command.current_dir(dir).env_remove("RUST_LOG").env("GOMP_SPINCOUNT", "0").arg("bench").args(args);
-    command.stdin(Stdio::null());
+    let mut command = sonomask(dir);
+    command.arg("bench").args(args);
     command
 }
 
 fn bench(dir: &Path, args: &[&str]) -> Output {
     command(dir, args).output().unwrap()
-}
-
-#[track_caller]
-fn said(output: &Output, code: i32) -> String {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{text}{}", String::from_utf8_lossy(&output.stdout));
-    assert!(!text.contains("panicked"), "{text}");
-    text
 }
 
 /// A matrix of five cases: each way of driving the model, and one that cannot work on any machine.
@@ -120,7 +110,7 @@ fn check_case(case: &sonomask::bench::CaseResult) {
     for metric in Metric::all() {
         let values = case.values(&metric);
         let found = case.metrics.get(metric.name()).copied();
-        assert_eq!(found, Percentiles::of(&values), "{name} {}", metric.name());
+        assert_eq!(found, percentiles(&values), "{name} {}", metric.name());
         let Some(p) = found else { continue };
         let ordered = [p.p50, p.p90, p.p95, p.p99, p.p999, p.max];
         assert!(ordered.windows(2).all(|w| w[0] <= w[1]) && p.p50 >= 0.0, "{name} {}: {p:?}", metric.name());

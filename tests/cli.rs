@@ -1,34 +1,19 @@
 //! The program as its users call it: exit codes, messages, files.
 
+mod program_support;
+
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use program_support::{said, sonomask, weights};
 use serde_json::Value;
 use sonomask::phantom::{Phantom, PhantomConfig};
 
-fn weights() -> String {
-    format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"))
-}
-
-fn sonomask(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sonomask"));
-    command.current_dir(dir).env_remove("RUST_LOG").env("GOMP_SPINCOUNT", "0");
-    command
-}
-
 fn run(dir: &Path, args: &[&str]) -> Output {
-    sonomask(dir).args(args).stdin(Stdio::null()).output().expect("the program starts")
-}
-
-#[track_caller]
-fn said(output: &Output, code: i32) -> String {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{text}{}", String::from_utf8_lossy(&output.stdout));
-    assert!(!text.contains("panicked"), "{text}");
-    text
+    sonomask(dir).args(args).output().expect("the program starts")
 }
 
 #[track_caller]

@@ -1,30 +1,19 @@
 //! `sonomask eval` as its users call it: what stands on stdout, exit codes, files.
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+mod program_support;
 
+use std::path::Path;
+use std::process::{Command, Output};
+
+use program_support::{said, sonomask, weights};
 use serde_json::Value;
 use sonomask::phantom::{Phantom, PhantomConfig};
 
 /// Size of the pictures.
 const SIZE: (usize, usize) = (120, 96);
 
-fn weights() -> String {
-    format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"))
-}
-
 fn eval(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sonomask"));
-    command.current_dir(dir).env_remove("RUST_LOG").env("GOMP_SPINCOUNT", "0").arg("eval").args(args);
-    command.stdin(Stdio::null()).output().expect("the program starts")
-}
-
-#[track_caller]
-fn said(output: &Output, code: i32) -> String {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{text}{}", String::from_utf8_lossy(&output.stdout));
-    assert!(!text.contains("panicked"), "{text}");
-    text
+    sonomask(dir).arg("eval").args(args).output().expect("the program starts")
 }
 
 #[track_caller]

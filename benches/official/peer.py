@@ -110,6 +110,13 @@ def sam2(args, video):
     return model
 
 
+def set_image(predictor, picture, stages):
+    """What a predictor does with a picture before it encodes it is preprocessing."""
+    start = time.perf_counter()
+    predictor.set_image(picture)
+    stages.add("preprocess", 1e3 * (time.perf_counter() - start) - stages.ms.get("encode", 0.0))
+
+
 class Sam2Image:
     """`SAM2ImagePredictor`: set_image, then predict with one box."""
 
@@ -125,9 +132,7 @@ class Sam2Image:
         stages.wrap(model.sam_mask_decoder, "forward", "decode")
 
     def frame(self, picture, box, _index):
-        start = time.perf_counter()
-        self.predictor.set_image(picture)
-        self.stages.add("preprocess", 1e3 * (time.perf_counter() - start) - self.stages.ms.get("encode", 0.0))
+        set_image(self.predictor, picture, self.stages)
         masks, _, low = self.predictor.predict(box=box, multimask_output=False)
         return low[0], masks[0] > 0
 
@@ -198,9 +203,7 @@ class Sam1Image:
         stages.wrap(net.mask_decoder, "forward", "decode")
 
     def frame(self, picture, box, _index):
-        start = time.perf_counter()
-        self.predictor.set_image(picture)
-        self.stages.add("preprocess", 1e3 * (time.perf_counter() - start) - self.stages.ms.get("encode", 0.0))
+        set_image(self.predictor, picture, self.stages)
         # Not `predict`, which cannot give out what autocast makes.
         box = self.predictor.transform.apply_boxes(box[None], self.predictor.original_size)
         box = torch.as_tensor(box, dtype=torch.float32, device=self.predictor.device)

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::result::{BenchResult, CaseResult, Metric};
 use super::spec::Drive;
+use crate::telemetry::LatencySummary;
 
 /// What every table says of a case.
 const CASE: &str = "case,model,family,precision,device,input_size,memory,size,loop,rate,stream";
@@ -34,7 +35,7 @@ impl BenchResult {
             let _ = write!(out, ",counted_{name}");
         }
         for metric in &latencies {
-            for (name, _) in super::percentiles::Percentiles::default().all() {
+            for (name, _) in LatencySummary::default().all() {
                 let _ = write!(out, ",{}_{name}_ms", metric.name());
             }
         }

@@ -28,7 +28,7 @@ pub use case::{CaseError, run_case};
 pub use compare::{CaseComparison, Comparison, Ratio, Side, compare};
 pub use footage::{Footage, FootageError};
 pub use marker::{Mark, MarkError, draw_mark, read_mark};
-pub use percentiles::Percentiles;
+pub use percentiles::percentiles;
 pub use result::{
     BenchResult, CaseResult, CaseStatus, FrameRow, Gpu, GpuUse, Machine, Metric, RULES, ResultError, SCHEMA,
     Use,

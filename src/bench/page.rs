@@ -6,6 +6,7 @@ use super::figures::{distributions, stage_bars, timeline, ways};
 use super::result::{BenchResult, CaseResult, Metric};
 use super::spec::Drive;
 use crate::chart::{ChartError, escaped};
+use crate::telemetry::LatencySummary;
 
 /// How it looks.
 const STYLE: &str = "\
@@ -211,7 +212,7 @@ fn details(out: &mut String, number: usize, case: &CaseResult) -> Result<(), Cha
         counted.join(", "),
     );
     out.push_str("<div class=\"scroll\"><table>\n<tr><th>ms</th><th>frames</th>");
-    for (name, _) in super::percentiles::Percentiles::default().all() {
+    for (name, _) in LatencySummary::default().all() {
         let _ = write!(out, "<th>{name}</th>");
     }
     out.push_str("</tr>\n");

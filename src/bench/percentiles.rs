@@ -1,60 +1,24 @@
 //! What is said of raw values.
 
-use serde::{Deserialize, Serialize};
+use crate::telemetry::LatencySummary;
 
 /// Percentiles of raw values by the nearest rank: the smallest value that at least so large a share does not exceed. With fewer
-/// than a thousand values the 99.9th is the largest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Percentiles {
-    /// Number of values.
-    pub count: u64,
-    /// Mean.
-    pub mean: f64,
-    /// Median.
-    pub p50: f64,
-    /// 90th percentile.
-    pub p90: f64,
-    /// 95th percentile.
-    pub p95: f64,
-    /// 99th percentile.
-    pub p99: f64,
-    /// 99.9th percentile.
-    pub p999: f64,
-    /// Largest.
-    pub max: f64,
-}
-
-impl Percentiles {
-    /// Names with values, in order.
-    pub fn all(&self) -> [(&'static str, f64); 7] {
-        [
-            ("mean", self.mean),
-            ("p50", self.p50),
-            ("p90", self.p90),
-            ("p95", self.p95),
-            ("p99", self.p99),
-            ("p99.9", self.p999),
-            ("max", self.max),
-        ]
-    }
-
-    /// Of `values`; `None` without any.
-    pub fn of(values: &[f64]) -> Option<Self> {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let max = *sorted.last()?;
-        let at = |share: f64| quantile(&sorted, share).unwrap_or(max);
-        Some(Self {
-            count: sorted.len() as u64,
-            mean: sorted.iter().sum::<f64>() / sorted.len() as f64,
-            p50: at(0.5),
-            p90: at(0.9),
-            p95: at(0.95),
-            p99: at(0.99),
-            p999: at(0.999),
-            max,
-        })
-    }
+/// than a thousand values the 99.9th is the largest. `None` without any.
+pub fn percentiles(values: &[f64]) -> Option<LatencySummary> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let max = *sorted.last()?;
+    let at = |share: f64| quantile(&sorted, share).unwrap_or(max);
+    Some(LatencySummary {
+        count: sorted.len() as u64,
+        mean: sorted.iter().sum::<f64>() / sorted.len() as f64,
+        p50: at(0.5),
+        p90: at(0.9),
+        p95: at(0.95),
+        p99: at(0.99),
+        p999: at(0.999),
+        max,
+    })
 }
 
 /// The nearest-rank quantile of values in ascending order; `None` without any.
@@ -71,13 +35,13 @@ mod tests {
     #[test]
     fn ranks_are_those_of_the_definition() {
         let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
-        let p = Percentiles::of(&hundred).unwrap();
+        let p = percentiles(&hundred).unwrap();
         assert_eq!((p.p50, p.p90, p.p95, p.p99, p.p999, p.max), (50.0, 90.0, 95.0, 99.0, 100.0, 100.0));
         assert_eq!((p.count, p.mean), (100, 50.5));
         let thousand: Vec<f64> = (1..=1000).map(f64::from).collect();
-        assert_eq!(Percentiles::of(&thousand).unwrap().p999, 999.0);
-        let one = Percentiles::of(&[7.0]).unwrap();
+        assert_eq!(percentiles(&thousand).unwrap().p999, 999.0);
+        let one = percentiles(&[7.0]).unwrap();
         assert_eq!((one.p50, one.p999, one.max), (7.0, 7.0, 7.0));
-        assert_eq!(Percentiles::of(&[]), None);
+        assert_eq!(percentiles(&[]), None);
     }
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::percentiles::Percentiles;
+use super::percentiles::percentiles;
 use super::spec::{CaseSpec, Drive};
 use crate::stage::Stage;
+use crate::telemetry::LatencySummary;
 use crate::whole;
 
 /// Version of the file's layout.
@@ -226,7 +227,7 @@ pub struct CaseResult {
     /// Masks that were finished in a second.
     pub segmented_per_second: f64,
     /// Milliseconds, by the name of the metric.
-    pub metrics: BTreeMap<String, Percentiles>,
+    pub metrics: BTreeMap<String, LatencySummary>,
     /// What it used.
     #[serde(rename = "use")]
     pub used: Use,
@@ -269,7 +270,7 @@ impl CaseResult {
 
     /// Forms every figure that follows from the rows.
     pub fn summarise(&mut self) {
-        let of = |m: Metric| Some((m.name().to_owned(), Percentiles::of(&self.values(&m))?));
+        let of = |m: Metric| Some((m.name().to_owned(), percentiles(&self.values(&m))?));
         self.metrics = Metric::all().into_iter().filter_map(of).collect();
         let open = self.case.drive != Drive::Closed;
         let counted: Vec<&FrameRow> = self.rows.iter().filter(|row| row.counted).collect();

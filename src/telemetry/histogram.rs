@@ -14,7 +14,7 @@ const MAX_NANOS: u64 = 600_000_000_000;
 pub struct Latency(Histogram<u64>);
 
 /// What a report says of a distribution; all in milliseconds.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LatencySummary {
     /// Number of samples.
     pub count: u64,
@@ -32,6 +32,21 @@ pub struct LatencySummary {
     pub p999: f64,
     /// Largest.
     pub max: f64,
+}
+
+impl LatencySummary {
+    /// Names with values, in order.
+    pub fn all(&self) -> [(&'static str, f64); 7] {
+        [
+            ("mean", self.mean),
+            ("p50", self.p50),
+            ("p90", self.p90),
+            ("p95", self.p95),
+            ("p99", self.p99),
+            ("p99.9", self.p999),
+            ("max", self.max),
+        ]
+    }
 }
 
 impl Default for Latency {

@@ -71,7 +71,8 @@ impl Scene {
         self.equal = if still { self.equal.saturating_add(1) } else { 0 };
         let changed = self.shown.as_ref().filter(|_| !still).and_then(|shown| change(shown, &now));
         let cut = changed.is_some_and(|changed| self.is_cut(changed));
-        if !still && change(&now, &now).is_some() {
+        // What was compared shows something; else it is asked whether it would.
+        if !still && (changed.is_some() || change(&now, &now).is_some()) {
             self.shown = Some(now.clone());
         }
         self.last = Some(now);

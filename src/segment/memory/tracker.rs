@@ -130,11 +130,6 @@ impl Tracker {
         self.objects.remove(&object);
     }
 
-    /// Forgets everything.
-    pub fn reset(&mut self) {
-        self.objects.clear();
-    }
-
     fn memories(&self, memory: &Sam2Memory, of: &Followed) -> Result<Memories, TchError> {
         let Followed { bank, frame } = of;
         let looked = bank.frames(*frame);

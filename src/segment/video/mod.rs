@@ -130,6 +130,12 @@ impl VideoSam {
         self.clear(why, &BTreeSet::new());
     }
 
+    /// Forgets an object and what has become of it.
+    fn give_up(&mut self, object: usize) {
+        self.tracker.remove(object);
+        self.courses.remove(&object);
+    }
+
     /// A person has pointed at an object of which nothing is known any more.
     fn misses(&mut self, object: usize) {
         let before = self.courses.insert(object, Course::missed());
@@ -183,8 +189,7 @@ impl VideoSam {
             unsaid.map(|p| p.class).collect()
         };
         for class in gone {
-            self.tracker.remove(class);
-            self.courses.remove(&class);
+            self.give_up(class);
             self.owed |= class < self.classes;
         }
         let new: BTreeSet<usize> = given.iter().filter(|p| !self.said.contains(p)).map(|p| p.class).collect();
@@ -193,8 +198,7 @@ impl VideoSam {
             let found = |o: &usize| self.courses.get(o).is_none_or(|c| !c.by_hand);
             let found: Vec<usize> = self.tracker.objects().filter(found).collect();
             for class in found {
-                self.tracker.remove(class);
-                self.courses.remove(&class);
+                self.give_up(class);
                 if !new.contains(&class) && given.iter().any(|p| p.class == class) {
                     self.misses(class);
                 }
