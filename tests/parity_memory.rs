@@ -6,6 +6,8 @@
 
 mod fixture_support;
 
+use std::collections::BTreeSet;
+
 use fixture_support::{ENCODER, Fixture, LOGITS, sam2_input, sub_indices};
 use sonomask::nn::{
     Memories, RotaryGrid, Sam2, Sam2Features, Sam2Memory, Tracked, given, sine_grid, sine_of_time,
@@ -276,7 +278,7 @@ impl Clip {
                 None => found.push(told),
             }
         }
-        tracker.remember(video, features, &found).unwrap();
+        tracker.remember(video, features, &found, &BTreeSet::new()).unwrap();
         for f in &found {
             self.check(&format!("{case}.obj{}.f{frame:02}", f.object), &f.tracked);
         }
@@ -374,7 +376,20 @@ fn parity_sam21_tiny_512_video() {
     let mut found = [told(1), told(2)];
     found[0].tracked.pointer = found[0].tracked.pointer.full_like(f64::NAN);
     let mut tracker = Tracker::new(sam2);
-    tracker.remember(video, features, &found).unwrap();
-    assert_eq!(tracker.objects().collect::<Vec<_>>(), [2]);
+    tracker.remember(video, features, &found, &BTreeSet::new()).unwrap();
+    assert_eq!((tracker.objects().collect::<Vec<_>>(), tracker.len().0), (vec![2], 1));
+    // What begins anew replaces what was remembered, unless it is no number or cannot be remembered.
+    let anew = BTreeSet::from([2]);
+    let more = [told(2)];
+    tracker.remember(video, features, &more, &BTreeSet::new()).unwrap();
+    assert_eq!(tracker.len().0, 2);
+    let mut bad = [told(2)];
+    bad[0].tracked.pointer = bad[0].tracked.pointer.full_like(f64::NAN);
+    tracker.remember(video, features, &bad, &anew).unwrap();
+    bad[0].tracked.logits = Tensor::zeros([3], (Kind::Float, Device::Cpu));
+    assert!(tracker.remember(video, features, &bad, &anew).is_err());
+    assert_eq!(tracker.len().0, 2);
+    tracker.remember(video, features, &more, &anew).unwrap();
+    assert_eq!(tracker.len().0, 1);
     clip.done(89);
 }

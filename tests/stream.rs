@@ -256,8 +256,8 @@ fn a_live_picture_does_not_wait_for_a_model_that_hangs() {
     assert!(out.iter().rev().take(5).any(|o| !o.regions.is_empty()), "masks come back after the restart");
 }
 
-#[test]
-fn a_change_of_size_begins_a_new_epoch() {
+/// Eight frames, and eight larger ones after them.
+fn growing() -> (PhantomConfig, Playback) {
     let small = phantom_config(8);
     let large = PhantomConfig { width: 200, height: 140, ..phantom_config(8) };
     let mut frames = std::collections::VecDeque::new();
@@ -268,9 +268,14 @@ fn a_change_of_size_begins_a_new_epoch() {
             frame
         }));
     }
+    (small, Playback { frames, then: None })
+}
+
+#[test]
+fn a_change_of_size_begins_a_new_epoch() {
+    let (small, frames) = growing();
     // The stand-in answers with the truth of the smaller phantom, which does not fit the larger frames.
-    let (finished, out) = Setup::default()
-        .reader(Box::new(Playback { frames, then: None }), OracleFactory::new(&small, |_| Ok(())));
+    let (finished, out) = Setup::default().reader(Box::new(frames), OracleFactory::new(&small, |_| Ok(())));
     assert_conserved(&finished, &out);
     assert_eq!(finished.report.resets, 1);
     assert_eq!(out.len(), 16);
@@ -280,6 +285,19 @@ fn a_change_of_size_begins_a_new_epoch() {
         out[8..].iter().all(|o| o.regions.is_empty()),
         "a mask of another size is never drawn or attached"
     );
+}
+
+#[test]
+fn a_stream_that_begins_again_while_the_model_is_down_is_another_one() {
+    let (small, frames) = growing();
+    // It fails on the last of the small frames: the next that it sees is a large one.
+    let factory = OracleFactory::new(&small, |call| match call {
+        7 => Err(SegmentError::Other("no".into())),
+        _ => Ok(()),
+    });
+    Setup::default().reader(Box::new(frames), factory.clone());
+    let told = [None, None, Some(Reset::Model), Some(Reset::Stream)];
+    assert_eq!(*factory.forgotten.lock(), told);
 }
 
 #[test]

@@ -13,9 +13,11 @@ use sonomask::nn::PpnForm;
 use sonomask::phantom::{Phantom, PhantomConfig};
 use sonomask::segment::memory::{Ask, MemorySettings};
 use sonomask::segment::{
-    DeviceChoice, GeneratedPpn, Guidance, MemoryCounts, Mode, ModelSpec, Prompt, Segmenter, generate, load,
+    DeviceChoice, GeneratedPpn, Guidance, MemoryCounts, MemoryEvent, Mode, ModelSpec, Prompt, Segmenter,
+    generate, load,
 };
 use sonomask::stage::StageTimes;
+use sonomask::state::Reset;
 use sonomask::weights::Family;
 
 const SIDE: usize = 128;
@@ -134,26 +136,111 @@ fn a_prompt_of_before_the_predictor_was_left_alone_does_not_count_again() {
 }
 
 #[test]
+fn what_the_predictor_follows_while_it_is_left_alone_is_its_own() {
+    let back = |prompts: &[Prompt], mode: Mode| {
+        let mut stream = Stream::new(trusting(Ask::First));
+        stream.next(Mode::Assisted, prompts);
+        stream.next(Mode::Autonomous, prompts);
+        stream.next(Mode::Autonomous, prompts);
+        let found = stream.next(mode, &[]);
+        (stream, found)
+    };
+    // Taken back while nobody listened: that is no reason to begin again.
+    let ((alone, ours), (returned, same)) =
+        (back(&[boxed(0)], Mode::Autonomous), back(&[boxed(0)], Mode::Assisted));
+    assert_eq!(logits(&ours, 0), logits(&same, 0));
+    assert_eq!((alone.counts().asked, returned.counts().asked), (2, 2));
+    // Nobody looks for this one in the meantime.
+    let (mut stream, found) = back(&[boxed(2)], Mode::Autonomous);
+    assert_eq!(classes(&found), [0, 1]);
+    assert_eq!(stream.model.take_events(), []);
+    for _ in 0..2 {
+        assert_eq!(classes(&stream.next(Mode::Assisted, &[boxed(2)])), [0, 1]);
+    }
+    assert_eq!(stream.model.take_events(), [MemoryEvent::Lost(2)]);
+}
+
+#[test]
+fn what_a_person_speaks_of_is_lost_with_the_memory_and_found_by_the_predictor() {
+    let mut stream = Stream::new(MemorySettings { freeze_after: 2, ..trusting(Ask::First) });
+    let said = [boxed(0), boxed(2)];
+    // The model was loaded again, nobody listens to the person: nothing is missed.
+    stream.model.forget(Some(Reset::Model));
+    assert_eq!(classes(&stream.next(Mode::Autonomous, &said)), [0, 1]);
+    assert_eq!(stream.model.take_events(), [MemoryEvent::Reset(Reset::Model)]);
+    // They were said before: the predictor's object stays its own, the one that it does not know is lost.
+    assert_eq!(classes(&stream.next(Mode::Assisted, &said)), [0, 1]);
+    assert_eq!(stream.model.take_events(), [MemoryEvent::Lost(2)]);
+    // A freeze clears what moves on: also what the predictor had found for the person is lost, and found again.
+    for _ in 0..3 {
+        stream.show(2, Mode::Assisted, &said);
+    }
+    assert_eq!(stream.model.take_events(), [MemoryEvent::Frozen]);
+    assert_eq!(classes(&stream.next(Mode::Assisted, &said)), [0, 1]);
+    let again = [MemoryEvent::Reset(Reset::Freeze), MemoryEvent::Lost(0), MemoryEvent::Found(0)];
+    assert_eq!(stream.model.take_events(), again);
+}
+
+#[test]
+fn a_picture_that_is_sent_twice_is_one_piece_of_evidence() {
+    let settings =
+        |patience| MemorySettings { agreement: 1.0, patience, freeze_after: 30, ..trusting(Ask::Every) };
+    let run = |patience: u32, each: usize| {
+        let mut stream = Stream::new(settings(patience));
+        for picture in 0..8 {
+            for _ in 0..each {
+                assert_eq!(classes(&stream.show(picture, Mode::Autonomous, &[])), [0, 1]);
+            }
+        }
+        let counts = stream.counts();
+        (counts.taken_over, counts.bank_frames)
+    };
+    for patience in [1, 2] {
+        let once = run(patience, 1);
+        assert_eq!(once, run(patience, 2), "patience {patience}");
+        assert!(once.0 > 0 || patience > 1, "{once:?}");
+    }
+}
+
+#[test]
+fn a_frozen_picture_on_which_everything_is_known_asks_nobody() {
+    let mut stream = Stream::new(MemorySettings { freeze_after: 2, ..trusting(Ask::First) });
+    let both = [boxed(0), boxed(1)];
+    for _ in 0..3 {
+        stream.show(1, Mode::Manual, &both);
+    }
+    for _ in 0..3 {
+        assert_eq!(classes(&stream.show(1, Mode::Assisted, &both)), [0, 1]);
+    }
+    assert_eq!(stream.counts().asked, 0);
+    // One is given back: the predictor says where it is on every frame, as nothing is remembered of it.
+    for _ in 0..2 {
+        assert_eq!(classes(&stream.show(1, Mode::Assisted, &both[..1])), [0, 1]);
+    }
+    assert_eq!(stream.counts().asked, 2);
+}
+
+#[test]
 fn a_frozen_picture_takes_nothing_over_and_asks_nobody() {
     // The predictor is believed as soon as it contradicts, which it always does.
     let settings = MemorySettings { agreement: 1.0, patience: 1, freeze_after: 3, ..trusting(Ask::Every) };
     let mut stream = Stream::new(settings);
-    for _ in 0..2 {
+    for _ in 0..8 {
         stream.next(Mode::Autonomous, &[]);
     }
     for _ in 0..4 {
-        stream.show(2, Mode::Autonomous, &[]);
+        stream.show(8, Mode::Autonomous, &[]);
     }
     let before = stream.counts();
     assert!(before.taken_over > 0, "{before:?}");
     for _ in 0..3 {
-        assert_eq!(classes(&stream.show(2, Mode::Autonomous, &[])), [0, 1]);
+        assert_eq!(classes(&stream.show(8, Mode::Autonomous, &[])), [0, 1]);
     }
     let after = stream.counts();
     assert_eq!((after.asked, after.taken_over), (before.asked, before.taken_over));
     assert_eq!((after.bank_frames, after.freezes), (before.bank_frames, 1));
     // What a person says of it counts.
-    assert_eq!(classes(&stream.show(2, Mode::Assisted, &[boxed(2)])), [0, 1, 2]);
+    assert_eq!(classes(&stream.show(8, Mode::Assisted, &[boxed(2)])), [0, 1, 2]);
     assert_eq!(stream.counts().bank_frames, before.bank_frames + 1);
 }
 

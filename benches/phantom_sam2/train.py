@@ -1,10 +1,10 @@
-"""Trains SAM 2.1 (Hiera tiny, 256 pixels) from nothing on simulated clips, so that its memory tracks the phantom's structures.
+"""Trains SAM 2.1 (Hiera tiny, 128 pixels) from nothing on simulated clips, so that its memory tracks the phantom's structures.
 
 `clips` makes the clips with the program, `train` learns from them (first single pictures, then clips through the memory),
 `evaluate` measures a checkpoint. The checkpoint has the names and shapes of the published sam2.1_hiera_tiny; it knows
 phantoms and nothing else.
 
-To be learned in an hour of one CPU core, some blocks are left at identity: their last projections are zero, and training
+To be learned in an hour of two CPU cores, some blocks are left at identity: their last projections are zero, and training
 skips them. The saved network has them all, and gives the same answers.
 """
 
@@ -26,11 +26,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-SIZE = 256
+SIZE = 128
 CLASSES = ("nerve", "vessel", "bone")
-SKIP_BLOCKS = (4, 6, 8, 11)  # of the image encoder; those whose windows are mostly padding at 256 pixels
+SKIP_BLOCKS = (4, 6, 8, 11)  # of the image encoder; those whose windows are mostly padding at this size
 SKIP_LAYERS = (2, 3)  # of the memory attention
-VISIBLE = 40  # pixels of 256 x 256 from which a structure counts as in view
+VISIBLE = 10  # pixels from which a structure counts as in view
 
 
 # --- Clips ---
@@ -110,7 +110,7 @@ def augment(images, labels, r):
     """One mirror image, crop and gray curve for all frames of a clip."""
     scale, angle = r.uniform(0.85, 1.3), r.uniform(-8, 8)
     turn = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), angle, scale)
-    turn[:, 2] += [r.uniform(-25, 25), r.uniform(-25, 25)]
+    turn[:, 2] += [r.uniform(-SIZE, SIZE) / 10, r.uniform(-SIZE, SIZE) / 10]
     gamma, gain = r.uniform(0.8, 1.25), r.uniform(0.85, 1.15)
     curve = np.clip(255 * gain * (np.arange(256) / 255) ** gamma, 0, 255).astype(np.uint8)
     mirror = r.random() < 0.5
@@ -208,7 +208,7 @@ def prompt(kind, masks, r):
             coordinates.append([[0, 0], [1, 1]] if kind == "box" else [[0, 0]])
         elif kind == "box":
             box = [[xs.min(), ys.min()], [xs.max() + 1, ys.max() + 1]]
-            coordinates.append([[v + (r.gauss(0, 2) if r else 0) for v in corner] for corner in box])
+            coordinates.append([[v + (r.gauss(0, SIZE / 128) if r else 0) for v in corner] for corner in box])
         else:
             inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
             deep = np.argwhere(inside >= (0.4 if r else 1) * inside.max())
@@ -383,7 +383,7 @@ def train(args):
         optimizer = torch.optim.AdamW(groups, lr=top, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         if kept and kept["state"]["phase"] == phase:
             optimizer.load_state_dict(kept["optimizer"])
-        last, saved, recent = time.monotonic(), time.monotonic(), []
+        last, saved, recent = time.process_time(), time.monotonic(), []
         while (share := state["elapsed"] / (60 * minutes)) < 1:
             if state["steps"][phase] % 25 == 0:
                 load(args.cache / "train", known)
@@ -397,7 +397,8 @@ def train(args):
                 optimizer.step()
             state["steps"][phase] += 1
             now = time.monotonic()
-            state["elapsed"], last = state["elapsed"] + now - last, now
+            spent = time.process_time()
+            state["elapsed"], last = state["elapsed"] + (spent - last) / args.threads, spent
             recent.append(loss.item())
             if state["steps"][phase] % 20 == 0:
                 pace = 60 * minutes * share / state["steps"][phase]
@@ -409,7 +410,7 @@ def train(args):
                 whole = {"tracker": tracker.state_dict(), "optimizer": optimizer.state_dict(), "state": copy.deepcopy(state)}
                 torch.save(whole, f"{state_file}.part")
                 os.replace(f"{state_file}.part", state_file)
-                saved = last = time.monotonic()  # what validation takes is not counted as training
+                saved, last = time.monotonic(), time.process_time()  # what validation takes is not counted as training
         state["phase"], state["elapsed"], kept = phase + 1, 0.0, None
 
 
@@ -428,10 +429,10 @@ def main():
         command = commands.add_parser(run.__name__)
         command.set_defaults(run=run)
         command.add_argument("--cache", type=Path, required=True, help="folder of the clips")
-        command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--threads", type=int, default=2)
         if run is clips:
             command.add_argument("--program", default="target/release/sonomask")
-            command.add_argument("--train", type=int, default=150)
+            command.add_argument("--train", type=int, default=240)
             command.add_argument("--val", type=int, default=8)
             command.add_argument("--frames", type=int, default=24)
             continue
@@ -440,12 +441,12 @@ def main():
             command.add_argument("--weights", type=Path, required=True)
             continue
         command.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; an interrupted run goes on from it")
-        command.add_argument("--minutes-pictures", type=float, default=20)
+        command.add_argument("--minutes-pictures", type=float, default=25, help="of CPU time of each thread")
         command.add_argument("--minutes-clips", type=float, default=40)
         command.add_argument("--lr-pictures", type=float, default=5e-4)
         command.add_argument("--lr-clips", type=float, default=4e-4)
-        command.add_argument("--pictures", type=int, default=4, help="pictures of a step")
-        command.add_argument("--clips", type=int, default=1, help="clips of a step")
+        command.add_argument("--pictures", type=int, default=8, help="pictures of a step")
+        command.add_argument("--clips", type=int, default=2, help="clips of a step")
         command.add_argument("--freeze", action="store_true", help="clips leave the image encoder as it is")
         command.add_argument("--every", type=float, default=4, help="minutes between checkpoints")
         command.add_argument("--seed", type=int, default=1)

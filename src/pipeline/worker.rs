@@ -91,6 +91,8 @@ pub struct Worker {
     stop: AtomicBool,
     info: Mutex<Option<ModelInfo>>,
     memory: Mutex<Option<MemoryCounts>>,
+    /// Of the last frame that a model was given: the stream may begin again while there is none.
+    epoch: Mutex<Option<u32>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -115,6 +117,7 @@ impl Worker {
             stop: AtomicBool::new(false),
             info: Mutex::default(),
             memory: Mutex::default(),
+            epoch: Mutex::default(),
             thread: Mutex::default(),
         });
         worker.spawn(0, Duration::ZERO)?;
@@ -243,7 +246,6 @@ impl Worker {
         let mut unfit = false;
         let before = self.memory().unwrap_or_default();
         self.tell_memory(model);
-        let mut epoch = None;
         loop {
             if self.stop.load(Ordering::SeqCst) || !self.is_mine(generation) {
                 return None;
@@ -256,7 +258,7 @@ impl Worker {
             times.add(Stage::QueueWait, job.frame.queued.elapsed().as_nanos() as u64);
             self.begin(generation, Activity::Busy(Instant::now(), job.clone()))?;
             let now = job.frame.meta.id.epoch;
-            if epoch.replace(now).is_some_and(|before| before != now) {
+            if self.epoch.lock().replace(now).is_some_and(|before| before != now) {
                 model.forget(Some(Reset::Stream));
             }
             let began = Instant::now();
@@ -264,11 +266,9 @@ impl Worker {
             let ended = Instant::now();
             self.finish(generation)?;
             self.tell_memory(model);
+            self.count_memory(model, &before, found.is_ok());
             match found {
                 Ok(masks) => {
-                    if let Some(counts) = model.memory() {
-                        *self.memory.lock() = Some(counts.after(&before));
-                    }
                     self.failures.store(0, Ordering::SeqCst);
                     if std::mem::take(&mut unfit) {
                         self.exchange.ai().live();
@@ -312,6 +312,14 @@ impl Worker {
             model.forget(Some(Reset::Model));
         }
         model
+    }
+
+    /// Notes what the memory has counted: from the first frame with masks on, see [`Worker::begin_memory`].
+    fn count_memory(&self, model: &dyn Segmenter, before: &MemoryCounts, masks: bool) {
+        let mut memory = self.memory.lock();
+        if masks || memory.is_some() {
+            *memory = model.memory().map(|counts| counts.after(before));
+        }
     }
 
     /// Logs what has become of the model's memory.

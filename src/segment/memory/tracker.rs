@@ -1,6 +1,6 @@
 //! Objects that are followed from frame to frame, each with memories of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -228,8 +228,9 @@ impl Tracker {
         Ok(Found { object, tracked, prompted: true, conditioned: Some(embedding.shallow_clone()) })
     }
 
-    /// Remembers what was found on this frame, where all of it is a number. For objects that are not among `found` the frame did
-    /// not happen: their memories grow no older. An error leaves everything as it was.
+    /// Remembers what was found on this frame, where all of it is a number; of objects in `anew`, in place of what was
+    /// remembered. For objects that are not among `found` the frame did not happen: their memories grow no older. An error leaves
+    /// everything as it was.
     ///
     /// # Errors
     /// libtorch's.
@@ -238,6 +239,7 @@ impl Tracker {
         (_, memory): Video<'_>,
         features: &Sam2Features,
         found: &[Found],
+        anew: &BTreeSet<usize>,
     ) -> Result<(), TchError> {
         let at_once = at_once(features.top.device());
         let mut entries = Vec::with_capacity(found.len());
@@ -256,8 +258,9 @@ impl Tracker {
                 for (i, f) in batch.iter().enumerate().filter(|&(i, _)| numbers.get(i) == Some(&true)) {
                     // A copy of its own: a part of a batch would keep the whole batch in memory.
                     let features = kept.f_narrow(0, i as i64, 1)?.f_detach_copy()?;
+                    let before = self.objects.get(&f.object).filter(|_| !anew.contains(&f.object));
                     let entry = Entry {
-                        frame: self.objects.get(&f.object).map_or(0, |followed| followed.frame),
+                        frame: before.map_or(0, |followed| followed.frame),
                         features: Some(features),
                         pointer: f.tracked.pointer.f_detach_copy()?,
                     };
@@ -266,6 +269,9 @@ impl Tracker {
             }
         }
         for (object, prompted, entry) in entries {
+            if anew.contains(&object) {
+                self.objects.remove(&object);
+            }
             let followed = self
                 .objects
                 .entry(object)

@@ -28,10 +28,10 @@ pub(super) struct Shot<'a> {
 pub(super) struct Made {
     pub found: Vec<Found>,
     pub courses: BTreeMap<usize, Course>,
-    /// Objects whose memories are forgotten before the frame is remembered.
-    pub anew: BTreeSet<usize>,
     /// Objects of which the frame is remembered.
     pub kept: BTreeSet<usize>,
+    /// Those of them whose memories of before are forgotten.
+    pub anew: BTreeSet<usize>,
     pub turns: Vec<MemoryEvent>,
     pub asked: bool,
 }
@@ -75,7 +75,8 @@ impl VideoSam {
     /// Whether the predictor is to be asked, after the memory was.
     fn is_due(&self, shot: &Shot<'_>, seen: &BTreeMap<usize, Sight>, presence: f32) -> bool {
         let owed = self.owed || shot.told.iter().any(|p| self.is_answered_together(p));
-        if !shot.mode.is_learned() || self.frozen && !owed {
+        let unknown = (0..self.classes).any(|class| !seen.contains_key(&class));
+        if !shot.mode.is_learned() || self.frozen && !(owed && unknown) {
             return false;
         }
         let lost = |class: usize| {
@@ -127,7 +128,7 @@ impl VideoSam {
         let asked = self.is_due(shot, &seen, presence);
         let mut proposed = if asked { self.proposed(shot, times)? } else { BTreeMap::new() };
         let said = sights(proposed.values())?;
-        // A picture is not remembered again and again.
+        // A picture is not remembered again and again, and what it shows is no further evidence.
         let moves = !self.scene.repeats();
         let mut made = Made {
             found: Vec::new(),
@@ -144,7 +145,7 @@ impl VideoSam {
         for object in objects {
             let mut followed = memory.remove(&object);
             let proposal = proposed.remove(&object);
-            let course = made.courses.entry(object).or_default();
+            let mut course = made.courses.get(&object).copied().unwrap_or_default();
             if let Some(prompt) = told.get(&object) {
                 let found = match proposal {
                     // Answered with the prompt in mind already.
@@ -154,6 +155,7 @@ impl VideoSam {
                     }
                 };
                 course.begins(/* by_hand */ true);
+                made.courses.insert(object, course);
                 made.kept.insert(object);
                 made.found.push(found);
                 continue;
@@ -173,7 +175,7 @@ impl VideoSam {
                     continue;
                 }
                 // Time stands still: what the predictor says is shown where nothing else is known.
-                Choice::Predictor { .. } if self.frozen => {
+                Choice::Predictor { .. } if self.frozen || !moves && followed.is_some() => {
                     made.found.extend(followed.take().or(proposal));
                 }
                 Choice::Predictor { anew } => {
@@ -202,13 +204,15 @@ impl VideoSam {
                     made.found.extend(both.map(|(ours, other)| blended(ours, &other, blend)).transpose()?);
                 }
             }
-        }
-        if self.frozen {
-            return Ok(made);
+            if moves || made.kept.contains(&object) {
+                made.courses.insert(object, course);
+            }
         }
         let shown = sights(&made.found)?;
         for (object, course) in &mut made.courses {
-            let Some(sight) = shown.get(object) else { continue };
+            let Some(sight) = shown.get(object).filter(|_| moves || made.kept.contains(object)) else {
+                continue;
+            };
             let sure = course.is_sure(sight, &self.settings, presence);
             match course.goes_on(sight.area, sure, &self.settings) {
                 Some(Turn::Lost) => made.turns.push(MemoryEvent::Lost(*object)),

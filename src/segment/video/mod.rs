@@ -56,8 +56,8 @@ pub struct VideoSam {
     /// Why the memory was cleared last, and for how many frames that is said.
     cleared: Option<(Reset, u32)>,
     frozen: bool,
-    /// What a person has pointed at on the frozen picture.
-    told_frozen: BTreeSet<usize>,
+    /// What a person has pointed at on this picture, for as long as it repeats.
+    pointed: BTreeSet<usize>,
     counts: MemoryCounts,
     events: Vec<MemoryEvent>,
 }
@@ -86,7 +86,7 @@ impl VideoSam {
             owed: true,
             cleared: None,
             frozen: false,
-            told_frozen: BTreeSet::new(),
+            pointed: BTreeSet::new(),
             counts: MemoryCounts::default(),
             events: Vec::new(),
         }
@@ -111,16 +111,13 @@ impl VideoSam {
         }
         self.frames = 0;
         self.owed = true;
-        self.told_frozen.clear();
+        self.pointed.clear();
         self.cleared = Some((why, SAID_FOR));
         self.counts.holds(self.tracker.objects().count(), self.tracker.len());
         self.happened(MemoryEvent::Reset(why));
-        // What a person has pointed at is missed until it is pointed at, or found, again.
-        self.courses.retain(|_, course| course.by_hand);
-        let void: Vec<usize> = self.courses.keys().filter(|o| !kept.contains(o)).copied().collect();
-        for object in void {
-            self.misses(object);
-        }
+        // What a person speaks of may count as lost already, which is not said twice.
+        let spoken: &[Prompt] = if self.silenced { &[] } else { &self.said };
+        self.courses.retain(|object, _| spoken.iter().any(|p| p.class == *object));
     }
 
     /// As [`VideoSam::clear`], with prompts in force that count again, as at the beginning of a stream.
@@ -130,13 +127,8 @@ impl VideoSam {
         self.clear(why, &BTreeSet::new());
     }
 
-    /// Forgets an object and what has become of it.
-    fn give_up(&mut self, object: usize) {
-        self.tracker.remove(object);
-        self.courses.remove(&object);
-    }
-
-    /// A person has pointed at an object of which nothing is known any more.
+    /// A person has pointed at an object of which nothing is known (any more): it counts as lost until it is pointed at, or
+    /// found, again.
     fn misses(&mut self, object: usize) {
         let before = self.courses.insert(object, Course::missed());
         if !before.is_some_and(|course| course.lost) {
@@ -151,12 +143,13 @@ impl VideoSam {
             self.scene.forget();
             self.begin(Reset::Size);
         }
-        let frozen = match self.scene.look(picture) {
+        let continuity = self.scene.look(picture);
+        let frozen = match continuity {
             Continuity::Live => false,
             Continuity::Frozen => true,
             Continuity::Thawed => {
                 // Who freezes the picture to point at something means to go on from there.
-                let kept = std::mem::take(&mut self.told_frozen);
+                let kept = std::mem::take(&mut self.pointed);
                 self.clear(Reset::Freeze, &kept);
                 false
             }
@@ -165,6 +158,9 @@ impl VideoSam {
                 false
             }
         };
+        if !self.scene.repeats() {
+            self.pointed.clear();
+        }
         if frozen && !self.frozen {
             self.happened(MemoryEvent::Frozen);
         }
@@ -175,21 +171,13 @@ impl VideoSam {
     /// speaks no more and, without the predictor, those that it has found.
     fn hear(&mut self, guidance: &Guidance) -> BTreeSet<usize> {
         let given = guidance.standing();
-        if std::mem::take(&mut self.missed) {
-            self.said = given.to_vec();
-            for prompt in given {
-                self.misses(prompt.class);
-            }
-        }
-        let silent = guidance.mode == Mode::Autonomous;
-        let gone: BTreeSet<usize> = if silent && self.silenced {
-            BTreeSet::new()
-        } else {
-            let unsaid = self.said.iter().filter(|was| given.iter().all(|p| p.class != was.class));
-            unsaid.map(|p| p.class).collect()
-        };
+        let speaks_of = |class: usize| given.iter().any(|p| p.class == class);
+        // While the predictor is left alone nothing more is taken back: what it follows then is its own.
+        let spoken: &[Prompt] = if self.silenced { &[] } else { &self.said };
+        let gone: BTreeSet<usize> = spoken.iter().map(|p| p.class).filter(|&c| !speaks_of(c)).collect();
         for class in gone {
-            self.give_up(class);
+            self.tracker.remove(class);
+            self.courses.remove(&class);
             self.owed |= class < self.classes;
         }
         let new: BTreeSet<usize> = given.iter().filter(|p| !self.said.contains(p)).map(|p| p.class).collect();
@@ -198,10 +186,15 @@ impl VideoSam {
             let found = |o: &usize| self.courses.get(o).is_none_or(|c| !c.by_hand);
             let found: Vec<usize> = self.tracker.objects().filter(found).collect();
             for class in found {
-                self.give_up(class);
-                if !new.contains(&class) && given.iter().any(|p| p.class == class) {
-                    self.misses(class);
-                }
+                self.tracker.remove(class);
+            }
+            let tracker = &self.tracker;
+            self.courses.retain(|&class, _| tracker.follows(class) || speaks_of(class));
+        }
+        // It counted on a frame that is forgotten, or that left nothing to remember.
+        for class in given.iter().map(|p| p.class).filter(|c| !new.contains(c)) {
+            if !self.tracker.follows(class) {
+                self.misses(class);
             }
         }
         new
@@ -238,6 +231,9 @@ impl VideoSam {
             self.look(&rgb);
             rgb
         });
+        if std::mem::take(&mut self.missed) {
+            self.said.clone_from(&guidance.prompts);
+        }
         let given = guidance.standing();
         once_a_class(given)?;
         // All of them, though only what is new counts: a prompt that does not fit stays an error.
@@ -260,9 +256,7 @@ impl VideoSam {
             let made = self.make(&shot, times)?;
             masks = times.time(Stage::Postprocess, || self.masks(&made.found, &placement, keep_logits))?;
             self.remember(&features, made, times)?;
-            if self.frozen {
-                self.told_frozen.extend(shot.told.iter().map(|p| p.class));
-            }
+            self.pointed.extend(shot.told.iter().map(|p| p.class));
         }
         self.silenced = guidance.mode == Mode::Autonomous;
         if !self.silenced {
@@ -281,15 +275,12 @@ impl VideoSam {
         times: &mut StageTimes,
     ) -> Result<(), SegmentError> {
         let Made { found, courses, anew, kept, turns, asked } = made;
-        for object in anew {
-            self.tracker.remove(object);
-        }
         let (kept, passed): (Vec<Found>, Vec<Found>) =
             found.into_iter().partition(|f| kept.contains(&f.object));
         // Not `self.video()`: the tracker is changed meanwhile.
         let video = video(&self.sam, &self.memory)?;
         let tracker = &mut self.tracker;
-        self.sam.timed(times, Stage::MemoryEncoder, || tracker.remember(video, features, &kept))?;
+        self.sam.timed(times, Stage::MemoryEncoder, || tracker.remember(video, features, &kept, &anew))?;
         self.counts.not_written += passed.iter().filter(|f| self.tracker.follows(f.object)).count() as u64;
         self.counts.asked += u64::from(asked);
         // What was said of a frozen picture is not remembered.
