@@ -65,6 +65,7 @@ fn situations() -> Result<Vec<(&'static str, Vec<Sequence>)>> {
         of("still", |c, _| (c.motion_mm, c.pulse_fraction) = (0.0, 0.0)),
         of("moving", |c, _| (c.motion_mm, c.motion_hz) = (6.0, 0.8)),
         of("decorrelating", |c, _| c.decorrelation_rate = 8.0),
+        of("out of plane", |c, _| (c.out_of_plane_mm, c.motion_hz) = (8.0, 0.8)),
         of("occluded", |c, class| {
             c.occlusion = Some(Occlusion { start: AWAY.start, end: AWAY.end, class });
         }),

@@ -278,6 +278,38 @@ fn speckle_decorrelates_only_when_asked() {
 }
 
 #[test]
+fn out_of_the_plane_the_vessel_slides_the_nerve_ends_and_speckle_is_another() {
+    // A quarter of its motion after 10 frames: 0.6 * 1.25 Hz * 1/3 s.
+    let config = PhantomConfig { out_of_plane_mm: 8.0, motion_hz: 1.25, ..still() };
+    let (mut moving, mut at_rest) = (phantom(&config), phantom(&still()));
+    assert!(moving.frame(0) == at_rest.frame(0), "it begins in the plane");
+    let areas = |frame: &PhantomFrame| PhantomClass::ALL.map(|class| truth(frame, class).area());
+    let (start, half, far) = (moving.frame(0), moving.frame(4), moving.frame(10));
+    let ([nerve, vessel, bone], [smaller, ..], [gone, same, still_there]) =
+        (areas(&start), areas(&half), areas(&far));
+    assert!(smaller > 0 && smaller < nerve * 9 / 10, "{nerve} to {smaller}");
+    assert_eq!((gone, still_there), (0, bone));
+    assert!(same.abs_diff(vessel) < vessel / 20, "{vessel} to {same}");
+    let middle = |frame: &PhantomFrame| {
+        let bounds = truth(frame, PhantomClass::Vessel).bounds().unwrap().corners();
+        (bounds[0] + bounds[2]) / 2.0
+    };
+    // 8 mm * 0.4 at the scale of the picture.
+    let scale = config.height as f32 / config.depth_mm as f32;
+    let slid = (middle(&far) - middle(&start)) / scale;
+    assert!((slid - 3.2).abs() < 0.4, "{slid} mm");
+    // Picture and truth slide together: the lumen is dark where the truth says.
+    let lumen = truth(&far, PhantomClass::Vessel);
+    let around = grown(lumen, 12);
+    let dark = level(&far, config.width, |x, y| lumen.get(x, y));
+    let bright = level(&far, config.width, |x, y| around.get(x, y) && !lumen.get(x, y));
+    assert!(dark < 0.6 * bright, "{dark} inside, {bright} around");
+    let alike = |b: &PhantomFrame| correlation(&start, b, config.width, 0, [100, 220], [40, 75]);
+    let (same, another) = (alike(&at_rest.frame(4)), alike(&half));
+    assert!(same > 0.98 && another < 0.5, "{same:.3} {another:.3}");
+}
+
+#[test]
 fn an_occluded_class_is_gone_from_picture_and_truth() {
     for (base, class) in [
         (small(), PhantomClass::Nerve),

@@ -1,7 +1,8 @@
 """Trains SAM 2.1 (Hiera tiny, 128 pixels) from nothing on simulated clips, so that its memory tracks the phantom's structures.
 
 `clips` makes the clips with the program, `train` learns from them (first single pictures, then clips through the memory),
-`evaluate` measures a checkpoint. The checkpoint has the names and shapes of the published sam2.1_hiera_tiny; it knows
+`evaluate` measures a checkpoint, `pictures` writes some of the frames as a data set from which `sonomask train` teaches a prompt
+predictor (predictor.toml). The checkpoint has the names and shapes of the published sam2.1_hiera_tiny; it knows
 phantoms and nothing else.
 
 To be learned in an hour of two CPU cores, some blocks are left at identity: their last projections are zero, and training
@@ -95,6 +96,17 @@ def clips(args):
             target = folder / f"{first + i}.npz"
             if not target.exists():
                 make_clip(args.program, first + i, i % every == every - 1, args.frames, target)
+
+
+def pictures(args):
+    """Every sixth frame of the training clips, also those on which a structure is hidden."""
+    for part in ("imgs", "gts"):
+        (args.out / part).mkdir(parents=True, exist_ok=True)
+    for name, (images, labels, _) in load(args.cache / "train", {}).items():
+        for t in range(0, len(images), 6):
+            file = f"{Path(name).stem}_{t:02}.png"
+            cv2.imwrite(str(args.out / "imgs" / file), images[t])
+            cv2.imwrite(str(args.out / "gts" / file), labels[t])
 
 
 def load(folder, known):
@@ -425,7 +437,7 @@ def evaluate(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for run in (clips, train, evaluate):
+    for run in (clips, pictures, train, evaluate):
         command = commands.add_parser(run.__name__)
         command.set_defaults(run=run)
         command.add_argument("--cache", type=Path, required=True, help="folder of the clips")
@@ -435,6 +447,9 @@ def main():
             command.add_argument("--train", type=int, default=240)
             command.add_argument("--val", type=int, default=8)
             command.add_argument("--frames", type=int, default=24)
+            continue
+        if run is pictures:
+            command.add_argument("--out", type=Path, required=True, help="folder of the data set")
             continue
         command.add_argument("--val-frames", type=int, default=9 if run is train else 20)
         if run is evaluate:

@@ -13,6 +13,10 @@ use super::PhantomClass;
 const WALL: f32 = 0.14;
 /// Radius, in lumen radii, beyond which the pulse moves nothing.
 const REACH: f32 = 3.0;
+/// How far the vessel slides sideways and down for each step across the plane.
+const SLIDE: (f32, f32) = (0.4, 0.15);
+/// Distance across the plane, in depths, at which the nerve ends.
+const NERVE_ENDS: f32 = 0.15;
 /// Inner edge of the nerve's epineurium, as a fraction of the nerve's radius.
 const EPINEURIUM: f32 = 0.87;
 
@@ -147,6 +151,26 @@ impl Anatomy {
             }
         }
         Self { vessel, nerve, fascicles, bone, fascia, phases, side }
+    }
+
+    /// The anatomy `across` depths beside the plane: the vessel runs obliquely through it, the nerve tapers to an end. Layers and
+    /// bone are the same everywhere.
+    pub(super) fn at(&self, across: f32) -> Self {
+        let mut there = self.clone();
+        if across == 0.0 {
+            return there;
+        }
+        there.vessel.x += SLIDE.0 * across;
+        there.vessel.z += SLIDE.1 * across;
+        let part = (1.0 - (across / NERVE_ENDS).powi(2)).max(0.0).sqrt();
+        // Not nothing: radii are divided by it.
+        (there.nerve.half_x, there.nerve.half_z) =
+            (self.nerve.half_x * part.max(1e-5), self.nerve.half_z * part.max(1e-5));
+        for (x, z, radius) in &mut there.fascicles {
+            let of = &self.nerve;
+            (*x, *z, *radius) = (of.x + (*x - of.x) * part, of.z + (*z - of.z) * part, *radius * part);
+        }
+        there
     }
 
     /// Where the pulse moves a material point. `growth` is the growth of the lumen's radius as a fraction.

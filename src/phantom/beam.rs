@@ -249,7 +249,7 @@ mod tests {
         times
             .iter()
             .map(|&time| {
-                let phasors = drifts.phasors(time);
+                let phasors = drifts.phasors(time, 0.0);
                 beam.clear();
                 for s in &field {
                     let (a, b) = phasors[usize::from(s.drift)];

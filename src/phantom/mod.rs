@@ -92,6 +92,8 @@ struct Moment {
     time: f64,
     /// Position of the probe on the tissue, in depths.
     probe: (f32, f32),
+    /// How far the probe is beside the plane in which it began, in mm.
+    across: f64,
     /// Growth of the vessel's radius.
     growth: f32,
 }
@@ -145,13 +147,16 @@ impl Phantom {
     pub fn image(&mut self, index: u64) -> Vec<u8> {
         let moment = self.moment(index);
         let hidden = self.hidden_lines(&moment);
+        let anatomy = self.anatomy(&moment);
         let Self { config, view, beam, scenes } = self;
         let scene = &scenes[scene_of(config, scenes.len(), &moment)];
 
-        let phasors = scene.drifts.phasors(moment.time);
+        let phasors = scene.drifts.phasors(moment.time, moment.across);
         beam.clear();
         for s in &scene.scatterers {
-            let (x, z) = scene.anatomy.deform(s.x, s.z, moment.growth);
+            let there = (moment.across != 0.0).then(|| anatomy.echo(s.x, s.z).map(|echo| s.in_tissue(echo)));
+            let s = there.flatten().unwrap_or(*s);
+            let (x, z) = anatomy.deform(s.x, s.z, moment.growth);
             let (cos, sin) = phasors[usize::from(s.drift)];
             let echo = (s.echo.0 * cos - s.echo.1 * sin, s.echo.0 * sin + s.echo.1 * cos);
             beam.add(view.to_beam(x - moment.probe.0, z - moment.probe.1), echo);
@@ -162,8 +167,8 @@ impl Phantom {
             let (start, direction) = view.ray(line);
             let start = (start.0 + moment.probe.0, start.1 + moment.probe.1);
             LinePath {
-                lumen: scene.anatomy.lumen_on(start, direction, moment.growth),
-                shadow_from: scene.anatomy.bone_on(start, direction).map(|s| s + scene.anatomy.cortex()),
+                lumen: anatomy.lumen_on(start, direction, moment.growth),
+                shadow_from: anatomy.bone_on(start, direction).map(|s| s + anatomy.cortex()),
                 contact_lost: hidden.is_some_and(|(from, to)| (from..=to).contains(&(line as f32))),
             }
         });
@@ -192,13 +197,20 @@ impl Phantom {
         let (amplitude, angle) = (c.motion_mm / c.depth_mm, std::f64::consts::TAU * c.motion_hz * time);
         // Pressing and sliding are not in step.
         let probe = ((amplitude * angle.sin()) as f32, (0.2 * amplitude * (1.7 * angle).sin()) as f32);
+        let across = c.out_of_plane_mm * (0.6 * angle).sin();
         let growth = c.pulse_fraction * pulse_wave((time * c.pulse_bpm / 60.0).rem_euclid(1.0));
-        Moment { index, time, probe, growth: growth as f32 }
+        Moment { index, time, probe, across, growth: growth as f32 }
+    }
+
+    /// The anatomy in the plane of a moment.
+    fn anatomy(&self, moment: &Moment) -> Anatomy {
+        let scene = &self.scenes[scene_of(&self.config, self.scenes.len(), moment)];
+        scene.anatomy.at((moment.across / self.config.depth_mm) as f32)
     }
 
     /// Pixels of a class on lines that are not `hidden`.
     fn mask(&self, class: PhantomClass, moment: &Moment, hidden: Option<(f32, f32)>) -> Mask {
-        let anatomy = &self.scenes[scene_of(&self.config, self.scenes.len(), moment)].anatomy;
+        let anatomy = self.anatomy(moment);
         let mut mask = Mask::empty(self.config.width, self.config.height);
         let [bx, bz] = anatomy.bounds(class, moment.growth);
         let (dx, dz) = moment.probe;
@@ -243,6 +255,9 @@ impl Phantom {
     }
 }
 
+/// First of the random streams for motion across the plane; the scenes' own begin at 1.
+const ACROSS: u64 = 1000;
+
 /// Index of the scene that a moment shows.
 fn scene_of(config: &PhantomConfig, scenes: usize, moment: &Moment) -> usize {
     usize::from(config.scene_cut.is_some_and(|cut| moment.index >= cut)).min(scenes - 1)
@@ -254,7 +269,12 @@ impl Scene {
         // Stream 0 belongs to the scanner.
         rng.set_stream(number + 1);
         let anatomy = Anatomy::new(&mut rng, view.half_width_at(0.4), number % 2 == 1);
-        let drifts = Drifts::new(&mut rng, config.decorrelation_rate);
+        let mut drifts = Drifts::new(&mut rng, config.decorrelation_rate);
+        if config.out_of_plane_mm > 0.0 {
+            let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+            rng.set_stream(ACROSS + number);
+            drifts = drifts.across(&mut rng);
+        }
         let travel = (config.motion_mm / config.depth_mm) as f32;
         let travel = (travel, 0.2 * travel);
         let pad = beam::PAD as f32;

@@ -26,6 +26,27 @@ pub(super) struct Scatterer {
     pub echo: (f32, f32),
     /// Index into [`Drifts::phasors`].
     pub drift: u8,
+    /// What was drawn for it, whatever tissue it is in.
+    drawn: (f32, u8),
+}
+
+impl Scatterer {
+    fn new(x: f32, z: f32, Echo { amplitude, kind }: Echo, drawn: (f32, u8)) -> Self {
+        let (angle, draw) = drawn;
+        let (phase, drift) = match kind {
+            Scattering::Diffuse => (angle, 1 + draw % (BLOOD - 1) as u8),
+            // Nearly in phase: an interface is smooth, but not a mirror.
+            Scattering::Specular => (angle * 0.25, 0),
+            Scattering::Blood => (angle, BLOOD as u8 + draw % (DRIFTS - BLOOD) as u8),
+        };
+        let (sin, cos) = phase.sin_cos();
+        Self { x, z, echo: (amplitude * cos, amplitude * sin), drift, drawn }
+    }
+
+    /// The one at its place in other tissue.
+    pub(super) fn in_tissue(&self, echo: Echo) -> Self {
+        Self::new(self.x, self.z, echo, self.drawn)
+    }
 }
 
 /// Places scatterers over the rectangle `x` by `z` where `wanted`, one in each cell of a fine mesh.
@@ -46,20 +67,11 @@ pub(super) fn scatter(
         for column in 0..columns {
             let px = x.0 + pitch * (column as f32 + rng.random::<f32>());
             let pz = z.0 + pitch * (row as f32 + rng.random::<f32>());
-            let (angle, drift) = (TAU * rng.random::<f32>(), rng.random::<u8>());
+            let drawn = (TAU * rng.random::<f32>(), rng.random::<u8>());
             if !wanted(px, pz) {
                 continue;
             }
-            let Some(Echo { amplitude, kind }) = echo(px, pz) else { continue };
-            let tissue = 1 + drift % (BLOOD - 1) as u8;
-            let (phase, drift) = match kind {
-                Scattering::Diffuse => (angle, tissue),
-                // Nearly in phase: an interface is smooth, but not a mirror.
-                Scattering::Specular => (angle * 0.25, 0),
-                Scattering::Blood => (angle, BLOOD as u8 + drift % (DRIFTS - BLOOD) as u8),
-            };
-            let (sin, cos) = phase.sin_cos();
-            out.push(Scatterer { x: px, z: pz, echo: (amplitude * cos, amplitude * sin), drift });
+            out.extend(echo(px, pz).map(|echo| Scatterer::new(px, pz, echo, drawn)));
         }
     }
     out
@@ -73,16 +85,19 @@ pub(super) fn scatter(
 pub(super) struct Drifts {
     /// Radians per second; the first is 0, for interfaces, which do not twinkle.
     velocities: Vec<f64>,
+    /// Radians per mm across the plane.
+    turns: Vec<f64>,
+}
+
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    // Box-Muller; 1 - u keeps the logarithm off zero.
+    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }
 
 impl Drifts {
     /// Draws velocities for tissue that decorrelates as `exp(-(rate t)^2)`.
     pub(super) fn new(rng: &mut ChaCha8Rng, rate: f64) -> Self {
-        let normal = |rng: &mut ChaCha8Rng| {
-            // Box-Muller; 1 - u keeps the logarithm off zero.
-            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-            radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
-        };
         let velocities = (0..DRIFTS)
             .map(|i| match i {
                 0 => 0.0,
@@ -90,14 +105,22 @@ impl Drifts {
                 _ => std::f64::consts::SQRT_2 * BLOOD_RATE * normal(rng),
             })
             .collect();
-        Self { velocities }
+        Self { velocities, turns: vec![0.0; DRIFTS] }
     }
 
-    /// The factor on each drift's echoes at `time` seconds.
-    pub(super) fn phasors(&self, time: f64) -> [(f32, f32); DRIFTS] {
+    /// With speckle that decorrelates as `exp(-(d / 1 mm)^2)` over a distance `d` across the plane, too.
+    pub(super) fn across(mut self, rng: &mut ChaCha8Rng) -> Self {
+        for turn in self.turns.iter_mut().skip(1) {
+            *turn = std::f64::consts::SQRT_2 * normal(rng);
+        }
+        self
+    }
+
+    /// The factor on each drift's echoes at `time` seconds and `across` mm beside the plane.
+    pub(super) fn phasors(&self, time: f64, across: f64) -> [(f32, f32); DRIFTS] {
         let mut out = [(1.0, 0.0); DRIFTS];
-        for (phasor, velocity) in out.iter_mut().zip(&self.velocities) {
-            let (sin, cos) = (velocity * time).sin_cos();
+        for ((phasor, velocity), turn) in out.iter_mut().zip(&self.velocities).zip(&self.turns) {
+            let (sin, cos) = (velocity * time + turn * across).sin_cos();
             *phasor = (cos as f32, sin as f32);
         }
         out
