@@ -1,12 +1,13 @@
 //! How prompt predictor and memory do together: against the truth of phantoms that move, hide, freeze and leave the picture.
 //!
-//! `cargo bench --bench policies -- WEIGHTS PPN SIDE OUT`: SAM 2 weights and a predictor that know the phantom, the side of the network's
-//! input, and a folder for `policies.md` and `occlusion.svg`. `benches/results/memory.md` says how such weights are trained. The
+//! `cargo bench --bench policies -- WEIGHTS PPN SIDE OUT [PART...]`: SAM 2 weights and a predictor that know the phantom, the side of the
+//! network's input, a folder for `policies.md` and `occlusion.svg`, and parts of names of policies, if not all are wanted. `benches/results/memory.md` says how such weights are trained. The
 //! patients are none of those that were trained on.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use sonomask::chart::{Chart, Panel, Series};
@@ -17,16 +18,20 @@ use sonomask::segment::memory::{Ask, BankLimits, Blend, MemorySettings};
 use sonomask::segment::{DeviceChoice, Guidance, Mode, ModelSpec, Segmenter, load};
 use sonomask::stage::StageTimes;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Side of the pictures.
 const SIDE: usize = 256;
-const FRAMES: u64 = 75;
+const FRAMES: u64 = 60;
 /// Frames on which a structure is hidden, or the scanner frozen.
-const AWAY: FrameRange = FrameRange { start: 25, end: 45 };
+const AWAY: FrameRange = FrameRange { start: 20, end: 38 };
 /// Patients of each situation.
 const PATIENTS: u64 = 3;
 const FIRST_SEED: u64 = 70_000;
+/// Of so many of the policies every situation is shown.
+const DETAILED: usize = 5;
+/// And so many are drawn.
+const CHARTED: usize = 3;
 /// Pixels from which a structure is in view, and a mask is one.
 const SOME: usize = 40;
 /// Dice from which a structure that was away counts as found again.
@@ -97,11 +102,8 @@ fn policies() -> Vec<(&'static str, Option<MemorySettings>)> {
         ("memory alone, unsure frames written", {
             Some(MemorySettings { ask: Ask::First, write_unsure: true, ..usual })
         }),
-        ("recent = 3", limits(BankLimits { recent: 3, ..sam2 })),
         ("recent = 1", limits(BankLimits { recent: 1, ..sam2 })),
         ("recent = 0", limits(BankLimits { recent: 0, ..sam2 })),
-        ("stride = 3", limits(BankLimits { stride: 3, ..sam2 })),
-        ("pointers = 1", limits(BankLimits { pointers: 1, ..sam2 })),
         ("write_every = 3", Some(MemorySettings { write_every: 3, ..usual })),
     ]
 }
@@ -196,7 +198,8 @@ fn count(tally: &mut Tally, shown: &[BTreeMap<usize, Mask>], of: &Sequence) {
     }
 }
 
-fn row(out: &mut String, name: &str, situation: &str, tally: &mut Tally) -> Result<()> {
+/// The figures of a row.
+fn line(tally: &mut Tally) -> String {
     let phantoms = tally.phantoms.iter().filter(|shown| **shown).count();
     let of_phantoms = match tally.phantoms.len() {
         0 => "–".to_owned(),
@@ -210,79 +213,113 @@ fn row(out: &mut String, name: &str, situation: &str, tally: &mut Tally) -> Resu
         (Some(median), never) => format!("{median} ({}), never {never}", tally.recoveries.len()),
     };
     tally.ms.sort_by(f64::total_cmp);
-    writeln!(
-        out,
-        "| {name} | {situation} | {:.3} | {of_phantoms} | {} | {recovery} | {:.3} | {:.0} |",
+    format!(
+        "| {:.3} | {of_phantoms} | {} | {recovery} | {:.3} | {:.0} |",
         mean(&tally.dice),
         tally.switches,
         mean(&tally.stability),
         tally.ms[tally.ms.len() / 2],
-    )?;
-    Ok(())
+    )
+}
+
+/// What a policy came to.
+struct Measured {
+    /// Of all situations together.
+    overall: String,
+    /// Of each.
+    situations: Vec<String>,
+    /// Dice over the frames of those with an occlusion, by the class that is hidden.
+    hidden: Vec<(usize, Series)>,
+}
+
+fn measure(spec: &ModelSpec, name: &str, situations: &[(&'static str, Vec<Sequence>)]) -> Result<Measured> {
+    let mut model = load(spec, &DeviceChoice::Auto.resolve()?)?;
+    let mut all = Tally::default();
+    let (mut rows, mut hidden) = (Vec::new(), Vec::new());
+    for (situation, patients) in situations {
+        let mut tally = Tally::default();
+        for (patient, sequence) in patients.iter().enumerate() {
+            let shown = segment(&mut *model, sequence, &mut tally)?;
+            count(&mut tally, &shown, sequence);
+            if *situation == "occluded" {
+                let class = patient % PhantomClass::ALL.len();
+                let points = sequence.truth.iter().zip(&shown).enumerate().filter_map(|(t, (truth, m))| {
+                    let own = &truth[class];
+                    (own.area() >= SOME).then(|| (t as f64, dice(m.get(&class), own)))
+                });
+                let series = Series { name: name.into(), points: points.collect(), ..Series::default() };
+                hidden.push((class, series));
+            }
+        }
+        rows.push(format!("| {situation} | {name} {}\n", line(&mut tally)));
+        all.dice.append(&mut tally.dice);
+        all.phantoms.append(&mut tally.phantoms);
+        all.recoveries.append(&mut tally.recoveries);
+        all.stability.append(&mut tally.stability);
+        all.ms.append(&mut tally.ms);
+        all.switches += tally.switches;
+        all.not_recovered += tally.not_recovered;
+    }
+    let overall = format!("| {name} {}\n", line(&mut all));
+    print!("{overall}");
+    Ok(Measured { overall, situations: rows, hidden })
 }
 
 fn main() -> Result<()> {
     sonomask::begin::with_settings();
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let [weights, ppn, side, out] = &args[..] else { return Err("expected WEIGHTS PPN SIDE OUT".into()) };
+    let [weights, ppn, side, out, only @ ..] = &args[..] else {
+        return Err("expected WEIGHTS PPN SIDE OUT, and parts of policies' names".into());
+    };
+    let side = side.parse()?;
     let situations = situations()?;
-    let mut table = String::from(
-        "| policy | situation | Dice | masks of nothing | switches | frames to find again | stability | ms |\n\
-         |---|---|---:|---:|---:|---:|---:|---:|\n",
-    );
-    let mut series = Vec::new();
-    for (name, memory) in policies() {
-        let spec = ModelSpec {
-            ppn: Some(ppn.into()),
-            input_size: Some(side.parse()?),
-            memory,
-            threads: 2,
-            ..ModelSpec::new(weights)
-        };
-        let mut model = load(&spec, &DeviceChoice::Auto.resolve()?)?;
-        let mut all = Tally::default();
-        for (situation, patients) in &situations {
-            let mut tally = Tally::default();
-            for (patient, sequence) in patients.iter().enumerate() {
-                let shown = segment(&mut *model, sequence, &mut tally)?;
-                count(&mut tally, &shown, sequence);
-                if *situation == "occluded" && series.len() < 3 * PATIENTS as usize {
-                    let hidden = patient % PhantomClass::ALL.len();
-                    let points =
-                        sequence.truth.iter().zip(&shown).enumerate().filter_map(|(t, (truth, m))| {
-                            let own = &truth[hidden];
-                            (own.area() >= SOME).then(|| (t as f64, dice(m.get(&hidden), own)))
-                        });
-                    series.push((
-                        hidden,
-                        Series { name: name.into(), points: points.collect(), ..Series::default() },
-                    ));
-                }
-            }
-            row(&mut table, name, situation, &mut tally)?;
-            all.dice.append(&mut tally.dice);
-            all.phantoms.append(&mut tally.phantoms);
-            all.recoveries.append(&mut tally.recoveries);
-            all.stability.append(&mut tally.stability);
-            all.ms.append(&mut tally.ms);
-            all.switches += tally.switches;
-            all.not_recovered += tally.not_recovered;
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part.as_str()));
+    let policies: Vec<_> = policies().into_iter().filter(|(name, _)| wanted(name)).collect();
+    // Two at a time with a thread each: networks this small gain little from a second one.
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Measured)>> {
+        let mut done = Vec::new();
+        while let Some((rank, (name, memory))) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|rank| Some((rank, policies.get(rank)?)))
+        {
+            let spec = ModelSpec {
+                ppn: Some(ppn.into()),
+                input_size: Some(side),
+                memory: *memory,
+                threads: 1,
+                ..ModelSpec::new(weights)
+            };
+            done.push((rank, measure(&spec, name, &situations)?));
         }
-        row(&mut table, name, "**all**", &mut all)?;
-        println!("{}", table.lines().last().unwrap_or_default());
+        Ok(done)
+    };
+    let measured: BTreeMap<usize, Measured> = std::thread::scope(|scope| {
+        let workers = [scope.spawn(work), scope.spawn(work)];
+        let done = workers.map(|w| w.join().map_err(|_| "a policy panicked")?);
+        done.into_iter().collect::<Result<Vec<_>>>().map(|d| d.into_iter().flatten().collect())
+    })?;
+    let head = "Dice | masks of nothing | switches | frames to find again | stability | ms |\n";
+    let mut tables = format!("| policy | {head}|---|---:|---:|---:|---:|---:|---:|\n");
+    tables.extend(measured.values().map(|m| m.overall.as_str()));
+    write!(tables, "\n| situation | policy | {head}|---|---|---:|---:|---:|---:|---:|---:|\n")?;
+    for situation in 0..situations.len() {
+        tables.extend(measured.values().take(DETAILED).map(|m| m.situations[situation].as_str()));
     }
-    let panels = PhantomClass::ALL.iter().enumerate().map(|(class, of)| Panel {
-        x_label: "frame".into(),
-        y_label: format!("Dice of the {}", of.name()),
-        y_range: Some((0.0, 1.0)),
-        series: series.iter().filter(|(hidden, _)| *hidden == class).map(|(_, s)| s.clone()).collect(),
-        ..Panel::default()
+    let panels = PhantomClass::ALL.iter().enumerate().map(|(class, of)| {
+        let hidden = measured.values().take(CHARTED).flat_map(|m| &m.hidden);
+        Panel {
+            x_label: "frame".into(),
+            y_label: format!("Dice of the {}", of.name()),
+            y_range: Some((0.0, 1.0)),
+            series: hidden.filter(|(c, _)| *c == class).map(|(_, s)| s.clone()).collect(),
+            ..Panel::default()
+        }
     });
     let title = format!("Hidden from frame {} to {}", AWAY.start, AWAY.end - 1);
     let chart = Chart { title, panels: panels.collect() };
     let out = Path::new(out);
     std::fs::create_dir_all(out)?;
-    std::fs::write(out.join("policies.md"), table)?;
+    std::fs::write(out.join("policies.md"), tables)?;
     std::fs::write(out.join("occlusion.svg"), chart.svg(900, 800)?)?;
     println!("written: {}", out.display());
     Ok(())

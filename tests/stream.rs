@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 use gstreamer as gst;
@@ -254,6 +255,24 @@ fn a_live_picture_does_not_wait_for_a_model_that_hangs() {
         finished.report.ai_off
     );
     assert!(out.iter().rev().take(5).any(|o| !o.regions.is_empty()), "masks come back after the restart");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_model_gives_way_to_a_live_picture_and_to_no_recording() {
+    // SAFETY: it takes numbers alone; 0 is the calling thread.
+    let niceness = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    let config = phantom_config(10);
+    for (queue, more) in [(QueueMode::Latest, 10), (QueueMode::Lossless, 0)] {
+        let seen = Arc::new(AtomicI32::new(-1));
+        let of_model = seen.clone();
+        let factory = OracleFactory::new(&config, move |_| {
+            of_model.store(niceness(), Ordering::SeqCst);
+            Ok(())
+        });
+        Setup { queue, pace: Pace::Realtime, ..Setup::default() }.phantom(&config, factory);
+        assert_eq!(seen.load(Ordering::SeqCst), (niceness() + more).min(19), "{queue:?}");
+    }
 }
 
 /// Eight frames, and eight larger ones after them.

@@ -182,6 +182,16 @@ fn what_a_person_speaks_of_is_lost_with_the_memory_and_found_by_the_predictor() 
 }
 
 #[test]
+fn what_the_memory_knows_as_one_class_is_not_begun_as_another() {
+    // Masks that have anything or everything in common are the same.
+    for (agreement, expected) in [(0.0, vec![0]), (1.0, vec![0, 1])] {
+        let mut stream = Stream::new(MemorySettings { agreement, ..trusting(Ask::Every) });
+        stream.next(Mode::Manual, &[boxed(0)]);
+        assert_eq!(classes(&stream.next(Mode::Assisted, &[boxed(0)])), expected, "{agreement}");
+    }
+}
+
+#[test]
 fn a_picture_that_is_sent_twice_is_one_piece_of_evidence() {
     let settings =
         |patience| MemorySettings { agreement: 1.0, patience, freeze_after: 30, ..trusting(Ask::Every) };

@@ -397,7 +397,7 @@ def train(args):
             optimizer.load_state_dict(kept["optimizer"])
         last, saved, recent = time.process_time(), time.monotonic(), []
         while (share := state["elapsed"] / (60 * minutes)) < 1:
-            if state["steps"][phase] % 25 == 0:
+            if not known or state["steps"][phase] % 25 == 0:
                 load(args.cache / "train", known)
             for group in optimizer.param_groups:
                 group["lr"] = top * min(1.0, share * 30 + 0.02) * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))

@@ -114,7 +114,12 @@ impl Exchange {
 
     /// Whether another frame can be taken without losing one.
     pub fn has_room(&self) -> bool {
-        self.config.queue == QueueMode::Latest || !self.display.is_full()
+        self.is_live() || !self.display.is_full()
+    }
+
+    /// Whether frames do not wait.
+    pub fn is_live(&self) -> bool {
+        self.config.queue == QueueMode::Latest
     }
 
     /// Whether every frame that came has been taken by the compositor.
@@ -232,7 +237,7 @@ impl Exchange {
     /// Decides a ticket. Where the source does not wait, finished frames that a slow sink has not taken are limited, or the
     /// picture would fall seconds behind.
     fn resolve(&self, ticket: &Ticket, outcome: Outcome) {
-        let live = self.config.queue == QueueMode::Latest;
+        let live = self.is_live();
         let late = live && self.held.fetch_add(1, Ordering::SeqCst) >= self.config.display_depth;
         let decided = ticket.resolve(if late { Outcome::Late } else { outcome });
         if live && (late || !decided) {
@@ -242,7 +247,7 @@ impl Exchange {
 
     /// The compositor has taken a decided frame.
     pub fn taken(&self, outcome: &Outcome) {
-        if self.config.queue == QueueMode::Latest && outcome.holds_pixels() {
+        if self.is_live() && outcome.holds_pixels() {
             self.held.fetch_sub(1, Ordering::SeqCst);
         }
     }

@@ -197,6 +197,9 @@ impl Worker {
     }
 
     fn run(&self, generation: u64, pause: Duration) {
+        if self.exchange.is_live() {
+            give_way();
+        }
         let parker = Parker::new();
         self.exchange.set_worker(parker.unparker().clone());
         let mut model: Option<Box<dyn Segmenter>> = None;
@@ -397,6 +400,19 @@ impl Worker {
             // New frames unpark too; the loop then waits on.
             parker.park_deadline(deadline);
         }
+    }
+}
+
+/// Makes the model's threads give way to those of a live picture where there are too few processors for both.
+fn give_way() {
+    /// Of the 20 steps there are.
+    const STEPS: libc::c_int = 10;
+    // SAFETY: it takes numbers alone. On Linux 0 is the calling thread; libtorch's own threads, which it starts, are as it is.
+    // Where it is refused nothing is lost but time.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        let before = libc::getpriority(libc::PRIO_PROCESS, 0);
+        libc::setpriority(libc::PRIO_PROCESS, 0, before + STEPS);
     }
 }
 

@@ -117,6 +117,34 @@ impl VideoSam {
         Ok(proposed)
     }
 
+    /// Classes for which the predictor has found what the memory surely knows as another: no two are the same structure.
+    fn others(
+        &self,
+        shot: &Shot<'_>,
+        followed: &[Found],
+        seen: &BTreeMap<usize, Sight>,
+        proposed: &BTreeMap<usize, Found>,
+        presence: f32,
+    ) -> Result<BTreeSet<usize>, SegmentError> {
+        let sure = |object: usize| {
+            let course = self.courses.get(&object).copied().unwrap_or_default();
+            seen.get(&object).is_some_and(|sight| course.is_sure(sight, &self.settings, presence))
+        };
+        let mut others = BTreeSet::new();
+        for (&class, proposal) in proposed {
+            // Of what is known, and of what a person speaks of, it is another question.
+            if sure(class) || shot.told.iter().any(|p| p.class == class) {
+                continue;
+            }
+            for other in followed.iter().filter(|f| f.object != class && sure(f.object)) {
+                if agreement(&other.tracked.logits, &proposal.tracked.logits)? >= self.settings.agreement {
+                    others.insert(class);
+                }
+            }
+        }
+        Ok(others)
+    }
+
     pub(super) fn make(&self, shot: &Shot<'_>, times: &mut StageTimes) -> Result<Made, SegmentError> {
         let video = self.video()?;
         let presence = self.sam.cleanup().presence_threshold;
@@ -127,6 +155,9 @@ impl VideoSam {
         let seen = sights(&followed)?;
         let asked = self.is_due(shot, &seen, presence);
         let mut proposed = if asked { self.proposed(shot, times)? } else { BTreeMap::new() };
+        for class in self.others(shot, &followed, &seen, &proposed, presence)? {
+            proposed.remove(&class);
+        }
         let said = sights(proposed.values())?;
         // A picture is not remembered again and again, and what it shows is no further evidence.
         let moves = !self.scene.repeats();
@@ -214,7 +245,7 @@ impl VideoSam {
                 continue;
             };
             let sure = course.is_sure(sight, &self.settings, presence);
-            match course.goes_on(sight.area, sure, &self.settings) {
+            match course.goes_on(sight, sure, &self.settings) {
                 Some(Turn::Lost) => made.turns.push(MemoryEvent::Lost(*object)),
                 Some(Turn::Found) => made.turns.push(MemoryEvent::Found(*object)),
                 None => {}
