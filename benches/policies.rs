@@ -1,7 +1,7 @@
 //! How prompt predictor and memory do together: against the truth of phantoms that move, hide, freeze and leave the picture.
 //!
 //! `cargo bench --bench policies -- WEIGHTS PPN SIDE OUT [PART...]`: SAM 2 weights and a predictor that know the phantom, the side of the
-//! network's input, a folder for `policies.md` and `occlusion.svg`, and parts of names of policies, if not all are wanted. `benches/results/memory.md` says how such weights are trained. The
+//! network's input, a folder for `policies.md` and `occlusion.svg`, and parts of names of policies and situations, if not all are wanted. `benches/results/memory.md` says how such weights are trained. The
 //! patients are none of those that were trained on.
 
 use std::collections::BTreeMap;
@@ -75,6 +75,7 @@ fn situations() -> Result<Vec<(&'static str, Vec<Sequence>)>> {
             c.occlusion = Some(Occlusion { start: AWAY.start, end: AWAY.end, class });
         }),
         of("frozen", |c, _| c.freeze = Some(AWAY)),
+        of("hidden at first", |c, class| c.occlusion = Some(Occlusion { start: 0, end: AWAY.end, class })),
         of("leaving", |c, _| (c.linear_width_mm, c.motion_mm, c.motion_hz) = (24.0, 10.0, 0.6)),
     ]
     .into_iter()
@@ -269,12 +270,17 @@ fn main() -> Result<()> {
     sonomask::begin::with_settings();
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let [weights, ppn, side, out, only @ ..] = &args[..] else {
-        return Err("expected WEIGHTS PPN SIDE OUT, and parts of policies' names".into());
+        return Err("expected WEIGHTS PPN SIDE OUT, and parts of names of policies and situations".into());
     };
     let side = side.parse()?;
-    let situations = situations()?;
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part.as_str()));
-    let policies: Vec<_> = policies().into_iter().filter(|(name, _)| wanted(name)).collect();
+    let (mut situations, mut policies) = (situations()?, policies());
+    let wanted = |name: &str| only.iter().any(|part| name.contains(part.as_str()));
+    if situations.iter().any(|(name, _)| wanted(name)) {
+        situations.retain(|(name, _)| wanted(name));
+    }
+    if policies.iter().any(|(name, _)| wanted(name)) {
+        policies.retain(|(name, _)| wanted(name));
+    }
     // Two at a time with a thread each: networks this small gain little from a second one.
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, Measured)>> {

@@ -417,7 +417,6 @@ fn the_memory_works_in_process_for_every_policy_and_both_versions_of_sam2() {
         for set in [
             family.as_str(),
             &weights,
-            "model.mode=autonomous",
             "model.input_size=64",
             "model.presence_threshold=0",
             "memory.enabled=true",
@@ -437,6 +436,12 @@ fn the_memory_works_in_process_for_every_policy_and_both_versions_of_sam2() {
             "{args:?}: {counts}"
         );
         assert!(counts["bank_frames_most"].as_u64().unwrap() <= 2 * 10, "{counts}");
+        // The preset's example of a box is none of the predictor's business.
+        let kinds: std::collections::BTreeSet<String> = std::fs::read_dir(&masks)
+            .unwrap()
+            .filter_map(|e| Some(e.unwrap().file_name().to_str()?.split_once('_')?.1.to_owned()))
+            .collect();
+        assert_eq!(kinds, ["nerve.png", "vessel.png"].map(String::from).into());
         for stage in ["memory_attention", "memory_encoder"] {
             assert_eq!(report["stages_ms"][stage]["count"], 12, "{stage}");
         }

@@ -9,7 +9,7 @@ use super::model::SharedModel;
 use super::prompts::{PromptArgs, with_learned};
 use super::{check_weights, class_styles};
 use crate::cine::{self, CineReader, OpenOptions, Timing};
-use crate::config::{Config, DisplayChoice, LoadArgs, MasksFormat, QueueChoice};
+use crate::config::{ClassConfig, Config, DisplayChoice, LoadArgs, MasksFormat, Origin, QueueChoice};
 use crate::media::template::{Bound, Kind, Params, Template};
 use crate::media::{Pace, Recording, SinkPipeline, SourcePipeline};
 use crate::overlay::{Overlay, Style};
@@ -17,7 +17,7 @@ use crate::phantom::{PhantomConfig, PhantomReader};
 use crate::pipeline::{
     DisplayMode, ExchangeConfig, Guide, MaskFormat, Plan, QueueMode, SidecarConfig, WorkerConfig, file_safe,
 };
-use crate::segment::{ModelSpec, learned_classes};
+use crate::segment::{Mode, ModelSpec, learned_classes};
 
 /// Template of recordings that GStreamer decodes.
 const FILE: &str = "file";
@@ -62,6 +62,11 @@ impl Session {
             spec.memory = config.memory.settings;
         }
         let learned = spec.as_ref().map_or_else(|| Ok(Vec::new()), learned_classes)?;
+        if !learned.is_empty() && config.model.mode != Some(Mode::Manual) {
+            // A preset's box is an example of where something may lie; a predictor knows what it looks for.
+            let example = |c: &ClassConfig| matches!(c.at, Origin::Preset(..)) && !learned.contains(&c.name);
+            config.classes.retain(|class| !example(class));
+        }
         config.check_prompts(&learned)?;
         config.classes = with_learned(&learned, std::mem::take(&mut config.classes));
         let guide = Arc::new(args.guide(&config.classes, &learned, config.model.mode)?);
