@@ -1,8 +1,8 @@
 //! How prompt predictor and memory do together: against the truth of phantoms that move, hide, freeze and leave the picture.
 //!
 //! `cargo bench --bench policies -- WEIGHTS PPN SIDE OUT [PART...]`: SAM 2 weights and a predictor that know the phantom, the side of the
-//! network's input, a folder for `policies.md` and `occlusion.svg`, and parts of names of policies and situations, if not all are wanted. `benches/results/memory.md` says how such weights are trained. The
-//! patients are none of those that were trained on.
+//! network's input, a folder for `policies.md` and `occlusion.svg`, and parts of names of policies and situations, if not all are
+//! wanted. `benches/results/memory.md` says how such weights are trained. The patients are none of those that were trained on.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -92,6 +92,8 @@ fn policies() -> Vec<(&'static str, Option<MemorySettings>)> {
         ("per frame", None),
         ("memory alone", Some(MemorySettings { ask: Ask::First, ..usual })),
         ("both, when lost", Some(usual)),
+        ("both, when lost, trial = 0", Some(MemorySettings { trial: 0, ..usual })),
+        ("both, when lost, trial = 2", Some(MemorySettings { trial: 2, ..usual })),
         ("both, every 10th frame", Some(MemorySettings { ask: Ask::Interval(10), ..usual })),
         ("both, every frame", Some(every)),
         (
@@ -105,6 +107,8 @@ fn policies() -> Vec<(&'static str, Option<MemorySettings>)> {
         }),
         ("recent = 1", limits(BankLimits { recent: 1, ..sam2 })),
         ("recent = 0", limits(BankLimits { recent: 0, ..sam2 })),
+        ("stride = 3", limits(BankLimits { stride: 3, ..sam2 })),
+        ("pointers = 1", limits(BankLimits { pointers: 1, ..sam2 })),
         ("write_every = 3", Some(MemorySettings { write_every: 3, ..usual })),
     ]
 }
@@ -244,9 +248,10 @@ fn measure(spec: &ModelSpec, name: &str, situations: &[(&'static str, Vec<Sequen
             count(&mut tally, &shown, sequence);
             if *situation == "occluded" {
                 let class = patient % PhantomClass::ALL.len();
-                let points = sequence.truth.iter().zip(&shown).enumerate().filter_map(|(t, (truth, m))| {
+                let points = sequence.truth.iter().zip(&shown).enumerate().map(|(t, (truth, m))| {
                     let own = &truth[class];
-                    (own.area() >= SOME).then(|| (t as f64, dice(m.get(&class), own)))
+                    // A gap while it is hidden.
+                    (t as f64, if own.area() >= SOME { dice(m.get(&class), own) } else { f64::NAN })
                 });
                 let series = Series { name: name.into(), points: points.collect(), ..Series::default() };
                 hidden.push((class, series));

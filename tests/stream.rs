@@ -121,12 +121,13 @@ fn an_old_mask_is_withdrawn() {
     };
     let (finished, out) = setup.phantom(&config, factory);
     assert_conserved(&finished, &out);
+    // On a busy machine the first answer is not that of the first frame.
+    let first = out.iter().flat_map(|o| &o.regions).map(|r| r.1).min().expect("an answer");
     let with_first: Vec<u64> =
-        out.iter().filter(|o| o.regions.iter().any(|r| r.1 < 3)).filter_map(|o| o.stamp).collect();
-    assert!(!with_first.is_empty());
+        out.iter().filter(|o| o.regions.iter().any(|r| r.1 == first)).filter_map(|o| o.stamp).collect();
     assert!(
-        with_first.iter().all(|&i| i <= 12),
-        "a mask of the first frames is still on frame {with_first:?}"
+        with_first.iter().all(|&i| i <= first + 10),
+        "the mask of frame {first} is still on frame {with_first:?}"
     );
     assert!(finished.report.frames.passed_through > 10, "{:?}", finished.report.frames);
 }
@@ -377,8 +378,10 @@ fn a_slow_display_still_finds_masks_of_its_frames() {
     let f = finished.report.frames;
     assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
     assert!(f.dropped_display > 5, "{f:?}");
-    let bare = out.iter().skip(3).filter(|o| o.regions.is_empty()).count();
-    assert_eq!(bare, 0, "of {} frames", out.len());
+    // On a busy machine the first answer comes late.
+    let after: Vec<_> = out.iter().skip_while(|o| o.regions.is_empty()).collect();
+    let bare = after.iter().filter(|o| o.regions.is_empty()).count();
+    assert!(after.len() > 5 && bare == 0, "{bare} of {} frames, {} in all", after.len(), out.len());
     assert_masks_true(&out, &config);
 }
 

@@ -192,6 +192,26 @@ fn what_the_memory_knows_as_one_class_is_not_begun_as_another() {
 }
 
 #[test]
+fn what_the_predictor_began_is_followed_on_trial() {
+    let run = |agreement: f32| {
+        let mut stream =
+            Stream::new(MemorySettings { agreement, trial: 2, freeze_after: 30, ..trusting(Ask::Lost) });
+        for picture in 0..6 {
+            assert_eq!(classes(&stream.show(picture, Mode::Autonomous, &[])), [0, 1]);
+            // The same picture again is no further evidence.
+            assert_eq!(classes(&stream.show(picture, Mode::Autonomous, &[])), [0, 1]);
+        }
+        let counts = stream.counts();
+        assert_eq!((counts.taken_over, counts.losses), (0, 0));
+        (counts.asked, counts.bank_frames)
+    };
+    // Both agree: after two more pictures the predictor is left alone.
+    assert_eq!(run(0.0), (5, 12));
+    // They never do: each picture begins anew.
+    assert_eq!(run(1.0), (12, 2));
+}
+
+#[test]
 fn a_picture_that_is_sent_twice_is_one_piece_of_evidence() {
     let settings =
         |patience| MemorySettings { agreement: 1.0, patience, freeze_after: 30, ..trusting(Ask::Every) };

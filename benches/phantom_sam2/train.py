@@ -54,9 +54,11 @@ def settings(seed, occluded):
         "attenuation_db": round(r.uniform(4, 14), 2),
         "gain_db": round(r.uniform(-6, 6), 2),
     }
+    if r.random() < 0.25:
+        found["out_of_plane_mm"] = round(r.uniform(2, 9), 2)
     if occluded:
         start = r.randint(3, 8)
-        found["occlusion"] = {"start": start, "end": start + r.randint(2, 8), "class": r.choice(CLASSES)}
+        found["occlusion"] = {"start": start, "end": start + r.randint(4, 14), "class": r.choice(CLASSES)}
     return found
 
 
@@ -88,14 +90,14 @@ def make_clip(program, seed, occluded, frames, target):
 
 
 def clips(args):
-    """Every third training clip has an occlusion, every other validation clip."""
-    for part, count, first, every in (("val", args.val, 30000, 2), ("train", args.train, 20000, 3)):
+    """Every other clip has an occlusion."""
+    for part, count, first in (("val", args.val, 30000), ("train", args.train, 20000)):
         folder = args.cache / part
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(count):
             target = folder / f"{first + i}.npz"
             if not target.exists():
-                make_clip(args.program, first + i, i % every == every - 1, args.frames, target)
+                make_clip(args.program, first + i, i % 2 == 1, args.frames, target)
 
 
 def pictures(args):

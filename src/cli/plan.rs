@@ -9,7 +9,7 @@ use super::model::SharedModel;
 use super::prompts::{PromptArgs, with_learned};
 use super::{check_weights, class_styles};
 use crate::cine::{self, CineReader, OpenOptions, Timing};
-use crate::config::{ClassConfig, Config, DisplayChoice, LoadArgs, MasksFormat, Origin, QueueChoice};
+use crate::config::{Config, DisplayChoice, LoadArgs, MasksFormat, Origin, QueueChoice};
 use crate::media::template::{Bound, Kind, Params, Template};
 use crate::media::{Pace, Recording, SinkPipeline, SourcePipeline};
 use crate::overlay::{Overlay, Style};
@@ -64,8 +64,7 @@ impl Session {
         let learned = spec.as_ref().map_or_else(|| Ok(Vec::new()), learned_classes)?;
         if !learned.is_empty() && config.model.mode != Some(Mode::Manual) {
             // A preset's box is an example of where something may lie; a predictor knows what it looks for.
-            let example = |c: &ClassConfig| matches!(c.at, Origin::Preset(..)) && !learned.contains(&c.name);
-            config.classes.retain(|class| !example(class));
+            config.classes.retain(|c| learned.contains(&c.name) || !matches!(c.at, Origin::Preset(..)));
         }
         config.check_prompts(&learned)?;
         config.classes = with_learned(&learned, std::mem::take(&mut config.classes));

@@ -287,6 +287,7 @@ impl MemoryConfig {
             )?,
             agreement: s.float("agreement", d.agreement, 0.0, 1.0)?,
             patience: s.int("patience", d.patience, 1, MAX_PATIENCE)?,
+            trial: s.int("trial", d.trial, 0, MAX_PATIENCE)?,
             limits: BankLimits {
                 prompted: s.int("prompted", d.limits.prompted as u32, 1, MAX_PROMPTED as u32)? as usize,
                 recent: s.int("recent", d.limits.recent as u32, 0, RECENT_FRAMES as u32)? as usize,

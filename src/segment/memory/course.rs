@@ -24,7 +24,7 @@ pub struct Sight {
 /// Whose answer counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Nobody knows of the object.
+    /// Nobody knows of the object, or who began it on trial says that it is not there.
     Nobody,
     /// The memory's. It is remembered if it is `sure`.
     Memory {
@@ -51,6 +51,8 @@ pub struct Course {
     unsure: u32,
     /// Times in a row that the predictor was asked and contradicted with a better score.
     contradicted: u32,
+    /// Times in a row that the predictor was asked of what it has begun itself, and agreed.
+    agreed: u32,
     /// Sure frames since one was remembered.
     unwritten: u64,
     /// A person has said where it is, and nobody else since: until it is lost, the predictor cannot say that it is elsewhere.
@@ -73,6 +75,11 @@ impl Course {
             && sight.area >= settings.min_area * self.usual
     }
 
+    /// Whether the predictor has begun it and not yet agreed often enough with what the memory made of that.
+    pub fn is_on_trial(&self, settings: &MemorySettings) -> bool {
+        !self.by_hand && self.agreed < settings.trial
+    }
+
     /// Whom to believe. `overlap` is the IoU of the two masks where there are both; `presence` the probability from which an
     /// object is there. What follows of it is taken in by [`Course::goes_on`].
     pub fn choose(
@@ -88,6 +95,17 @@ impl Course {
             return if said.is_some() { Choice::Predictor { anew: false } } else { Choice::Nobody };
         };
         let sure = self.is_sure(seen, settings, presence);
+        if predictor.is_some() && self.is_on_trial(settings) {
+            // A likeness that comes and goes is no structure: nothing is lost if it is not followed.
+            if said.is_none() {
+                return Choice::Nobody;
+            }
+            if !sure || overlap < settings.agreement {
+                self.agreed = 0;
+                return Choice::Predictor { anew: true };
+            }
+            self.agreed += 1;
+        }
         let Some(said) = said else {
             if predictor.is_some() {
                 self.contradicted = 0;
@@ -133,8 +151,10 @@ impl Course {
     }
 
     /// The object's mask comes from the predictor or a person: its area is what is usual from now on.
+    /// What a person has said is not on trial, nor what has stood its trial before.
     pub fn begins(&mut self, by_hand: bool) {
-        *self = Self { by_hand, lost: self.lost, ..Self::default() };
+        let agreed = if by_hand { u32::MAX } else { self.agreed };
+        *self = Self { by_hand, lost: self.lost, agreed, ..Self::default() };
     }
 
     /// Whether a sure frame is one of those that are remembered.
@@ -166,7 +186,7 @@ mod tests {
     const SURE: Choice = Choice::Memory { sure: true };
 
     fn settings() -> MemorySettings {
-        MemorySettings { patience: 3, lost_after: 2, ..MemorySettings::default() }
+        MemorySettings { patience: 3, lost_after: 2, trial: 0, ..MemorySettings::default() }
     }
 
     fn choose(course: &mut Course, memory: Option<Sight>, predictor: Option<Sight>, overlap: f32) -> Choice {
@@ -208,6 +228,38 @@ mod tests {
         for _ in 0..9 {
             assert_eq!(choose(&mut doubted, Some(GOOD), worse, 0.1), SURE);
             assert_eq!(choose(&mut by_hand, Some(GOOD), better, 0.1), SURE);
+        }
+    }
+
+    #[test]
+    fn what_the_predictor_began_is_on_trial_until_it_has_agreed_in_a_row() {
+        let settings = MemorySettings { trial: 2, ..settings() };
+        let choose = |course: &mut Course, memory: Sight, predictor: Option<Sight>, overlap: f32| {
+            course.choose(Some(&memory), predictor.as_ref(), overlap, &settings, 0.5)
+        };
+        let (anew, worse) = (Choice::Predictor { anew: true }, Some(Sight { score: 0.4, ..GOOD }));
+        let mut course = Course::default();
+        course.begins(/* by_hand */ false);
+        // The memory is not believed against it, sure or not; once contradicted it begins to count again.
+        assert_eq!(choose(&mut course, GOOD, Some(GOOD), 0.9), SURE);
+        assert_eq!(choose(&mut course, GOOD, worse, 0.1), anew);
+        course.begins(/* by_hand */ false);
+        assert_eq!(choose(&mut course, GOOD, Some(GOOD), 0.9), SURE);
+        assert_eq!(choose(&mut course, GONE, worse, 0.9), anew);
+        course.begins(/* by_hand */ false);
+        assert_eq!(choose(&mut course, GOOD, Some(GONE), 0.9), Choice::Nobody);
+        // Not to be asked is neither.
+        for (said, on_trial) in [(Some(GOOD), true), (None, true), (Some(GOOD), false)] {
+            assert_eq!(choose(&mut course, GOOD, said, 0.9), SURE);
+            assert_eq!(course.is_on_trial(&settings), on_trial);
+        }
+        // What has stood it is not tried again when it is found again, nor is what a person says.
+        course.begins(/* by_hand */ false);
+        let mut told = Course::default();
+        told.begins(/* by_hand */ true);
+        for mut course in [course, told] {
+            assert_eq!(choose(&mut course, GOOD, Some(GONE), 0.0), SURE);
+            assert_eq!(choose(&mut course, GOOD, worse, 0.1), SURE);
         }
     }
 

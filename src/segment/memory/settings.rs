@@ -38,6 +38,9 @@ pub struct MemorySettings {
     /// Times in a row, of those that it is asked, that the predictor has to contradict the memory with a better score until it is
     /// believed. At least 1.
     pub patience: u32,
+    /// Times in a row that the predictor, asked on every frame, has to agree with the memory on what it has begun itself: until then
+    /// it is the predictor that is believed. 0: none. It has no meaning with [`Ask::First`].
+    pub trial: u32,
     /// How much is remembered of each object.
     pub limits: BankLimits,
     /// Of the frames that are sure every so many-th is remembered. At least 1.
@@ -63,6 +66,7 @@ impl Default for MemorySettings {
             blend: Blend::Memory,
             agreement: 0.5,
             patience: 5,
+            trial: 5,
             limits: BankLimits::SAM2,
             write_every: 1,
             write_unsure: false,
@@ -76,9 +80,10 @@ impl Default for MemorySettings {
 }
 
 impl MemorySettings {
-    /// As SAM 2's predictor: every frame is remembered, whatever is said of it, and no picture clears the memory.
+    /// As SAM 2's predictor: every frame is remembered, whatever is said of it, nothing is on trial, and no picture clears the memory.
     pub fn sam2() -> Self {
         Self {
+            trial: 0,
             write_unsure: true,
             min_score: 0.0,
             min_area: 0.0,
@@ -101,6 +106,7 @@ impl MemorySettings {
             ("pointers", limits.pointers, 1, MAX_POINTERS),
             ("frames from writing to writing", self.write_every, 1, MAX_STRIDE),
             ("frames of patience", u64::from(self.patience), 1, u64::from(MAX_PATIENCE)),
+            ("frames of trial", u64::from(self.trial), 0, u64::from(MAX_PATIENCE)),
             ("frames to a loss", u64::from(self.lost_after), 1, u64::from(MAX_PATIENCE)),
             ("frames to a freeze", u64::from(self.freeze_after), 0, u64::from(MAX_PATIENCE)),
         ];

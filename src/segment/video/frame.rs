@@ -32,6 +32,8 @@ pub(super) struct Made {
     pub kept: BTreeSet<usize>,
     /// Those of them whose memories of before are forgotten.
     pub anew: BTreeSet<usize>,
+    /// Objects that are not followed any more.
+    pub gone: BTreeSet<usize>,
     pub turns: Vec<MemoryEvent>,
     pub asked: bool,
 }
@@ -72,6 +74,12 @@ impl VideoSam {
         prompt.class < self.classes && !self.tracker.follows(prompt.class)
     }
 
+    /// Whether the memory has `seen` an object and is sure of it.
+    fn is_sure_of(&self, object: usize, seen: &BTreeMap<usize, Sight>, presence: f32) -> bool {
+        let course = self.courses.get(&object).copied().unwrap_or_default();
+        seen.get(&object).is_some_and(|sight| course.is_sure(sight, &self.settings, presence))
+    }
+
     /// Whether the predictor is to be asked, after the memory was.
     fn is_due(&self, shot: &Shot<'_>, seen: &BTreeMap<usize, Sight>, presence: f32) -> bool {
         let owed = self.owed || shot.told.iter().any(|p| self.is_answered_together(p));
@@ -79,15 +87,12 @@ impl VideoSam {
         if !shot.mode.is_learned() || self.frozen && !(owed && unknown) {
             return false;
         }
-        let lost = |class: usize| {
-            let course = self.courses.get(&class).copied().unwrap_or_default();
-            seen.get(&class).is_none_or(|sight| !course.is_sure(sight, &self.settings, presence))
-        };
+        let tried = || self.courses.values().any(|course| course.is_on_trial(&self.settings));
         owed || match self.settings.ask {
             Ask::First => false,
             Ask::Every => true,
-            Ask::Interval(every) => self.frames.is_multiple_of(every.max(1)),
-            Ask::Lost => (0..self.classes).any(lost),
+            Ask::Interval(every) => self.frames.is_multiple_of(every.max(1)) || tried(),
+            Ask::Lost => tried() || (0..self.classes).any(|class| !self.is_sure_of(class, seen, presence)),
         }
     }
 
@@ -126,10 +131,7 @@ impl VideoSam {
         proposed: &BTreeMap<usize, Found>,
         presence: f32,
     ) -> Result<BTreeSet<usize>, SegmentError> {
-        let sure = |object: usize| {
-            let course = self.courses.get(&object).copied().unwrap_or_default();
-            seen.get(&object).is_some_and(|sight| course.is_sure(sight, &self.settings, presence))
-        };
+        let sure = |object: usize| self.is_sure_of(object, seen, presence);
         let mut others = BTreeSet::new();
         for (&class, proposal) in proposed {
             // Of what is known, and of what a person speaks of, it is another question.
@@ -139,6 +141,7 @@ impl VideoSam {
             for other in followed.iter().filter(|f| f.object != class && sure(f.object)) {
                 if agreement(&other.tracked.logits, &proposal.tracked.logits)? >= self.settings.agreement {
                     others.insert(class);
+                    break;
                 }
             }
         }
@@ -166,6 +169,7 @@ impl VideoSam {
             courses: self.courses.clone(),
             anew: BTreeSet::new(),
             kept: BTreeSet::new(),
+            gone: BTreeSet::new(),
             turns: Vec::new(),
             asked,
         };
@@ -196,12 +200,15 @@ impl VideoSam {
                 _ => 0.0,
             };
             let (sight, proposal_sight) = (seen.get(&object), said.get(&object));
+            let tried = course.is_on_trial(&self.settings);
             match course.choose(sight, proposal_sight, overlap, &self.settings, presence) {
+                Choice::Nobody if !moves && followed.is_some() => made.found.extend(followed.take()),
                 Choice::Nobody => {
                     // Said to be absent, or not believed: shown as that, not followed.
                     if !course.by_hand {
                         made.courses.remove(&object);
                     }
+                    made.gone.insert(object);
                     made.found.extend(proposal);
                     continue;
                 }
@@ -213,7 +220,9 @@ impl VideoSam {
                     course.begins(/* by_hand */ false);
                     if anew {
                         made.anew.insert(object);
-                        made.turns.push(MemoryEvent::TakenOver(object));
+                        if !tried {
+                            made.turns.push(MemoryEvent::TakenOver(object));
+                        }
                     }
                     made.kept.insert(object);
                     // Of an object that goes on it counts as tracked: it does not crowd out what a person has said.

@@ -111,13 +111,19 @@ impl VideoSam {
         }
         self.frames = 0;
         self.owed = true;
-        self.pointed.clear();
         self.cleared = Some((why, SAID_FOR));
         self.counts.holds(self.tracker.objects().count(), self.tracker.len());
         self.happened(MemoryEvent::Reset(why));
         // What a person speaks of may count as lost already, which is not said twice.
-        let spoken: &[Prompt] = if self.silenced { &[] } else { &self.said };
-        self.courses.retain(|object, _| spoken.iter().any(|p| p.class == *object));
+        let spoken = self.spoken();
+        self.courses.retain(|object, _| spoken.contains(object));
+    }
+
+    /// The classes of which a person has spoken on the last frame. While the predictor is left alone there are none: what it
+    /// follows then is its own.
+    fn spoken(&self) -> BTreeSet<usize> {
+        let said: &[Prompt] = if self.silenced { &[] } else { &self.said };
+        said.iter().map(|p| p.class).collect()
     }
 
     /// As [`VideoSam::clear`], with prompts in force that count again, as at the beginning of a stream.
@@ -143,8 +149,7 @@ impl VideoSam {
             self.scene.forget();
             self.begin(Reset::Size);
         }
-        let continuity = self.scene.look(picture);
-        let frozen = match continuity {
+        let frozen = match self.scene.look(picture) {
             Continuity::Live => false,
             Continuity::Frozen => true,
             Continuity::Thawed => {
@@ -172,10 +177,7 @@ impl VideoSam {
     fn hear(&mut self, guidance: &Guidance) -> BTreeSet<usize> {
         let given = guidance.standing();
         let speaks_of = |class: usize| given.iter().any(|p| p.class == class);
-        // While the predictor is left alone nothing more is taken back: what it follows then is its own.
-        let spoken: &[Prompt] = if self.silenced { &[] } else { &self.said };
-        let gone: BTreeSet<usize> = spoken.iter().map(|p| p.class).filter(|&c| !speaks_of(c)).collect();
-        for class in gone {
+        for class in self.spoken().into_iter().filter(|&c| !speaks_of(c)) {
             self.tracker.remove(class);
             self.courses.remove(&class);
             self.owed |= class < self.classes;
@@ -274,7 +276,10 @@ impl VideoSam {
         made: Made,
         times: &mut StageTimes,
     ) -> Result<(), SegmentError> {
-        let Made { found, courses, anew, kept, turns, asked } = made;
+        let Made { found, courses, anew, kept, gone, turns, asked } = made;
+        for object in gone {
+            self.tracker.remove(object);
+        }
         let (kept, passed): (Vec<Found>, Vec<Found>) =
             found.into_iter().partition(|f| kept.contains(&f.object));
         // Not `self.video()`: the tracker is changed meanwhile.
