@@ -87,7 +87,7 @@ impl VideoSam {
         if !shot.mode.is_learned() || self.frozen && !(owed && unknown) {
             return false;
         }
-        let tried = || self.courses.values().any(|course| course.is_on_trial(&self.settings));
+        let tried = || self.courses.range(..self.classes).any(|(_, c)| c.is_on_trial(&self.settings));
         owed || match self.settings.ask {
             Ask::First => false,
             Ask::Every => true,
