@@ -1,6 +1,6 @@
 //! What has become of one object so far, and whom to believe about it: the memory or the prompt predictor.
 
-use super::settings::{Blend, MemorySettings};
+use super::settings::{Ask, Blend, MemorySettings};
 
 /// Share of a new area in an object's usual one: about the last twenty frames count.
 const USUAL: f32 = 0.05;
@@ -62,7 +62,7 @@ pub struct Course {
 }
 
 impl Course {
-    /// A person has pointed at it, in a scene that is no more.
+    /// A person has pointed at it, in a scene that is no more. Whoever finds it again is not that person: it is on trial then.
     pub fn missed() -> Self {
         Self { by_hand: true, lost: true, ..Self::default() }
     }
@@ -75,9 +75,15 @@ impl Course {
             && sight.area >= settings.min_area * self.usual
     }
 
-    /// Whether the predictor has begun it and not yet agreed often enough with what the memory made of that.
+    /// Whether the predictor has begun it and not yet agreed often enough with what the memory made of that. Never, where it is
+    /// not asked again.
     pub fn is_on_trial(&self, settings: &MemorySettings) -> bool {
-        !self.by_hand && self.agreed < settings.trial
+        settings.ask != Ask::First && !self.by_hand && self.agreed < settings.trial
+    }
+
+    /// What is left when it is not followed any more: that it is lost, if it was.
+    pub fn ended(&self) -> Option<Self> {
+        self.lost.then_some(Self { by_hand: self.by_hand, lost: true, ..Self::default() })
     }
 
     /// Whom to believe. `overlap` is the IoU of the two masks where there are both; `presence` the probability from which an
@@ -133,7 +139,7 @@ impl Course {
     }
 
     /// Takes a frame in with what it says of the object, which is `sure` or not. Whether the object has just been lost or found
-    /// again.
+    /// again, which what is on trial is not yet.
     pub fn goes_on(&mut self, sight: &Sight, sure: bool, settings: &MemorySettings) -> Option<Turn> {
         if sure {
             self.unsure = 0;
@@ -141,7 +147,9 @@ impl Course {
                 |usual: &mut f32, now: f32| *usual += if *usual > 0.0 { USUAL * (now - *usual) } else { now };
             late(&mut self.usual, sight.area);
             late(&mut self.usual_score, sight.score);
-            return std::mem::take(&mut self.lost).then_some(Turn::Found);
+            let found = self.lost && !self.is_on_trial(settings);
+            self.lost &= !found;
+            return found.then_some(Turn::Found);
         }
         self.unsure = self.unsure.saturating_add(1);
         self.usual *= FADES;
@@ -261,6 +269,41 @@ mod tests {
             assert_eq!(choose(&mut course, GOOD, Some(GONE), 0.0), SURE);
             assert_eq!(choose(&mut course, GOOD, worse, 0.1), SURE);
         }
+    }
+
+    #[test]
+    fn nothing_is_on_trial_where_the_predictor_is_not_asked_again() {
+        let settings = MemorySettings { ask: Ask::First, trial: 2, ..settings() };
+        let mut course = Course::default();
+        course.begins(/* by_hand */ false);
+        assert!(!course.is_on_trial(&settings));
+        for said in [GONE, GOOD] {
+            assert_eq!(course.choose(Some(&GOOD), Some(&said), 0.1, &settings, 0.5), SURE);
+        }
+    }
+
+    #[test]
+    fn what_was_lost_is_found_when_it_has_stood_its_trial_and_else_stays_lost() {
+        let settings = MemorySettings { trial: 2, ..settings() };
+        let choose = |course: &mut Course, memory: Option<Sight>, said: Sight| {
+            course.choose(memory.as_ref(), Some(&said), 0.9, &settings, 0.5)
+        };
+        let mut course = Course::missed();
+        assert_eq!(choose(&mut course, None, GOOD), Choice::Predictor { anew: false });
+        course.begins(/* by_hand */ false);
+        assert_eq!(course.goes_on(&GOOD, true, &settings), None);
+        let failed = {
+            let mut course = course;
+            assert_eq!(choose(&mut course, Some(GOOD), GONE), Choice::Nobody);
+            course.ended()
+        };
+        assert_eq!(failed, Some(Course { lost: true, ..Course::default() }));
+        for turn in [None, Some(Turn::Found), None] {
+            assert_eq!(choose(&mut course, Some(GOOD), GOOD), SURE);
+            assert_eq!(course.goes_on(&GOOD, true, &settings), turn);
+        }
+        assert_eq!(course.ended(), None);
+        assert_eq!(Course::missed().ended(), Some(Course::missed()));
     }
 
     #[test]

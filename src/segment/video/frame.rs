@@ -74,10 +74,13 @@ impl VideoSam {
         prompt.class < self.classes && !self.tracker.follows(prompt.class)
     }
 
+    fn course(&self, object: usize) -> Course {
+        self.courses.get(&object).copied().unwrap_or_default()
+    }
+
     /// Whether the memory has `seen` an object and is sure of it.
     fn is_sure_of(&self, object: usize, seen: &BTreeMap<usize, Sight>, presence: f32) -> bool {
-        let course = self.courses.get(&object).copied().unwrap_or_default();
-        seen.get(&object).is_some_and(|sight| course.is_sure(sight, &self.settings, presence))
+        seen.get(&object).is_some_and(|sight| self.course(object).is_sure(sight, &self.settings, presence))
     }
 
     /// Whether the predictor is to be asked, after the memory was.
@@ -87,7 +90,11 @@ impl VideoSam {
         if !shot.mode.is_learned() || self.frozen && !(owed && unknown) {
             return false;
         }
-        let tried = || self.courses.range(..self.classes).any(|(_, c)| c.is_on_trial(&self.settings));
+        // The same picture again is no further evidence.
+        let tried = || {
+            let mut known = seen.range(..self.classes);
+            !self.scene.repeats() && known.any(|(&class, _)| self.course(class).is_on_trial(&self.settings))
+        };
         owed || match self.settings.ask {
             Ask::First => false,
             Ask::Every => true,
@@ -122,27 +129,61 @@ impl VideoSam {
         Ok(proposed)
     }
 
-    /// Classes for which the predictor has found what the memory surely knows as another: no two are the same structure.
-    fn others(
+    /// What is made of everything that a person says of this frame.
+    fn answered(
         &self,
         shot: &Shot<'_>,
-        followed: &[Found],
+        followed: &BTreeMap<usize, Found>,
+        proposed: &mut BTreeMap<usize, Found>,
+        times: &mut StageTimes,
+    ) -> Result<BTreeMap<usize, Found>, SegmentError> {
+        let mut answered = BTreeMap::new();
+        for prompt in &shot.told {
+            let before = followed.get(&prompt.class);
+            let found = match proposed.remove(&prompt.class) {
+                // With the prompt in mind already.
+                Some(found) if before.is_none() => found,
+                _ => self.sam.timed(times, Stage::Decode, || self.told(shot, prompt, before))?,
+            };
+            answered.insert(prompt.class, found);
+        }
+        Ok(answered)
+    }
+
+    /// Classes for which the predictor has found what is another: no two are the same structure. What a person says of this frame
+    /// comes first, then what the memory is sure of and is not on trial, then what the predictor scores better.
+    fn others(
+        &self,
+        answered: &BTreeMap<usize, Found>,
+        followed: &BTreeMap<usize, Found>,
         seen: &BTreeMap<usize, Sight>,
         proposed: &BTreeMap<usize, Found>,
+        said: &BTreeMap<usize, Sight>,
         presence: f32,
     ) -> Result<BTreeSet<usize>, SegmentError> {
-        let sure = |object: usize| self.is_sure_of(object, seen, presence);
+        let known = |object: usize| {
+            self.is_sure_of(object, seen, presence) && !self.course(object).is_on_trial(&self.settings)
+        };
+        let untold = followed.values().filter(|f| !answered.contains_key(&f.object) && known(f.object));
+        let mut taken: Vec<&Found> = answered.values().chain(untold).collect();
+        // Of what is known it is another question, and what is said to be absent is in nobody's way.
+        let mut open: Vec<(f32, &Found)> = proposed
+            .values()
+            .filter(|f| !known(f.object))
+            .filter_map(|f| Some((said.get(&f.object).filter(|s| s.presence >= presence)?.score, f)))
+            .collect();
+        open.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let mut others = BTreeSet::new();
-        for (&class, proposal) in proposed {
-            // Of what is known, and of what a person speaks of, it is another question.
-            if sure(class) || shot.told.iter().any(|p| p.class == class) {
-                continue;
+        for (_, proposal) in open {
+            let mut same = false;
+            for other in &taken {
+                same |=
+                    agreement(&other.tracked.logits, &proposal.tracked.logits)? >= self.settings.agreement;
             }
-            for other in followed.iter().filter(|f| f.object != class && sure(f.object)) {
-                if agreement(&other.tracked.logits, &proposal.tracked.logits)? >= self.settings.agreement {
-                    others.insert(class);
-                    break;
-                }
+            if same {
+                others.insert(proposal.object);
+            } else {
+                taken.push(proposal);
             }
         }
         Ok(others)
@@ -156,12 +197,16 @@ impl VideoSam {
         let followed =
             self.sam.timed(times, Stage::Decode, || Tracker::follow(video, shot.features, &recalled))?;
         let seen = sights(&followed)?;
+        let mut memory: BTreeMap<usize, Found> = followed.into_iter().map(|f| (f.object, f)).collect();
         let asked = self.is_due(shot, &seen, presence);
         let mut proposed = if asked { self.proposed(shot, times)? } else { BTreeMap::new() };
-        for class in self.others(shot, &followed, &seen, &proposed, presence)? {
+        let mut answered = self.answered(shot, &memory, &mut proposed, times)?;
+        let mut said = sights(proposed.values())?;
+        for class in self.others(&answered, &memory, &seen, &proposed, &said, presence)? {
+            // It was asked of this class and has not found it: no cell of that mask is this class's.
             proposed.remove(&class);
+            said.entry(class).and_modify(|sight| sight.area = 0.0);
         }
-        let said = sights(proposed.values())?;
         // A picture is not remembered again and again, and what it shows is no further evidence.
         let moves = !self.scene.repeats();
         let mut made = Made {
@@ -173,22 +218,13 @@ impl VideoSam {
             turns: Vec::new(),
             asked,
         };
-        let mut memory: BTreeMap<usize, Found> = followed.into_iter().map(|f| (f.object, f)).collect();
-        let told: BTreeMap<usize, &Prompt> = shot.told.iter().map(|p| (p.class, p)).collect();
         let objects: BTreeSet<usize> =
-            memory.keys().chain(proposed.keys()).chain(told.keys()).copied().collect();
+            memory.keys().chain(proposed.keys()).chain(answered.keys()).copied().collect();
         for object in objects {
             let mut followed = memory.remove(&object);
             let proposal = proposed.remove(&object);
-            let mut course = made.courses.get(&object).copied().unwrap_or_default();
-            if let Some(prompt) = told.get(&object) {
-                let found = match proposal {
-                    // Answered with the prompt in mind already.
-                    Some(found) if followed.is_none() => found,
-                    _ => {
-                        self.sam.timed(times, Stage::Decode, || self.told(shot, prompt, followed.as_ref()))?
-                    }
-                };
+            let mut course = self.course(object);
+            if let Some(found) = answered.remove(&object) {
                 course.begins(/* by_hand */ true);
                 made.courses.insert(object, course);
                 made.kept.insert(object);
@@ -204,10 +240,9 @@ impl VideoSam {
             match course.choose(sight, proposal_sight, overlap, &self.settings, presence) {
                 Choice::Nobody if !moves && followed.is_some() => made.found.extend(followed.take()),
                 Choice::Nobody => {
-                    // Said to be absent, or not believed: shown as that, not followed.
-                    if !course.by_hand {
-                        made.courses.remove(&object);
-                    }
+                    // Said to be absent, or too poor to be followed: shown as it would be without a memory.
+                    made.courses.remove(&object);
+                    made.courses.extend(course.ended().map(|course| (object, course)));
                     made.gone.insert(object);
                     made.found.extend(proposal);
                     continue;

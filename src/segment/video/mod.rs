@@ -180,6 +180,7 @@ impl VideoSam {
         for class in self.spoken().into_iter().filter(|&c| !speaks_of(c)) {
             self.tracker.remove(class);
             self.courses.remove(&class);
+            self.pointed.remove(&class);
             self.owed |= class < self.classes;
         }
         let new: BTreeSet<usize> = given.iter().filter(|p| !self.said.contains(p)).map(|p| p.class).collect();
@@ -277,20 +278,26 @@ impl VideoSam {
         times: &mut StageTimes,
     ) -> Result<(), SegmentError> {
         let Made { found, courses, anew, kept, gone, turns, asked } = made;
-        for object in gone {
-            self.tracker.remove(object);
-        }
         let (kept, passed): (Vec<Found>, Vec<Found>) =
             found.into_iter().partition(|f| kept.contains(&f.object));
         // Not `self.video()`: the tracker is changed meanwhile.
         let video = video(&self.sam, &self.memory)?;
         let tracker = &mut self.tracker;
         self.sam.timed(times, Stage::MemoryEncoder, || tracker.remember(video, features, &kept, &anew))?;
+        // One flicker of what is on trial does not leave it alone until the predictor's next turn.
+        let dropped = gone.iter().any(|&object| self.tracker.follows(object));
+        for object in gone {
+            self.tracker.remove(object);
+        }
         self.counts.not_written += passed.iter().filter(|f| self.tracker.follows(f.object)).count() as u64;
         self.counts.asked += u64::from(asked);
         // What was said of a frozen picture is not remembered.
         self.owed &= !asked || self.frozen;
+        self.owed |= dropped;
+        // The tracker refuses what is no number.
         self.courses = courses;
+        let tracker = &self.tracker;
+        self.courses.retain(|&object, course| course.by_hand || course.lost || tracker.follows(object));
         self.frames += 1;
         for turn in turns {
             self.happened(turn);
