@@ -81,9 +81,19 @@ impl Course {
         settings.ask != Ask::First && !self.by_hand && self.agreed < settings.trial
     }
 
-    /// What is left when it is not followed any more: that it is lost, if it was.
+    /// What is left when its trial fails, or it is not found: that it is missed, if it was lost.
     pub fn ended(&self) -> Option<Self> {
-        self.lost.then_some(Self { by_hand: self.by_hand, lost: true, ..Self::default() })
+        self.lost.then(Self::missed)
+    }
+
+    /// Whether what the predictor has `said` of it is believed where the memory is not sure: of what is `followed` a sliver, or half
+    /// a likeness, is not what was lost, as the predictor finds something on most pictures.
+    pub fn believes(&self, said: &Sight, followed: bool, settings: &MemorySettings, presence: f32) -> bool {
+        if !followed || self.is_on_trial(settings) {
+            return Self::default().is_sure(said, settings, presence);
+        }
+        let alike = self.is_sure(said, settings, presence) && said.score >= AS_GOOD * self.usual_score;
+        (self.lost || !self.by_hand) && alike
     }
 
     /// Whom to believe. `overlap` is the IoU of the two masks where there are both; `presence` the probability from which an
@@ -119,9 +129,7 @@ impl Course {
             return Choice::Memory { sure };
         };
         if !sure {
-            // A sliver, or half a likeness, is not what was lost: the predictor finds something on most pictures.
-            let alike = self.is_sure(said, settings, presence) && said.score >= AS_GOOD * self.usual_score;
-            let believed = (self.lost || !self.by_hand) && alike;
+            let believed = self.believes(said, /* followed */ true, settings, presence);
             return if believed { Choice::Predictor { anew: false } } else { Choice::Memory { sure } };
         }
         if overlap >= settings.agreement {
@@ -292,18 +300,13 @@ mod tests {
         assert_eq!(choose(&mut course, None, GOOD), Choice::Predictor { anew: false });
         course.begins(/* by_hand */ false);
         assert_eq!(course.goes_on(&GOOD, true, &settings), None);
-        let failed = {
-            let mut course = course;
-            assert_eq!(choose(&mut course, Some(GOOD), GONE), Choice::Nobody);
-            course.ended()
-        };
-        assert_eq!(failed, Some(Course { lost: true, ..Course::default() }));
+        assert_eq!(choose(&mut { course }, Some(GOOD), GONE), Choice::Nobody);
+        assert_eq!(course.ended(), Some(Course::missed()));
         for turn in [None, Some(Turn::Found), None] {
             assert_eq!(choose(&mut course, Some(GOOD), GOOD), SURE);
             assert_eq!(course.goes_on(&GOOD, true, &settings), turn);
         }
         assert_eq!(course.ended(), None);
-        assert_eq!(Course::missed().ended(), Some(Course::missed()));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct MemorySettings {
     /// believed. At least 1.
     pub patience: u32,
     /// Times in a row that the predictor, asked on every frame, has to agree with the memory on what it has begun itself: until then
-    /// it is the predictor that is believed, and what was lost counts as that. 0: none. It has no meaning with [`Ask::First`].
+    /// it is the predictor that is believed, and what was lost stays lost. 0: none. It has no meaning with [`Ask::First`].
     pub trial: u32,
     /// How much is remembered of each object.
     pub limits: BankLimits,

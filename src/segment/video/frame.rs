@@ -92,8 +92,8 @@ impl VideoSam {
         }
         // The same picture again is no further evidence.
         let tried = || {
-            let mut known = seen.range(..self.classes);
-            !self.scene.repeats() && known.any(|(&class, _)| self.course(class).is_on_trial(&self.settings))
+            let mut courses = self.courses.range(..self.classes);
+            !self.scene.repeats() && courses.any(|(_, course)| course.is_on_trial(&self.settings))
         };
         owed || match self.settings.ask {
             Ask::First => false,
@@ -150,8 +150,9 @@ impl VideoSam {
         Ok(answered)
     }
 
-    /// Classes for which the predictor has found what is another: no two are the same structure. What a person says of this frame
-    /// comes first, then what the memory is sure of and is not on trial, then what the predictor scores better.
+    /// Classes for which the predictor has found what is another: nothing is begun, or found again, as a second class. What a person
+    /// says of this frame comes first, then what the memory is sure of and is not on trial (on a picture that repeats, all that is
+    /// followed), then what the predictor scores best of what would be believed.
     fn others(
         &self,
         answered: &BTreeMap<usize, Found>,
@@ -161,28 +162,37 @@ impl VideoSam {
         said: &BTreeMap<usize, Sight>,
         presence: f32,
     ) -> Result<BTreeSet<usize>, SegmentError> {
+        let repeats = self.scene.repeats();
         let known = |object: usize| {
-            self.is_sure_of(object, seen, presence) && !self.course(object).is_on_trial(&self.settings)
+            let stands = || {
+                self.is_sure_of(object, seen, presence) && !self.course(object).is_on_trial(&self.settings)
+            };
+            followed.contains_key(&object) && (repeats || stands())
         };
         let untold = followed.values().filter(|f| !answered.contains_key(&f.object) && known(f.object));
         let mut taken: Vec<&Found> = answered.values().chain(untold).collect();
+        let mut open: Vec<(bool, f32, &Found)> = Vec::new();
         // Of what is known it is another question, and what is said to be absent is in nobody's way.
-        let mut open: Vec<(f32, &Found)> = proposed
-            .values()
-            .filter(|f| !known(f.object))
-            .filter_map(|f| Some((said.get(&f.object).filter(|s| s.presence >= presence)?.score, f)))
-            .collect();
-        open.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-        let mut others = BTreeSet::new();
-        for (_, proposal) in open {
-            let mut same = false;
-            for other in &taken {
-                same |=
-                    agreement(&other.tracked.logits, &proposal.tracked.logits)? >= self.settings.agreement;
+        for proposal in proposed.values().filter(|f| !known(f.object)) {
+            let object = proposal.object;
+            if let Some(sight) = said.get(&object).filter(|sight| sight.presence >= presence) {
+                let follows = followed.contains_key(&object);
+                let believed = self.course(object).believes(sight, follows, &self.settings, presence);
+                open.push((believed, sight.score, proposal));
             }
-            if same {
-                others.insert(proposal.object);
-            } else {
+        }
+        open.sort_by(|(x, a, _), (y, b, _)| y.cmp(x).then(b.total_cmp(a)));
+        let mut others = BTreeSet::new();
+        for (believed, _, proposal) in open {
+            let mut free = true;
+            for other in &taken {
+                free = agreement(&other.tracked.logits, &proposal.tracked.logits)? < self.settings.agreement;
+                if !free {
+                    others.insert(proposal.object);
+                    break;
+                }
+            }
+            if free && believed {
                 taken.push(proposal);
             }
         }
@@ -243,7 +253,7 @@ impl VideoSam {
                     // Said to be absent, or too poor to be followed: shown as it would be without a memory.
                     made.courses.remove(&object);
                     made.courses.extend(course.ended().map(|course| (object, course)));
-                    made.gone.insert(object);
+                    made.gone.extend(followed.map(|f| f.object));
                     made.found.extend(proposal);
                     continue;
                 }

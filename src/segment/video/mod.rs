@@ -284,16 +284,16 @@ impl VideoSam {
         let video = video(&self.sam, &self.memory)?;
         let tracker = &mut self.tracker;
         self.sam.timed(times, Stage::MemoryEncoder, || tracker.remember(video, features, &kept, &anew))?;
+        // What was said of a picture that repeats is not always remembered.
+        let unknown = (0..self.classes).any(|class| !self.tracker.follows(class));
+        self.owed &= !asked || self.scene.repeats() && unknown;
         // One flicker of what is on trial does not leave it alone until the predictor's next turn.
-        let dropped = gone.iter().any(|&object| self.tracker.follows(object));
+        self.owed |= !gone.is_empty();
         for object in gone {
             self.tracker.remove(object);
         }
         self.counts.not_written += passed.iter().filter(|f| self.tracker.follows(f.object)).count() as u64;
         self.counts.asked += u64::from(asked);
-        // What was said of a frozen picture is not remembered.
-        self.owed &= !asked || self.frozen;
-        self.owed |= dropped;
         // The tracker refuses what is no number.
         self.courses = courses;
         let tracker = &self.tracker;
