@@ -5,6 +5,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::attention::attention;
 use super::common::{Activation, LayerNorm, Linear, add_to};
 use super::position_encoding::sine_grid;
 use super::sam2::DIM;
@@ -98,16 +99,7 @@ impl RotaryAttention {
         let v = self.v_proj.forward(v)?;
         let head = |x: Tensor| x.f_unsqueeze(1);
         let q = q.f_expand([b, -1, -1], false)?;
-        let out = Tensor::f_scaled_dot_product_attention(
-            &head(q)?,
-            &head(k)?,
-            &head(v)?,
-            None::<Tensor>,
-            0.0,
-            false,
-            None,
-            false,
-        )?;
+        let out = attention(&head(q)?, &head(k)?, &head(v)?)?;
         self.out_proj.forward(&out.f_squeeze_dim(1)?)
     }
 }

@@ -9,6 +9,7 @@
 //! used by MobileSAM (<https://arxiv.org/abs/2306.14289>) and LiteMedSAM (<https://github.com/bowang-lab/MedSAM>).
 
 mod adapter;
+mod attention;
 mod common;
 mod encoder_step;
 mod fpn_neck;

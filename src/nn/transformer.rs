@@ -2,6 +2,7 @@
 
 use tch::{TchError, Tensor};
 
+use super::attention::attention;
 use super::common::{Activation, LayerNorm, Linear, MlpBlock, MlpKeys};
 use crate::weights::{Weights, WeightsError};
 
@@ -57,8 +58,7 @@ impl Attention {
         let b = q.size4()?.0.max(k.size4()?.0);
         let batch = |x: Tensor| x.f_expand([b, -1, -1, -1], false);
         let (q, k, v) = (batch(q)?, batch(k)?, batch(v)?);
-        let out =
-            Tensor::f_scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, None, false)?;
+        let out = attention(&q, &k, &v)?;
         self.out_proj.forward(&out.f_transpose(1, 2)?.f_flatten(2, 3)?)
     }
 }

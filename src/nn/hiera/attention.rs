@@ -3,6 +3,7 @@
 use tch::{TchError, Tensor};
 
 use crate::nn::Linear;
+use crate::nn::attention::attention;
 use crate::weights::{Weights, WeightsError};
 
 /// Multi-head attention over the cells of a grid or of a window. Keys `qkv`, `proj`.
@@ -43,8 +44,7 @@ impl MultiScaleAttention {
         };
         let q = if self.q_pool { max_pool(&part(0)?)? } else { part(0)? };
         let (q, k, v) = (heads(&q)?, heads(&part(1)?)?, heads(&part(2)?)?);
-        let out =
-            Tensor::f_scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, None, false)?;
+        let out = attention(&q, &k, &v)?;
         let cells = if self.q_pool { (h / 2) * (w / 2) } else { h * w };
         self.proj.forward(&out.f_transpose(1, 2)?.f_reshape([b, cells, self.dim_out])?)
     }
