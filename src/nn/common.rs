@@ -66,12 +66,17 @@ impl Linear {
         })
     }
 
+    /// `x` in the type of the weights, for what several layers take or what is copied before.
+    pub(super) fn takes(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        like(x, &self.weight)
+    }
+
     /// `[..., in]` to `[..., out]`.
     ///
     /// # Errors
     /// libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let x = like(x, &self.weight)?;
+        let x = self.takes(x)?;
         let y = x.f_linear(&self.weight, Some(&self.bias))?;
         match &self.lora {
             Some(lora) => add_to(y, &lora.forward(&x)?),

@@ -9,20 +9,19 @@
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
     _mm512_add_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
-    _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_mask_max_ps, _mm512_maskz_mov_ps, _mm512_mul_ps,
-    _mm512_or_si512, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
-    _mm512_sub_ps,
+    _mm512_fmadd_ps, _mm512_mask_max_ps, _mm512_maskz_mov_ps, _mm512_mul_ps, _mm512_or_si512,
+    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_sub_ps,
 };
 use std::f32::consts::{LN_2, LOG2_E};
 
 /// Columns of a vector of sums.
 const LANES: usize = 16;
-/// Rows and vectors of a tile of sums: with a row of factors and a broadcast they fill the 32 registers.
+/// Rows and vectors of a tile of sums: with four vectors of factors and a broadcast they need 29 of 32 registers.
 const ROWS: usize = 6;
 const VECTORS: usize = 4;
 /// Queries whose scores are held at once.
-const QUERIES: usize = 4 * ROWS;
+pub(super) const QUERIES: usize = 4 * ROWS;
 /// Keys of a tile.
 const TILE: usize = VECTORS * LANES;
 /// Bytes of a block's keys, and of its values: both lie in a second-level cache, beside the sums.
@@ -51,39 +50,40 @@ pub(super) struct Head<'a> {
     pub(super) q: Rows<'a>,
     pub(super) k: Rows<'a>,
     pub(super) v: Rows<'a>,
-    /// What scores are multiplied with.
-    pub(super) scale: f32,
 }
 
-/// Where a head's answers go: rows of `dim` bfloat16 values, `stride` values apart.
+/// Where a head's answers go: rows of bfloat16 values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answers {
     start: *mut u16,
+    /// From a row to the next.
     stride: usize,
-    dim: usize,
 }
 
 impl Answers {
     /// # Safety
-    /// All rows can be written for as long as this is used, and those of the queries that [`attend`] is asked of by nobody else.
-    pub(super) unsafe fn new(start: *mut u16, stride: usize, dim: usize) -> Self {
-        Self { start, stride, dim }
+    /// For as long as this is used a row of a query's width lies there for every query.
+    pub(super) unsafe fn new(start: *mut u16, stride: usize) -> Self {
+        Self { start, stride }
     }
 
-    /// Values from `column`, which the row has, to its end, or 16.
+    /// The first `count` values, or 16, from `column` on.
+    ///
+    /// # Safety
+    /// The row has so many, and nobody else writes them.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[inline]
-    fn write(&self, row: usize, column: usize, values: __m256bh) {
-        let lanes = first_lanes(self.dim - column);
-        // SAFETY: 32 bytes of any value on either side; lanes past the row's end are not written, and see `new`.
+    unsafe fn write(&self, row: usize, column: usize, count: usize, values: __m256bh) {
+        // SAFETY: 32 bytes of any value on either side; lanes past `count` are not written.
         unsafe {
             let values = std::mem::transmute::<__m256bh, __m256i>(values);
-            _mm256_mask_storeu_epi16(self.start.add(row * self.stride + column).cast(), lanes, values);
+            let to = self.start.add(row * self.stride + column);
+            _mm256_mask_storeu_epi16(to.cast(), first_lanes(count), values);
         }
     }
 }
 
-/// Sizes that follow of a head's width.
+/// Sizes that follow of a head's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     /// Values of a row, even.
@@ -97,10 +97,13 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(dim: usize) -> Self {
+    /// For `queries` and `keys` with rows of `dim` values, an even number.
+    pub(super) fn new(dim: usize, queries: usize, keys: usize) -> Self {
         let width = dim.div_ceil(LANES);
-        let block = (BLOCK_BYTES / (2 * dim) / TILE).clamp(1, 8) * TILE;
-        let range = (SUM_BYTES / (4 * LANES * width) / QUERIES).max(1) * QUERIES;
+        let most = (BLOCK_BYTES / (2 * dim) / TILE).clamp(1, 8) * TILE;
+        let block = most.min(keys.next_multiple_of(TILE));
+        let most = (SUM_BYTES / (4 * LANES * width) / QUERIES).max(1) * QUERIES;
+        let range = most.min(queries.next_multiple_of(QUERIES));
         Self { dim, width, block, range }
     }
 }
@@ -142,11 +145,20 @@ impl Scratch {
 }
 
 /// Attention of `count` queries from `first` on, at most [`Plan::range`].
+///
+/// # Safety
+/// Nobody else writes the answers of these queries.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn attend(head: &Head<'_>, first: usize, count: usize, scratch: &mut Scratch, out: &Answers) {
+pub(super) unsafe fn attend(
+    head: &Head<'_>,
+    first: usize,
+    count: usize,
+    scratch: &mut Scratch,
+    out: &Answers,
+) {
     let Scratch { plan, queries, keys, values, scores, shares, sums, state } = scratch;
     let Plan { dim, width, block, .. } = *plan;
-    let (pairs, row, scale) = (dim / 2, block / LANES, head.scale * LOG2_E);
+    let (pairs, row, scale) = (dim / 2, block / LANES, LOG2_E / (dim as f32).sqrt());
     sums[..count * width].fill(_mm512_setzero_ps());
     state[..count].fill((f32::NEG_INFINITY, 0.0));
     for from in (0..head.k.count).step_by(block) {
@@ -199,7 +211,8 @@ pub(super) fn attend(head: &Head<'_>, first: usize, count: usize, scratch: &mut 
         let share = _mm512_set1_ps(1.0 / total);
         for (column, sum) in sums[r * width..][..width].iter().enumerate() {
             let values = _mm512_cvtneps_pbh(_mm512_mul_ps(*sum, share));
-            out.write(first + r, column * LANES, values);
+            // SAFETY: this is one of the queries, and the row goes on to `dim`.
+            unsafe { out.write(first + r, column * LANES, dim - column * LANES, values) };
         }
     }
 }
@@ -285,14 +298,16 @@ fn soften(
             *sum = _mm512_mul_ps(*sum, shrink);
         }
     }
-    let (scale, now) = (_mm512_set1_ps(scale), _mm512_set1_ps(now));
+    // Where all scores are minus infinity their shares are zero.
+    let (scale, now) =
+        (_mm512_set1_ps(scale), _mm512_set1_ps(if now > f32::NEG_INFINITY { now } else { 0.0 }));
     let mut sum = _mm512_setzero_ps();
     let (shares, _) = shares.as_chunks_mut::<LANES>();
     for (both, shares) in
         shares.iter_mut().enumerate().take(scores.len().div_ceil(2)).map(|(at, s)| (2 * at, s))
     {
         let share = [both, both + 1].map(|at| match scores.get(at) {
-            Some(s) => _mm512_maskz_mov_ps(of(at), exp2(_mm512_fmsub_ps(*s, scale, now))),
+            Some(s) => _mm512_maskz_mov_ps(of(at), exp2(_mm512_sub_ps(_mm512_mul_ps(*s, scale), now))),
             None => _mm512_setzero_ps(),
         });
         sum = _mm512_add_ps(sum, _mm512_add_ps(share[0], share[1]));
@@ -303,7 +318,8 @@ fn soften(
     *total += _mm512_reduce_add_ps(sum);
 }
 
-/// Two to the power of what is not positive, to four digits: more than a share keeps. Five terms of the series.
+/// Two to the power of what is not positive, to four digits: more than a share keeps. Five terms of the series; of minus infinity the
+/// series is no number and the scaling by it zero.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn exp2(x: __m512) -> __m512 {

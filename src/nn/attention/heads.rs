@@ -1,142 +1,165 @@
-//! Attention over the heads of tensors, with [`bf16`](super::bf16) and as many threads as libtorch has.
+//! Attention over all heads of tensors, with [`bf16`](super::bf16) and threads of its own.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::bf16::{Answers, Head, Plan, Rows, Scratch, attend};
+use super::bf16::{Answers, Head, Plan, QUERIES, Rows, Scratch, attend};
 
-/// Widest head.
-const MAX_DIM: i64 = 512;
-/// Products and sums for which another thread is worth its start.
-const WORTH_A_THREAD: usize = 8_000_000;
+/// Products and sums that a thread makes while another one starts.
+const WHILE_ONE_STARTS: usize = 3_000_000;
 
-/// The CPU has what [`attend`] needs, and not AMX, with which libtorch's own attention is faster.
-static IS_HERE: LazyLock<bool> = LazyLock::new(|| {
-    let amx_bf16 = std::arch::x86_64::__cpuid_count(7, 0).edx >> 22 & 1 == 1;
-    !amx_bf16
-        && is_x86_feature_detected!("avx512bf16")
+/// The CPU has what [`attend`] needs.
+static HAS_BF16: LazyLock<bool> = LazyLock::new(|| {
+    is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bf16")
+});
+
+/// It has AMX, with which libtorch's own attention is faster.
+static HAS_AMX: LazyLock<bool> = LazyLock::new(|| {
+    #[allow(unused_unsafe, reason = "older compilers do not know that it is safe")]
+    // SAFETY: every 64-bit x86 has the instruction.
+    let leaf = unsafe { std::arch::x86_64::__cpuid_count(7, 0) };
+    leaf.edx >> 22 & 1 == 1
 });
 
 /// A tensor `[B, H, N, d]` whose rows lie together.
 #[derive(Clone, Copy, Debug)]
-struct View {
-    start: *mut u16,
+struct Layout {
     size: [usize; 4],
     stride: [usize; 4],
 }
 
-impl View {
-    /// `None` where a row does not lie together.
+impl Layout {
+    /// `None` where a row does not lie together, or there is none.
     fn new(x: &Tensor) -> Option<Self> {
         let four = |values: Vec<i64>| -> Option<[usize; 4]> {
             let values: Vec<usize> =
                 values.into_iter().map(usize::try_from).collect::<Result<_, _>>().ok()?;
             values.try_into().ok()
         };
-        let view = Self { start: x.data_ptr().cast(), size: four(x.size())?, stride: four(x.stride())? };
-        (view.stride[3] == 1).then_some(view)
+        let layout = Self { size: four(x.size())?, stride: four(x.stride())? };
+        (layout.stride[3] == 1 && !layout.size.contains(&0)).then_some(layout)
     }
 
-    /// Where a head of a picture begins, one of those that there are.
-    fn head(&self, at: usize) -> *mut u16 {
-        let (batch, head) = (at / self.size[1], at % self.size[1]);
-        self.start.wrapping_add(batch * self.stride[0] + head * self.stride[1])
+    /// From the first value to the last.
+    fn length(&self) -> usize {
+        1 + self.size.iter().zip(self.stride).map(|(size, stride)| (size - 1) * stride).sum::<usize>()
     }
 
-    /// # Safety
-    /// The tensor outlives `'a`, and nobody writes it meanwhile.
-    unsafe fn rows<'a>(&self, at: usize) -> Rows<'a> {
-        let [_, _, count, dim] = self.size;
-        let length = (count - 1) * self.stride[2] + dim;
-        // SAFETY: from the head's first value to its last, by the tensor's own strides.
-        let values = unsafe { std::slice::from_raw_parts(self.head(at), length) };
-        Rows { values, stride: self.stride[2], count }
+    /// Where a head of a picture begins; heads are counted through all pictures.
+    fn head(&self, at: usize) -> usize {
+        at / self.size[1] * self.stride[0] + at % self.size[1] * self.stride[1]
+    }
+}
+
+/// What is read of a tensor.
+#[derive(Clone, Copy, Debug)]
+struct View<'a> {
+    values: &'a [u16],
+    layout: Layout,
+}
+
+impl<'a> View<'a> {
+    fn new(x: &'a Tensor) -> Option<Self> {
+        let layout = Layout::new(x)?;
+        // SAFETY: all of it lies in the tensor's memory, by its own sizes and strides, and nobody writes a tensor that is lent.
+        let values = unsafe { std::slice::from_raw_parts(x.data_ptr().cast::<u16>(), layout.length()) };
+        Some(Self { values, layout })
+    }
+
+    fn rows(&self, head: usize) -> Rows<'a> {
+        let [_, _, count, _] = self.layout.size;
+        Rows { values: &self.values[self.layout.head(head)..], stride: self.layout.stride[2], count }
+    }
+}
+
+/// The memory of the answer, which nobody else has seen yet.
+#[derive(Clone, Copy, Debug)]
+struct Fresh(*mut u16);
+
+// SAFETY: each thread writes queries of its own, see `attend_all`.
+unsafe impl Sync for Fresh {}
+
+impl Fresh {
+    /// A place inside of it.
+    fn at(&self, place: usize) -> *mut u16 {
+        self.0.wrapping_add(place)
     }
 }
 
 /// As [`attention`](super::attention); `None` where it is libtorch's to do: other types and devices, other CPUs, odd widths, and
 /// where somebody wants gradients.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>, TchError> {
+    if *HAS_AMX { Ok(None) } else { with_avx512(q, k, v) }
+}
+
+/// The same on every CPU that can.
+pub(super) fn with_avx512(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>, TchError> {
     let ours = |x: &&Tensor| x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !x.requires_grad();
-    if !*IS_HERE || ![q, k, v].iter().all(ours) {
+    if !*HAS_BF16 || ![q, k, v].iter().all(ours) {
         return Ok(None);
     }
     let (Some(of_q), Some(of_k), Some(of_v)) = (View::new(q), View::new(k), View::new(v)) else {
         return Ok(None);
     };
-    let ([b, h, n, d], [_, _, m, _]) = (of_q.size, of_k.size);
-    let fits =
-        of_k.size == [b, h, m, d] && of_v.size == of_k.size && d.is_multiple_of(2) && d as i64 <= MAX_DIM;
-    if !fits || [b, h, n, m, d].contains(&0) {
+    let [b, h, _, d] = of_q.layout.size;
+    let [_, _, m, _] = of_k.layout.size;
+    if of_k.layout.size != [b, h, m, d] || of_v.layout.size != of_k.layout.size || !d.is_multiple_of(2) {
         return Ok(None);
     }
-    let out = Tensor::f_empty([b, n, h, d].map(|side| side as i64), (Kind::BFloat16, Device::Cpu))?
-        .f_transpose(1, 2)?;
-    let Some(of_out) = View::new(&out) else { return Ok(None) };
-    let views = Views { q: of_q, k: of_k, v: of_v, out: of_out };
-    views.attend();
+    let (b, h, n, d) = q.size4()?;
+    let out = Tensor::f_empty([b, n, h, d], (Kind::BFloat16, Device::Cpu))?.f_transpose(1, 2)?;
+    let Some(layout) = Layout::new(&out) else { return Ok(None) };
+    attend_all([of_q, of_k, of_v], Fresh(out.data_ptr().cast()), layout);
     Ok(Some(out))
 }
 
-/// All that a call reads and writes.
-#[derive(Clone, Copy, Debug)]
-struct Views {
-    q: View,
-    k: View,
-    v: View,
-    out: View,
-}
-
-// SAFETY: the tensors outlive the threads, which are joined before they return; three are only read, and of the fourth, which
-// nobody else has seen yet, each thread writes rows of its own.
-unsafe impl Sync for Views {}
-
-impl Views {
-    fn attend(&self) {
-        let [b, h, n, dim] = self.q.size;
-        let plan = Plan::new(dim);
-        let work = 4 * b * h * n * self.k.size[2] * dim;
-        let threads =
-            usize::try_from(tch::get_num_threads()).unwrap_or(1).clamp(1, 1 + work / WORTH_A_THREAD);
-        // Ranges of queries, as many for each head that every thread has the same to do.
-        let mut ranges = n.div_ceil(plan.range);
-        if b * h < 8 * threads {
-            ranges = ranges.next_multiple_of(threads);
-        }
-        let each = n.div_ceil(ranges);
-        let next = AtomicUsize::new(0);
-        let scale = 1.0 / (dim as f32).sqrt();
-        let run = || {
-            // SAFETY: the CPU was asked for its features.
-            let mut scratch = unsafe { Scratch::new(plan) };
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let (head, from) = (at / ranges, at % ranges * each);
-                if head >= b * h {
-                    break;
-                }
-                let count = each.min(n.saturating_sub(from));
-                // SAFETY: the tensors outlive this call and are not written, but for the answers, of which every range is taken
-                // once. The CPU was asked for its features.
-                unsafe {
-                    let (q, k, v) = (self.q.rows(head), self.k.rows(head), self.v.rows(head));
-                    let out = Answers::new(self.out.head(head), self.out.stride[2], dim);
-                    attend(&Head { q, k, v, scale }, from, count, &mut scratch, &out);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                // Threads that cannot be had are done without. A new one is as nice as this.
-                if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
-                    break;
-                }
-            }
-            run();
-        });
+fn attend_all([q, k, v]: [View<'_>; 3], out: Fresh, of_out: Layout) {
+    let [pictures, heads, n, dim] = q.layout.size;
+    let [_, _, m, _] = k.layout.size;
+    let heads = pictures * heads;
+    let plan = Plan::new(dim, n, m);
+    // What takes `work / threads` beside what starting takes is least with the root of both.
+    let most = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+    let threads = (4 * heads * n * m * dim / WHILE_ONE_STARTS).isqrt().clamp(1, most.max(1));
+    // Ranges of a head's queries. Each packs all keys anew, so there are no more than keep all threads busy.
+    let mut ranges = n.div_ceil(plan.range);
+    if heads < 4 * threads && !(heads * ranges).is_multiple_of(threads) {
+        ranges = ranges.next_multiple_of(threads);
     }
+    let each = n.div_ceil(ranges).next_multiple_of(QUERIES).min(plan.range);
+    let ranges = n.div_ceil(each);
+    let next = AtomicUsize::new(0);
+    let out = &out;
+    let run = || {
+        // SAFETY: the CPU was asked for its features.
+        let mut scratch = unsafe { Scratch::new(plan) };
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let (head, from) = (at / ranges, at % ranges * each);
+            if head >= heads {
+                break;
+            }
+            let asked = Head { q: q.rows(head), k: k.rows(head), v: v.rows(head) };
+            // SAFETY: the answer has such a row for each query and outlives this; every range is taken once. The CPU was asked for
+            // its features.
+            unsafe {
+                let answers = Answers::new(out.at(of_out.head(head)), of_out.stride[2]);
+                attend(&asked, from, each.min(n - from), &mut scratch, &answers);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Threads that cannot be had are done without. A new one is as nice as the one that starts it.
+            if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
+                break;
+            }
+        }
+        run();
+    });
 }

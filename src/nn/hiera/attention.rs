@@ -34,6 +34,11 @@ impl MultiScaleAttention {
         })
     }
 
+    /// `x` in the type that the products are made in.
+    pub(super) fn takes(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        self.qkv.takes(x)
+    }
+
     /// `[B, H, W, dim]` to `[B, H W, dim_out]`, or a quarter of the cells with pooled queries.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let (b, h, w, _) = x.size4()?;

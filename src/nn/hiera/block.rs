@@ -51,7 +51,8 @@ impl MultiScaleBlock {
 
     /// `[B, H, W, dim]` to `[B, H or H / 2, W or W / 2, dim_out]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let normed = self.norm1.forward(x)?;
+        // Once, for all that it goes through, and before it is cut into windows: half as much is copied then.
+        let normed = self.attn.takes(&self.norm1.forward(x)?)?;
         // Where the width changes the shortcut leaves after the norm; it is pooled after the projection.
         let shortcut = match &self.proj {
             None => x.shallow_clone(),
