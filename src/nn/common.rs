@@ -2,6 +2,8 @@
 
 use tch::{Kind, TchError, Tensor};
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512::rows;
 use super::lora::Lora;
 use crate::weights::{Weights, WeightsError};
 
@@ -22,6 +24,8 @@ impl Activation {
     pub fn apply(self, mut x: Tensor) -> Result<Tensor, TchError> {
         match (self, x.requires_grad()) {
             (Self::Gelu, true) => x.f_gelu("none"),
+            #[cfg(target_arch = "x86_64")]
+            (Self::Gelu, false) if rows::gelu(&mut x) => Ok(x),
             (Self::Gelu, false) => x.f_gelu_("none"),
             (Self::Relu, true) => x.f_relu(),
             (Self::Relu, false) => x.f_relu_(),
@@ -41,6 +45,13 @@ pub(super) fn like(x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
 /// libtorch's.
 pub(super) fn add_to(mut x: Tensor, y: &Tensor) -> Result<Tensor, TchError> {
     let widens = x.kind() != Kind::Float && x.kind() != y.kind();
+    #[cfg(target_arch = "x86_64")]
+    if widens
+        && x.size() == y.size()
+        && let Some(sum) = rows::add_rows(y, &x, |row| row)?
+    {
+        return Ok(sum);
+    }
     if widens || x.requires_grad() || y.requires_grad() { x.f_add(y) } else { x.f_add_(y) }
 }
 
@@ -66,9 +77,9 @@ impl Linear {
         })
     }
 
-    /// `x` in the type of the weights, for what several layers take or what is copied before.
-    pub(super) fn takes(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        like(x, &self.weight)
+    /// The type that it computes in.
+    pub(super) fn kind(&self) -> Kind {
+        self.weight.kind()
     }
 
     /// `[..., in]` to `[..., out]`.
@@ -76,7 +87,7 @@ impl Linear {
     /// # Errors
     /// libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let x = self.takes(x)?;
+        let x = like(x, &self.weight)?;
         let y = x.f_linear(&self.weight, Some(&self.bias))?;
         match &self.lora {
             Some(lora) => add_to(y, &lora.forward(&x)?),
@@ -125,6 +136,18 @@ impl LayerNorm {
     /// libtorch's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         like(x, &self.weight)?.f_layer_norm([self.dim], Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+
+    /// The same in the type that the next layer computes in.
+    pub(super) fn forward_as(&self, x: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
+        #[cfg(target_arch = "x86_64")]
+        if kind == Kind::BFloat16
+            && let Some(y) = rows::layer_norm(x, &self.weight, &self.bias, self.eps)?
+        {
+            return Ok(y);
+        }
+        let y = self.forward(x)?;
+        if y.kind() == kind { Ok(y) } else { y.f_to_kind(kind) }
     }
 }
 
@@ -289,6 +312,11 @@ impl MlpBlock {
             MlpKeys::Layers => (w.pp("layers").pp(0), w.pp("layers").pp(1)),
         };
         Ok(Self { lin1: Linear::new(&first, dim, hidden)?, lin2: Linear::new(&second, hidden, dim)?, act })
+    }
+
+    /// The type that it computes in.
+    pub(super) fn kind(&self) -> Kind {
+        self.lin1.kind()
     }
 
     /// `[..., dim]` to the same shape.

@@ -146,8 +146,8 @@ impl MemoryAttentionLayer {
     /// # Errors
     /// libtorch's.
     pub fn itself(&self, x: &Tensor, grid: &RotaryGrid) -> Result<Tensor, TchError> {
-        let normed = self.norm1.forward(x)?;
-        x.f_add(&self.self_attn.forward(&normed, &normed, &normed, 0, grid)?)
+        let normed = self.norm1.forward_as(x, self.self_attn.q_proj.kind())?;
+        add_to(self.self_attn.forward(&normed, &normed, &normed, 0, grid)?, x)
     }
 
     /// The frame looks at the memories of `B` objects: `[1 or B, h w, 256]` to `[B, h w, 256]`. `keys` are values and positions
@@ -162,9 +162,9 @@ impl MemoryAttentionLayer {
         memories: &Memories,
         grid: &RotaryGrid,
     ) -> Result<Tensor, TchError> {
-        let normed = self.norm2.forward(x)?;
+        let normed = self.norm2.forward_as(x, self.cross_attn_image.q_proj.kind())?;
         let tokens = memories.pointer_tokens;
-        x.f_add(&self.cross_attn_image.forward(&normed, keys, &memories.values, tokens, grid)?)
+        add_to(self.cross_attn_image.forward(&normed, keys, &memories.values, tokens, grid)?, x)
     }
 
     /// The two linear layers: `[B, h w, 256]` to the same shape.
@@ -172,8 +172,9 @@ impl MemoryAttentionLayer {
     /// # Errors
     /// libtorch's.
     pub fn mlp(&self, x: Tensor) -> Result<Tensor, TchError> {
-        let hidden = Activation::Relu.apply(self.linear1.forward(&self.norm3.forward(&x)?)?)?;
-        add_to(x, &self.linear2.forward(&hidden)?)
+        let normed = self.norm3.forward_as(&x, self.linear1.kind())?;
+        let hidden = Activation::Relu.apply(self.linear1.forward(&normed)?)?;
+        add_to(self.linear2.forward(&hidden)?, &x)
     }
 }
 

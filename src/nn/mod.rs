@@ -10,6 +10,8 @@
 
 mod adapter;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod common;
 mod encoder_step;
 mod fpn_neck;

@@ -9,11 +9,13 @@
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
     _mm512_add_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
-    _mm512_fmadd_ps, _mm512_mask_max_ps, _mm512_maskz_mov_ps, _mm512_mul_ps, _mm512_or_si512,
-    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_sub_ps,
+    _mm512_mask_max_ps, _mm512_maskz_mov_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_ps,
+    _mm512_reduce_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_sub_ps,
 };
-use std::f32::consts::{LN_2, LOG2_E};
+use std::f32::consts::LOG2_E;
+
+use crate::nn::avx512::exp2;
 
 /// Columns of a vector of sums.
 const LANES: usize = 16;
@@ -316,21 +318,6 @@ fn soften(
             unsafe { std::mem::transmute::<__m512bh, [u32; LANES]>(_mm512_cvtne2ps_pbh(share[1], share[0])) };
     }
     *total += _mm512_reduce_add_ps(sum);
-}
-
-/// Two to the power of what is not positive, to four digits: more than a share keeps. Five terms of the series; of minus infinity the
-/// series is no number and the scaling by it zero.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn exp2(x: __m512) -> __m512 {
-    const TERMS: [f32; 4] = [LN_2 * LN_2 * LN_2 / 6.0, LN_2 * LN_2 / 2.0, LN_2, 1.0];
-    let whole = _mm512_roundscale_ps::<0x08>(x);
-    let part = _mm512_sub_ps(x, whole);
-    let mut power = _mm512_set1_ps(LN_2 * LN_2 * LN_2 * LN_2 / 24.0);
-    for term in TERMS {
-        power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(term));
-    }
-    _mm512_scalef_ps(power, whole)
 }
 
 /// The first of 16 lanes, as many as there are.

@@ -1,22 +1,14 @@
 //! Attention over all heads of tensors, with [`bf16`](super::bf16) and threads of its own.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::bf16::{Answers, Head, Plan, QUERIES, Rows, Scratch, attend};
+use crate::nn::avx512::{HAS_BF16, for_each, threads_for};
 
-/// Products and sums that a thread makes while another one starts.
-const WHILE_ONE_STARTS: usize = 3_000_000;
-
-/// The CPU has what [`attend`] needs.
-static HAS_BF16: LazyLock<bool> = LazyLock::new(|| {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512bf16")
-});
+/// Products and sums that a thread makes in a nanosecond.
+const FLOP_PER_NS: usize = 200;
 
 /// It has AMX, with which libtorch's own attention is faster.
 static HAS_AMX: LazyLock<bool> = LazyLock::new(|| {
@@ -123,9 +115,7 @@ fn attend_all([q, k, v]: [View<'_>; 3], out: Fresh, of_out: Layout) {
     let [_, _, m, _] = k.layout.size;
     let heads = pictures * heads;
     let plan = Plan::new(dim, n, m);
-    // What takes `work / threads` beside what starting takes is least with the root of both.
-    let most = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-    let threads = (4 * heads * n * m * dim / WHILE_ONE_STARTS).isqrt().clamp(1, most.max(1));
+    let threads = threads_for(4 * heads * n * m * dim / FLOP_PER_NS);
     // Ranges of a head's queries. Each packs all keys anew, so there are no more than keep all threads busy.
     let mut ranges = n.div_ceil(plan.range);
     if heads < 4 * threads && !(heads * ranges).is_multiple_of(threads) {
@@ -133,33 +123,17 @@ fn attend_all([q, k, v]: [View<'_>; 3], out: Fresh, of_out: Layout) {
     }
     let each = n.div_ceil(ranges).next_multiple_of(QUERIES).min(plan.range);
     let ranges = n.div_ceil(each);
-    let next = AtomicUsize::new(0);
     let out = &out;
-    let run = || {
-        // SAFETY: the CPU was asked for its features.
-        let mut scratch = unsafe { Scratch::new(plan) };
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let (head, from) = (at / ranges, at % ranges * each);
-            if head >= heads {
-                break;
-            }
-            let asked = Head { q: q.rows(head), k: k.rows(head), v: v.rows(head) };
-            // SAFETY: the answer has such a row for each query and outlives this; every range is taken once. The CPU was asked for
-            // its features.
-            unsafe {
-                let answers = Answers::new(out.at(of_out.head(head)), of_out.stride[2]);
-                attend(&asked, from, each.min(n - from), &mut scratch, &answers);
-            }
+    // SAFETY: the CPU was asked for its features.
+    let begin = || unsafe { Scratch::new(plan) };
+    for_each(heads * ranges, threads, begin, |scratch, at| {
+        let (head, from) = (at / ranges, at % ranges * each);
+        let asked = Head { q: q.rows(head), k: k.rows(head), v: v.rows(head) };
+        // SAFETY: the answer has such a row for each query and outlives this; every range is taken once. The CPU was asked for its
+        // features.
+        unsafe {
+            let answers = Answers::new(out.at(of_out.head(head)), of_out.stride[2]);
+            attend(&asked, from, each.min(n - from), scratch, &answers);
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            // Threads that cannot be had are done without. A new one is as nice as the one that starts it.
-            if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
-                break;
-            }
-        }
-        run();
     });
 }

@@ -1,6 +1,6 @@
 //! Hiera's attention, which may pool its queries.
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::nn::Linear;
 use crate::nn::attention::attention;
@@ -34,9 +34,9 @@ impl MultiScaleAttention {
         })
     }
 
-    /// `x` in the type that the products are made in.
-    pub(super) fn takes(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        self.qkv.takes(x)
+    /// The type that it computes in.
+    pub(super) fn kind(&self) -> Kind {
+        self.qkv.kind()
     }
 
     /// `[B, H, W, dim]` to `[B, H W, dim_out]`, or a quarter of the cells with pooled queries.

@@ -52,7 +52,7 @@ impl MultiScaleBlock {
     /// `[B, H, W, dim]` to `[B, H or H / 2, W or W / 2, dim_out]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         // Once, for all that it goes through, and before it is cut into windows: half as much is copied then.
-        let normed = self.attn.takes(&self.norm1.forward(x)?)?;
+        let normed = self.norm1.forward_as(x, self.attn.kind())?;
         // Where the width changes the shortcut leaves after the norm; it is pooled after the projection.
         let shortcut = match &self.proj {
             None => x.shallow_clone(),
@@ -73,6 +73,6 @@ impl MultiScaleBlock {
                 windows.add(&shortcut, &out)?
             }
         };
-        add_to(self.mlp.forward(&self.norm2.forward(&x)?)?, &x)
+        add_to(self.mlp.forward(&self.norm2.forward_as(&x, self.mlp.kind())?)?, &x)
     }
 }

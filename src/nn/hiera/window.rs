@@ -2,6 +2,9 @@
 
 use tch::{TchError, Tensor};
 
+#[cfg(target_arch = "x86_64")]
+use crate::nn::avx512::rows::add_rows;
+
 /// How a grid is cut into windows; the grid is padded at the bottom and on the right until they fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Windows {
@@ -28,6 +31,16 @@ impl Windows {
         [0, 1].map(|i| self.grid[i] * self.side - self.size[i])
     }
 
+    /// Where a cell of the grids `[B, H, W]` is among those of the windows.
+    #[cfg(target_arch = "x86_64")]
+    fn place(&self, cell: usize) -> usize {
+        // None is negative.
+        let [h, w] = self.size.map(|n| n as usize);
+        let ([rows, cols], s) = (self.grid.map(|n| n as usize), self.side as usize);
+        let (b, y, x) = (cell / (h * w), cell / w % h, cell % w);
+        ((b * rows + y / s) * cols + x / s) * s * s + y % s * s + x % s
+    }
+
     /// `[B, H, W, C]` to `[B windows, side, side, C]`. Padding is zeros.
     pub(super) fn partition(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let (b, _, _, c) = x.size4()?;
@@ -45,6 +58,10 @@ impl Windows {
     pub(super) fn add(&self, shortcut: &Tensor, windows: &Tensor) -> Result<Tensor, TchError> {
         let (b, h, w, c) = shortcut.size4()?;
         let ([rows, cols], s) = (self.grid, self.side);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(sum) = add_rows(shortcut, windows, |row| self.place(row))? {
+            return Ok(sum);
+        }
         let ordered = windows.f_reshape([b, rows, cols, s, s, c])?.f_transpose(2, 3)?;
         if self.padding() == [0, 0] {
             shortcut.f_reshape([b, rows, s, cols, s, c])?.f_add(&ordered)?.f_reshape([b, h, w, c])

@@ -1,0 +1,292 @@
+//! Norm, non-linearity and residual sum of a layer in bfloat16, each in one pass over the memory.
+
+use std::arch::x86_64::{
+    __m256bh, __m256i, __m512, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_ps,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_max_ps, _mm512_mul_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+};
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::{HAS_BF16, exp2, for_each, threads_for};
+
+const LANES: usize = 16;
+/// Values that a thread takes at once.
+const AT_ONCE: usize = 1 << 16;
+
+fn is_here(x: &Tensor, kind: Kind) -> bool {
+    *HAS_BF16 && x.device() == Device::Cpu && x.kind() == kind && !x.requires_grad() && x.is_contiguous()
+}
+
+/// What a tensor holds.
+fn values<T>(x: &Tensor) -> &[T] {
+    // SAFETY: a contiguous tensor on the CPU of this type, as `is_here` has found; nobody writes a tensor that is lent.
+    unsafe { std::slice::from_raw_parts(x.data_ptr().cast::<T>(), x.numel()) }
+}
+
+/// What a tensor holds that nobody else does.
+fn values_mut<T>(x: &mut Tensor) -> &mut [T] {
+    // SAFETY: as `values`.
+    unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast::<T>(), x.numel()) }
+}
+
+/// Parts of a slice that several threads take one by one.
+struct Parts<T> {
+    start: *mut T,
+    length: usize,
+    each: usize,
+}
+
+// SAFETY: every part is taken once, see `get`.
+unsafe impl<T: Send> Sync for Parts<T> {}
+
+impl<T> Parts<T> {
+    fn new(of: &mut [T], each: usize) -> Self {
+        Self { start: of.as_mut_ptr(), length: of.len(), each }
+    }
+
+    fn count(&self) -> usize {
+        self.length.div_ceil(self.each)
+    }
+
+    /// # Safety
+    /// The slice is still lent, `at` is one of them, and nobody takes it twice.
+    #[allow(clippy::mut_from_ref, reason = "parts do not overlap")]
+    unsafe fn get(&self, at: usize) -> &mut [T] {
+        let from = at * self.each;
+        // SAFETY: inside of the slice, and see above.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), self.each.min(self.length - from)) }
+    }
+}
+
+/// `[..., C]` in `f32` normalised over `C`, as bfloat16.
+pub(in crate::nn) fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<Option<Tensor>, TchError> {
+    let channels = weight.numel();
+    let fits = channels > 0 && channels.is_multiple_of(LANES) && x.size().last() == Some(&(channels as i64));
+    if !fits || ![x, weight, bias].iter().all(|x| is_here(x, Kind::Float)) {
+        return Ok(None);
+    }
+    let mut out = Tensor::f_empty(x.size(), (Kind::BFloat16, Device::Cpu))?;
+    let (x, weight, bias) = (values::<f32>(x), values(weight), values(bias));
+    let each = (AT_ONCE / channels).max(1) * channels;
+    let parts = Parts::new(values_mut::<u16>(&mut out), each);
+    for_each(
+        parts.count(),
+        threads_for(x.len() / 4),
+        || (),
+        |(), at| {
+            // SAFETY: each is taken once while `out` lives here; the CPU was asked for its features.
+            unsafe { normalise(&x[at * each..], weight, bias, eps as f32, parts.get(at)) };
+        },
+    );
+    Ok(Some(out))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn normalise(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [u16]) {
+    let channels = weight.len();
+    let (weight, bias) = (weight.as_chunks::<LANES>().0, bias.as_chunks::<LANES>().0);
+    for (row, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+        let row = row.as_chunks::<LANES>().0;
+        let mut sum = _mm512_setzero_ps();
+        for x in row {
+            sum = _mm512_add_ps(sum, load(x));
+        }
+        let mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / channels as f32);
+        let mut squares = _mm512_setzero_ps();
+        for x in row {
+            let from_mean = _mm512_sub_ps(load(x), mean);
+            squares = _mm512_fmadd_ps(from_mean, from_mean, squares);
+        }
+        let variance = _mm512_reduce_add_ps(squares) / channels as f32;
+        let scale = _mm512_set1_ps(1.0 / (variance + eps).sqrt());
+        let out = out.as_chunks_mut::<LANES>().0;
+        for (((x, weight), bias), out) in row.iter().zip(weight).zip(bias).zip(out) {
+            let normal = _mm512_mul_ps(_mm512_sub_ps(load(x), mean), scale);
+            round(_mm512_fmadd_ps(normal, load(weight), load(bias)), out);
+        }
+    }
+}
+
+/// The Gaussian error linear unit in place, on a tensor in bfloat16 that nobody else holds. Whether it was done.
+pub(in crate::nn) fn gelu(x: &mut Tensor) -> bool {
+    if !is_here(x, Kind::BFloat16) || !x.numel().is_multiple_of(LANES) {
+        return false;
+    }
+    let count = x.numel();
+    let parts = Parts::new(values_mut::<u16>(x), AT_ONCE);
+    for_each(
+        parts.count(),
+        threads_for(count / 4),
+        || (),
+        |(), at| {
+            // SAFETY: each is taken once while `x` is lent; the CPU was asked for its features.
+            unsafe { bend(parts.get(at)) };
+        },
+    );
+    true
+}
+
+/// `max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2`, whose small values are not differences of large ones. The complementary error function is
+/// that of Abramowitz and Stegun, 7.1.26, good to seven digits.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn bend(values: &mut [u16]) {
+    const P: f32 = 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2;
+    const TERMS: [f32; 4] = [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6];
+    let one = _mm512_set1_ps(1.0);
+    for x in values.as_chunks_mut::<LANES>().0 {
+        let value = widen(x);
+        let size = _mm512_abs_ps(value);
+        let t = _mm512_rcp14_ps(_mm512_fmadd_ps(size, _mm512_set1_ps(P), one));
+        let mut series = _mm512_set1_ps(1.061_405_4);
+        for term in TERMS {
+            series = _mm512_fmadd_ps(series, t, _mm512_set1_ps(term));
+        }
+        let square = _mm512_mul_ps(size, size);
+        let tail = exp2(_mm512_mul_ps(square, _mm512_set1_ps(-0.5 * std::f32::consts::LOG2_E)));
+        let erfc = _mm512_mul_ps(_mm512_mul_ps(series, t), tail);
+        let beyond = _mm512_mul_ps(_mm512_mul_ps(size, erfc), _mm512_set1_ps(0.5));
+        round(_mm512_sub_ps(_mm512_max_ps(_mm512_setzero_ps(), value), beyond), x);
+    }
+}
+
+/// `x + y` in `f32` of rows `[rows, C]` of `x` in `f32` and rows of `y` in bfloat16; row `i` of the sum takes row `of(i)` of `y`.
+pub(in crate::nn) fn add_rows(
+    x: &Tensor,
+    y: &Tensor,
+    of: impl Fn(usize) -> usize + Sync,
+) -> Result<Option<Tensor>, TchError> {
+    let channels = x.size().last().map_or(0, |&c| usize::try_from(c).unwrap_or(0));
+    let fits = channels > 0 && channels.is_multiple_of(LANES) && x.size().last() == y.size().last();
+    if !fits || !is_here(x, Kind::Float) || !is_here(y, Kind::BFloat16) {
+        return Ok(None);
+    }
+    let mut out = Tensor::f_empty(x.size(), (Kind::Float, Device::Cpu))?;
+    let (x, y) = (values::<f32>(x), values::<u16>(y));
+    let rows = (AT_ONCE / channels).max(1);
+    let parts = Parts::new(values_mut::<f32>(&mut out), rows * channels);
+    for_each(
+        parts.count(),
+        threads_for(x.len() / 4),
+        || (),
+        |(), at| {
+            // SAFETY: each is taken once while `out` lives here.
+            let out = unsafe { parts.get(at) };
+            let first = at * rows;
+            for ((row, out), x) in
+                out.chunks_exact_mut(channels).enumerate().zip(x[first * channels..].chunks_exact(channels))
+            {
+                let y = &y[of(first + row) * channels..][..channels];
+                // SAFETY: the CPU was asked for its features.
+                unsafe { sum(x, y, out) };
+            }
+        },
+    );
+    Ok(Some(out))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn sum(x: &[f32], y: &[u16], out: &mut [f32]) {
+    let (x, y) = (x.as_chunks::<LANES>().0, y.as_chunks::<LANES>().0);
+    for ((x, y), out) in x.iter().zip(y).zip(out.as_chunks_mut::<LANES>().0) {
+        // SAFETY: 16 values.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(load(x), widen(y))) };
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load(x: &[f32; LANES]) -> __m512 {
+    // SAFETY: 16 values.
+    unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+/// bfloat16 as `f32`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn widen(x: &[u16; LANES]) -> __m512 {
+    // SAFETY: 16 values.
+    let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)))
+}
+
+/// `f32` as bfloat16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn round(x: __m512, to: &mut [u16; LANES]) {
+    let x = _mm512_cvtneps_pbh(x);
+    // SAFETY: 32 bytes of any value on either side, and 16 values.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), std::mem::transmute::<__m256bh, __m256i>(x)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    /// Greatest difference, relative to the most that rounding to bfloat16 changes a value, or one of size `least` where it is smaller.
+    fn roundings(ours: &Tensor, exact: &Tensor, least: f64) -> f64 {
+        let most = exact.abs().clamp_min(least) / 256.0;
+        let off = (ours.to_kind(Kind::Float) - exact).abs() / most;
+        f64::try_from(off.max()).expect("a number")
+    }
+
+    #[test]
+    fn a_norm_is_libtorchs_rounded_once() -> Result<(), TchError> {
+        tch::manual_seed(1);
+        for (rows, channels) in [(1, 16), (700, 96), (5, 768), (1024, 256), (3, 4096)] {
+            let x = Tensor::randn([rows, channels], F32) * 3.0 + 40.0;
+            let (weight, bias) = (Tensor::randn([channels], F32), Tensor::randn([channels], F32));
+            let exact = x.layer_norm([channels], Some(&weight), Some(&bias), 1e-6, false);
+            let Some(ours) = layer_norm(&x, &weight, &bias, 1e-6)? else { return Ok(()) };
+            assert_eq!(ours.kind(), Kind::BFloat16);
+            let off = roundings(&ours, &exact, 1e-2);
+            assert!(off <= 1.02, "{rows} x {channels}: {off}");
+        }
+        // What fits no vector is libtorch's to do.
+        let odd = Tensor::randn([2, 24], F32);
+        let ones = Tensor::ones([24], F32);
+        assert!(layer_norm(&odd, &ones, &ones, 1e-6)?.is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn the_error_unit_is_exact_for_every_bfloat16() -> Result<(), TchError> {
+        // All finite values, of either sign, up to where nothing but the sign is left to say.
+        let all: Vec<f32> = (0..=u16::MAX)
+            .map(|bits| f32::from_bits(u32::from(bits) << 16))
+            .filter(|v| v.abs() < 1e4)
+            .collect();
+        let whole = all.len() / LANES * LANES;
+        let x = Tensor::from_slice(&all[..whole]);
+        let mut ours = x.to_kind(Kind::BFloat16);
+        if !gelu(&mut ours) {
+            return Ok(());
+        }
+        let exact = x.to_kind(Kind::Double).gelu("none").to_kind(Kind::Float);
+        let off = roundings(&ours, &exact, 1e-6);
+        assert!(off <= 1.02, "{off}");
+        let mut no_number = Tensor::full([16], f64::NAN, (Kind::BFloat16, Device::Cpu));
+        assert!(gelu(&mut no_number));
+        assert_eq!(i64::try_from(no_number.isnan().sum(Kind::Int64))?, 16);
+        Ok(())
+    }
+
+    #[test]
+    fn a_sum_takes_the_rows_that_it_is_told() -> Result<(), TchError> {
+        tch::manual_seed(2);
+        let (rows, channels) = (3000, 48);
+        let x = Tensor::randn([rows, channels], F32);
+        let y = Tensor::randn([rows, channels], F32).to_kind(Kind::BFloat16);
+        let Some(ours) = add_rows(&x, &y, |row| 2999 - row)? else { return Ok(()) };
+        assert_eq!(ours, &x + y.to_kind(Kind::Float).flip([0]));
+        Ok(())
+    }
+}
