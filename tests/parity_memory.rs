@@ -123,7 +123,7 @@ fn parity_sam21_memory_attention() {
             file.check(&key("sa"), &x, ENCODER);
             x = layer.remembered(&x, &keys, &memories, attention.grid()).unwrap();
             file.check(&key("ca"), &x, ENCODER);
-            x = layer.mlp(x).unwrap();
+            x = layer.mlp(&x).unwrap();
             file.check(&key("out"), &x, ENCODER);
         }
     }

@@ -171,10 +171,10 @@ impl MemoryAttentionLayer {
     ///
     /// # Errors
     /// libtorch's.
-    pub fn mlp(&self, x: Tensor) -> Result<Tensor, TchError> {
-        let normed = self.norm3.forward_as(&x, self.linear1.kind())?;
+    pub fn mlp(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let normed = self.norm3.forward_as(x, self.linear1.kind())?;
         let hidden = Activation::Relu.apply(self.linear1.forward(&normed)?)?;
-        add_to(self.linear2.forward(&hidden)?, &x)
+        add_to(self.linear2.forward(&hidden)?, x)
     }
 }
 
@@ -234,7 +234,7 @@ impl MemoryAttention {
         let mut x = self.queries(top)?;
         for layer in &self.layers {
             x = layer.itself(&x, &self.grid)?;
-            x = layer.mlp(layer.remembered(&x, &keys, memories, &self.grid)?)?;
+            x = layer.mlp(&layer.remembered(&x, &keys, memories, &self.grid)?)?;
         }
         let x = self.norm.forward(&x)?;
         let b = x.size3()?.0;

@@ -9,6 +9,8 @@ use std::f32::consts::LN_2;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
+
 /// The CPU has AVX-512 with bfloat16.
 pub(super) static HAS_BF16: LazyLock<bool> = LazyLock::new(|| {
     is_x86_feature_detected!("avx512f")
@@ -25,6 +27,29 @@ pub(super) fn threads_for(work_ns: usize) -> usize {
     // What takes `work / threads` beside what starting takes is least with the root of both.
     let most = usize::try_from(tch::get_num_threads()).unwrap_or(1);
     (work_ns / START_NS).isqrt().clamp(1, most.max(1))
+}
+
+/// Values of a part that a thread passes over in a nanosecond, reading and writing.
+const VALUES_PER_NS: usize = 4;
+/// More threads do not read and write faster.
+const WRITERS: usize = 8;
+
+/// Parts of `each` values, the last may have fewer, with their numbers.
+pub(super) fn for_each_part<T: Send>(of: &mut [T], each: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    let threads = threads_for(of.len() / VALUES_PER_NS).min(WRITERS);
+    let count = of.len().div_ceil(each);
+    let parts = Mutex::new(of.chunks_mut(each).enumerate());
+    for_each(
+        count,
+        threads,
+        || (),
+        |(), _| {
+            let part = parts.lock().next();
+            if let Some((at, part)) = part {
+                work(at, part);
+            }
+        },
+    );
 }
 
 /// Every number below `count` once, on so many threads; `begin` makes what a thread works in.

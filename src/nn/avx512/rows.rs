@@ -3,61 +3,43 @@
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_ps,
     _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{HAS_BF16, exp2, for_each, threads_for};
+use super::{HAS_BF16, exp2, for_each_part};
 
 const LANES: usize = 16;
 /// Values that a thread takes at once.
 const AT_ONCE: usize = 1 << 16;
 
 fn is_here(x: &Tensor, kind: Kind) -> bool {
-    *HAS_BF16 && x.device() == Device::Cpu && x.kind() == kind && !x.requires_grad() && x.is_contiguous()
+    *HAS_BF16
+        && x.device() == Device::Cpu
+        && x.kind() == kind
+        && !x.requires_grad()
+        && x.is_contiguous()
+        && x.numel() > 0
 }
 
 /// What a tensor holds.
-fn values<T>(x: &Tensor) -> &[T] {
-    // SAFETY: a contiguous tensor on the CPU of this type, as `is_here` has found; nobody writes a tensor that is lent.
+///
+/// # Safety
+/// [`is_here`] holds for it and the kind that `T` is.
+unsafe fn values<T>(x: &Tensor) -> &[T] {
+    // SAFETY: so many values lie together, and nobody writes a tensor that is lent.
     unsafe { std::slice::from_raw_parts(x.data_ptr().cast::<T>(), x.numel()) }
 }
 
-/// What a tensor holds that nobody else does.
-fn values_mut<T>(x: &mut Tensor) -> &mut [T] {
-    // SAFETY: as `values`.
+/// What a tensor holds, or, where it is new, any bits, which are values too.
+///
+/// # Safety
+/// As [`values`], and nobody else holds the tensor or a part of it.
+unsafe fn values_mut<T>(x: &mut Tensor) -> &mut [T] {
+    // SAFETY: as in `values`.
     unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast::<T>(), x.numel()) }
-}
-
-/// Parts of a slice that several threads take one by one.
-struct Parts<T> {
-    start: *mut T,
-    length: usize,
-    each: usize,
-}
-
-// SAFETY: every part is taken once, see `get`.
-unsafe impl<T: Send> Sync for Parts<T> {}
-
-impl<T> Parts<T> {
-    fn new(of: &mut [T], each: usize) -> Self {
-        Self { start: of.as_mut_ptr(), length: of.len(), each }
-    }
-
-    fn count(&self) -> usize {
-        self.length.div_ceil(self.each)
-    }
-
-    /// # Safety
-    /// The slice is still lent, `at` is one of them, and nobody takes it twice.
-    #[allow(clippy::mut_from_ref, reason = "parts do not overlap")]
-    unsafe fn get(&self, at: usize) -> &mut [T] {
-        let from = at * self.each;
-        // SAFETY: inside of the slice, and see above.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), self.each.min(self.length - from)) }
-    }
 }
 
 /// `[..., C]` in `f32` normalised over `C`, as bfloat16.
@@ -68,23 +50,21 @@ pub(in crate::nn) fn layer_norm(
     eps: f64,
 ) -> Result<Option<Tensor>, TchError> {
     let channels = weight.numel();
-    let fits = channels > 0 && channels.is_multiple_of(LANES) && x.size().last() == Some(&(channels as i64));
+    let fits = channels.is_multiple_of(LANES)
+        && bias.numel() == channels
+        && x.size().last().is_some_and(|&c| usize::try_from(c) == Ok(channels));
     if !fits || ![x, weight, bias].iter().all(|x| is_here(x, Kind::Float)) {
         return Ok(None);
     }
     let mut out = Tensor::f_empty(x.size(), (Kind::BFloat16, Device::Cpu))?;
-    let (x, weight, bias) = (values::<f32>(x), values(weight), values(bias));
+    // SAFETY: these were asked for; the last is new.
+    let (x, weight, bias, values) =
+        unsafe { (values::<f32>(x), values(weight), values(bias), values_mut::<u16>(&mut out)) };
     let each = (AT_ONCE / channels).max(1) * channels;
-    let parts = Parts::new(values_mut::<u16>(&mut out), each);
-    for_each(
-        parts.count(),
-        threads_for(x.len() / 4),
-        || (),
-        |(), at| {
-            // SAFETY: each is taken once while `out` lives here; the CPU was asked for its features.
-            unsafe { normalise(&x[at * each..], weight, bias, eps as f32, parts.get(at)) };
-        },
-    );
+    for_each_part(values, each, |at, part| {
+        // SAFETY: the CPU was asked for its features.
+        unsafe { normalise(&x[at * each..], weight, bias, eps as f32, part) };
+    });
     Ok(Some(out))
 }
 
@@ -119,22 +99,13 @@ pub(in crate::nn) fn gelu(x: &mut Tensor) -> bool {
     if !is_here(x, Kind::BFloat16) || !x.numel().is_multiple_of(LANES) {
         return false;
     }
-    let count = x.numel();
-    let parts = Parts::new(values_mut::<u16>(x), AT_ONCE);
-    for_each(
-        parts.count(),
-        threads_for(count / 4),
-        || (),
-        |(), at| {
-            // SAFETY: each is taken once while `x` is lent; the CPU was asked for its features.
-            unsafe { bend(parts.get(at)) };
-        },
-    );
+    // SAFETY: this was asked for, and nobody else holds it. The CPU was asked for its features.
+    for_each_part(unsafe { values_mut::<u16>(x) }, AT_ONCE, |_, part| unsafe { bend(part) });
     true
 }
 
 /// `max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2`, whose small values are not differences of large ones. The complementary error function is
-/// that of Abramowitz and Stegun, 7.1.26, good to seven digits.
+/// that of Abramowitz and Stegun, 7.1.26.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn bend(values: &mut [u16]) {
     const P: f32 = 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2;
@@ -142,7 +113,8 @@ fn bend(values: &mut [u16]) {
     let one = _mm512_set1_ps(1.0);
     for x in values.as_chunks_mut::<LANES>().0 {
         let value = widen(x);
-        let size = _mm512_abs_ps(value);
+        // What is far out has no tail, and infinity times none would be no number.
+        let size = _mm512_min_ps(_mm512_set1_ps(1e4), _mm512_abs_ps(value));
         let t = _mm512_rcp14_ps(_mm512_fmadd_ps(size, _mm512_set1_ps(P), one));
         let mut series = _mm512_set1_ps(1.061_405_4);
         for term in TERMS {
@@ -168,26 +140,17 @@ pub(in crate::nn) fn add_rows(
         return Ok(None);
     }
     let mut out = Tensor::f_empty(x.size(), (Kind::Float, Device::Cpu))?;
-    let (x, y) = (values::<f32>(x), values::<u16>(y));
-    let rows = (AT_ONCE / channels).max(1);
-    let parts = Parts::new(values_mut::<f32>(&mut out), rows * channels);
-    for_each(
-        parts.count(),
-        threads_for(x.len() / 4),
-        || (),
-        |(), at| {
-            // SAFETY: each is taken once while `out` lives here.
-            let out = unsafe { parts.get(at) };
-            let first = at * rows;
-            for ((row, out), x) in
-                out.chunks_exact_mut(channels).enumerate().zip(x[first * channels..].chunks_exact(channels))
-            {
-                let y = &y[of(first + row) * channels..][..channels];
-                // SAFETY: the CPU was asked for its features.
-                unsafe { sum(x, y, out) };
-            }
-        },
-    );
+    // SAFETY: these were asked for; the last is new.
+    let (x, y, sums) = unsafe { (values::<f32>(x), values::<u16>(y), values_mut::<f32>(&mut out)) };
+    let each = (AT_ONCE / channels).max(1) * channels;
+    for_each_part(sums, each, |at, part| {
+        let rows = part.chunks_exact_mut(channels).zip(x[at * each..].chunks_exact(channels));
+        for (row, (out, x)) in rows.enumerate() {
+            let y = &y[of(at * each / channels + row) * channels..][..channels];
+            // SAFETY: the CPU was asked for its features.
+            unsafe { sum(x, y, out) };
+        }
+    });
     Ok(Some(out))
 }
 
@@ -245,34 +208,52 @@ mod tests {
             let x = Tensor::randn([rows, channels], F32) * 3.0 + 40.0;
             let (weight, bias) = (Tensor::randn([channels], F32), Tensor::randn([channels], F32));
             let exact = x.layer_norm([channels], Some(&weight), Some(&bias), 1e-6, false);
-            let Some(ours) = layer_norm(&x, &weight, &bias, 1e-6)? else { return Ok(()) };
+            let ours = layer_norm(&x, &weight, &bias, 1e-6)?;
+            assert_eq!(ours.is_some(), *HAS_BF16);
+            let Some(ours) = ours else { return Ok(()) };
             assert_eq!(ours.kind(), Kind::BFloat16);
             let off = roundings(&ours, &exact, 1e-2);
             assert!(off <= 1.02, "{rows} x {channels}: {off}");
         }
-        // What fits no vector is libtorch's to do.
-        let odd = Tensor::randn([2, 24], F32);
-        let ones = Tensor::ones([24], F32);
-        assert!(layer_norm(&odd, &ones, &ones, 1e-6)?.is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn what_fits_no_vector_is_elsewhere_or_wants_gradients_is_libtorchs_to_do() -> Result<(), TchError> {
+        let ones = |size: &[i64], kind: Kind| Tensor::ones(size, (kind, Device::Cpu));
+        let (odd, fits, none) =
+            (ones(&[2, 24], Kind::Float), ones(&[16, 16], Kind::Float), ones(&[0, 16], Kind::Float));
+        let wants = ones(&[16, 16], Kind::Float).set_requires_grad(true);
+        for x in [&odd, &none, &fits.transpose(0, 1).narrow(0, 0, 8), &wants, &fits.to_kind(Kind::Half)] {
+            let weight = ones(&x.size()[1..], Kind::Float);
+            assert!(layer_norm(x, &weight, &weight, 1e-6)?.is_none());
+            assert!(add_rows(x, &ones(&x.size(), Kind::BFloat16), |row| row)?.is_none());
+        }
+        let mut others = [ones(&[3], Kind::BFloat16), ones(&[0], Kind::BFloat16), ones(&[16], Kind::Float)];
+        assert!(others.iter_mut().all(|x| !gelu(x)));
         Ok(())
     }
 
     #[test]
     fn the_error_unit_is_exact_for_every_bfloat16() -> Result<(), TchError> {
-        // All finite values, of either sign, up to where nothing but the sign is left to say.
+        // All that are numbers, of either sign, four times over, for more than one thread.
         let all: Vec<f32> = (0..=u16::MAX)
             .map(|bits| f32::from_bits(u32::from(bits) << 16))
-            .filter(|v| v.abs() < 1e4)
+            .filter(|v| v.is_finite())
             .collect();
-        let whole = all.len() / LANES * LANES;
-        let x = Tensor::from_slice(&all[..whole]);
+        let x = Tensor::from_slice(&all).repeat([4]);
         let mut ours = x.to_kind(Kind::BFloat16);
-        if !gelu(&mut ours) {
+        let done = gelu(&mut ours);
+        assert_eq!(done, *HAS_BF16);
+        if !done {
             return Ok(());
         }
         let exact = x.to_kind(Kind::Double).gelu("none").to_kind(Kind::Float);
         let off = roundings(&ours, &exact, 1e-6);
         assert!(off <= 1.02, "{off}");
+        let mut infinite = Tensor::full([16], f64::INFINITY, (Kind::BFloat16, Device::Cpu));
+        assert!(gelu(&mut infinite));
+        assert_eq!(i64::try_from(infinite.isinf().sum(Kind::Int64))?, 16);
         let mut no_number = Tensor::full([16], f64::NAN, (Kind::BFloat16, Device::Cpu));
         assert!(gelu(&mut no_number));
         assert_eq!(i64::try_from(no_number.isnan().sum(Kind::Int64))?, 16);
@@ -282,10 +263,12 @@ mod tests {
     #[test]
     fn a_sum_takes_the_rows_that_it_is_told() -> Result<(), TchError> {
         tch::manual_seed(2);
-        let (rows, channels) = (3000, 48);
+        let (rows, channels) = (9000, 48);
         let x = Tensor::randn([rows, channels], F32);
         let y = Tensor::randn([rows, channels], F32).to_kind(Kind::BFloat16);
-        let Some(ours) = add_rows(&x, &y, |row| 2999 - row)? else { return Ok(()) };
+        let ours = add_rows(&x, &y, |row| 8999 - row)?;
+        assert_eq!(ours.is_some(), *HAS_BF16);
+        let Some(ours) = ours else { return Ok(()) };
         assert_eq!(ours, &x + y.to_kind(Kind::Float).flip([0]));
         Ok(())
     }

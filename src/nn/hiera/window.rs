@@ -59,7 +59,9 @@ impl Windows {
         let (b, h, w, c) = shortcut.size4()?;
         let ([rows, cols], s) = (self.grid, self.side);
         #[cfg(target_arch = "x86_64")]
-        if let Some(sum) = add_rows(shortcut, windows, |row| self.place(row))? {
+        if windows.numel() as i64 == b * rows * cols * s * s * c
+            && let Some(sum) = add_rows(shortcut, windows, |row| self.place(row))?
+        {
             return Ok(sum);
         }
         let ordered = windows.f_reshape([b, rows, cols, s, s, c])?.f_transpose(2, 3)?;
@@ -69,5 +71,31 @@ impl Windows {
             let padded = ordered.f_reshape([b, rows * s, cols * s, c])?;
             shortcut.f_add(&padded.f_narrow(1, 0, h)?.f_narrow(2, 0, w)?)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn sums_of_bfloat16_are_in_the_grids_order() -> Result<(), TchError> {
+        tch::manual_seed(3);
+        for (side, size, pooled) in
+            [(8, [16, 24], false), (7, [16, 24], false), (14, [16, 20], true), (4, [8, 8], true)]
+        {
+            let windows = Windows::new(side, size);
+            let windows = if pooled { windows.pooled() } else { windows };
+            let [h, w] = windows.size;
+            let count = 2 * windows.grid[0] * windows.grid[1];
+            let shortcut = Tensor::randn([2, h, w, 32], (Kind::Float, Device::Cpu));
+            let out = Tensor::randn([count, windows.side * windows.side, 32], (Kind::Float, Device::Cpu));
+            let out = out.to_kind(Kind::BFloat16);
+            // In `f32` it is libtorch that puts them in order.
+            assert_eq!(windows.add(&shortcut, &out)?, windows.add(&shortcut, &out.to_kind(Kind::Float))?);
+        }
+        Ok(())
     }
 }
