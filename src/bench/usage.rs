@@ -73,6 +73,15 @@ fn machine_ticks() -> Option<f64> {
     Some(worked + field()? + field()? + field()?)
 }
 
+/// CUDA's device number as `nvidia-smi` names that GPU: CUDA counts those that are `visible`, `nvidia-smi` all. Where different GPUs
+/// are in one machine both count alike with `CUDA_DEVICE_ORDER=PCI_BUS_ID` alone.
+fn to_watch(number: &str, visible: Option<&str>) -> Option<String> {
+    match visible {
+        None => Some(number.to_owned()),
+        Some(list) => list.split(',').nth(number.parse().ok()?).map(|gpu| gpu.trim().to_owned()),
+    }
+}
+
 /// What `nvidia-smi` says of one GPU, while this lives.
 #[derive(Debug)]
 pub struct GpuWatch {
@@ -84,11 +93,12 @@ pub struct GpuWatch {
 impl GpuWatch {
     /// Watches the GPU of `device` (`cuda:N`); `None` on a CPU, or where `nvidia-smi` is not there.
     pub fn start(device: &str) -> Option<Self> {
-        Self::of("nvidia-smi".as_ref(), device.strip_prefix("cuda:")?)
+        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+        Self::of("nvidia-smi".as_ref(), &to_watch(device.strip_prefix("cuda:")?, visible.as_deref())?)
     }
 
-    /// The same, of the GPU with that number and by that program.
-    fn of(program: &OsStr, index: &str) -> Option<Self> {
+    /// The same, of the GPU with that number or UUID and by that program.
+    fn of(program: &OsStr, gpu: &str) -> Option<Self> {
         let mut child = Command::new(program)
             .args([
                 "--query-gpu=utilization.gpu,memory.used",
@@ -97,7 +107,7 @@ impl GpuWatch {
                 "200",
                 "-i",
             ])
-            .arg(index)
+            .arg(gpu)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .stdout(Stdio::piped())
@@ -177,6 +187,18 @@ mod tests {
         }
         let span = before.since().unwrap();
         assert!(span.own >= 0.03 && span.wall > 0.0 && span.others.is_some(), "{span:?} {sum}");
+    }
+
+    #[test]
+    fn a_gpu_is_watched_that_is_used() {
+        for (number, visible, gpu) in [
+            ("1", None, Some("1")),
+            ("0", Some("3"), Some("3")),
+            ("1", Some("GPU-8932f937, GPU-d72cea1c"), Some("GPU-d72cea1c")),
+            ("1", Some("2"), None),
+        ] {
+            assert_eq!(to_watch(number, visible).as_deref(), gpu, "{number} of {visible:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Scaled dot-product attention: `softmax(q k^T / sqrt(d)) v`.
 //!
 //! libtorch's, but for bfloat16 on CPUs that multiply it in AVX-512 and have no AMX: there libtorch 2.11 is no faster than in `f32`
-//! (`benches/results/official.md`), and [`bf16`] does it.
+//! (`benches/results/official-epyc.md`), and [`bf16`] does it.
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
