@@ -2,7 +2,8 @@
 
 use tch::{TchError, Tensor};
 
-use super::common::{Activation, Linear};
+use super::common::Activation;
+use super::linear::Linear;
 use crate::weights::{Weights, WeightsError};
 
 /// Width of an adapter's bottleneck.

@@ -4,7 +4,7 @@ use tch::{Kind, TchError, Tensor};
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512::rows;
-use super::lora::Lora;
+use super::linear::Linear;
 use crate::weights::{Weights, WeightsError};
 
 /// A pointwise non-linearity.
@@ -53,63 +53,6 @@ pub(super) fn add_to(mut x: Tensor, y: &Tensor) -> Result<Tensor, TchError> {
         return Ok(sum);
     }
     if widens || x.requires_grad() || y.requires_grad() { x.f_add(y) } else { x.f_add_(y) }
-}
-
-/// `y = x W^T + b` over the last dimension, in the type of the weights. Keys `weight [out, in]`, `bias [out]`; `w_a.weight [r, in]` and `w_b.weight [out, r]`
-/// where the layer is adapted with low rank, then `y` has `w_b (w_a x)` added.
-#[derive(Debug)]
-pub struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-    lora: Option<Lora>,
-}
-
-impl Linear {
-    /// Reads the layer.
-    ///
-    /// # Errors
-    /// Keys or shapes that do not fit.
-    pub fn new(w: &Weights<'_>, inputs: i64, outputs: i64) -> Result<Self, WeightsError> {
-        Ok(Self {
-            weight: w.matrix("weight", &[outputs, inputs])?,
-            bias: w.matrix("bias", &[outputs])?,
-            lora: Lora::read(w, inputs, outputs)?,
-        })
-    }
-
-    /// The type that it computes in.
-    pub(super) fn kind(&self) -> Kind {
-        self.weight.kind()
-    }
-
-    /// `[..., in]` to `[..., out]`.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let x = like(x, &self.weight)?;
-        let y = x.f_linear(&self.weight, Some(&self.bias))?;
-        match &self.lora {
-            Some(lora) => add_to(y, &lora.forward(&x)?),
-            None => Ok(y),
-        }
-    }
-
-    /// The weight `[out, in]`, with what low rank adds to it, for products that are taken in another order.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub(super) fn weight(&self) -> Result<Tensor, TchError> {
-        match &self.lora {
-            Some(lora) => self.weight.f_add(&lora.product()?),
-            None => Ok(self.weight.shallow_clone()),
-        }
-    }
-
-    /// The bias `[out]`.
-    pub(super) fn bias(&self) -> &Tensor {
-        &self.bias
-    }
 }
 
 /// Normalises the last dimension, in `f32` whatever comes in. Keys `weight [dim]`, `bias [dim]`.

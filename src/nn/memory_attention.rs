@@ -6,7 +6,8 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::attention::attention;
-use super::common::{Activation, LayerNorm, Linear, add_to};
+use super::common::{Activation, LayerNorm, add_to};
+use super::linear::Linear;
 use super::position_encoding::sine_grid;
 use super::sam2::DIM;
 use crate::weights::{Weights, WeightsError};

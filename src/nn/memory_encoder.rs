@@ -4,7 +4,8 @@
 
 use tch::{TchError, Tensor};
 
-use super::common::{Activation, Conv2d, LayerNorm2d, Linear, add_to};
+use super::common::{Activation, Conv2d, LayerNorm2d, add_to};
+use super::linear::Linear;
 use super::memory_attention::MEMORY_DIM;
 use super::sam2::DIM;
 use crate::weights::{Weights, WeightsError};

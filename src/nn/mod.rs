@@ -16,6 +16,7 @@ mod common;
 mod encoder_step;
 mod fpn_neck;
 mod hiera;
+mod linear;
 mod lora;
 mod mask_decoder;
 mod memory_attention;
@@ -34,12 +35,11 @@ mod transformer;
 mod vit;
 
 pub use adapter::Adapters;
-pub use common::{
-    Activation, Conv2d, ConvTranspose2d, LayerNorm, LayerNorm2d, Linear, Mlp, MlpBlock, MlpKeys,
-};
+pub use common::{Activation, Conv2d, ConvTranspose2d, LayerNorm, LayerNorm2d, Mlp, MlpBlock, MlpKeys};
 pub use encoder_step::EncoderStep;
 pub use fpn_neck::FpnNeck;
 pub use hiera::{Hiera, HieraConfig};
+pub use linear::Linear;
 pub use lora::{MergedLora, lora_shapes};
 pub use mask_decoder::{Decoded, MaskDecoder, MaskDecoderConfig, MaskSelection, OutputUpscaling};
 pub use memory_attention::{Memories, MemoryAttention, MemoryAttentionLayer, RotaryGrid};

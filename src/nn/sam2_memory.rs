@@ -4,7 +4,8 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use super::common::{Conv2d, Linear, Mlp};
+use super::common::{Conv2d, Mlp};
+use super::linear::Linear;
 use super::memory_attention::{MEMORY_DIM, Memories, MemoryAttention};
 use super::memory_encoder::MemoryEncoder;
 use super::position_encoding::{sine_grid, sine_of_time};

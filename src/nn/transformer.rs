@@ -3,7 +3,8 @@
 use tch::{TchError, Tensor};
 
 use super::attention::attention;
-use super::common::{Activation, LayerNorm, Linear, MlpBlock, MlpKeys};
+use super::common::{Activation, LayerNorm, MlpBlock, MlpKeys};
+use super::linear::Linear;
 use crate::weights::{Weights, WeightsError};
 
 /// Tokens and image after a block or after the transformer: `[B, N, C]` and `[B, H W, C]`.

@@ -1,22 +1,12 @@
 //! Attention over all heads of tensors, with [`bf16`](super::bf16) and threads of its own.
 
-use std::sync::LazyLock;
-
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::bf16::{Answers, Head, Plan, QUERIES, Rows, Scratch, attend};
-use crate::nn::avx512::{HAS_BF16, for_each, threads_for};
+use crate::nn::avx512::{HAS_AMX, HAS_BF16, for_each, threads_for};
 
 /// Products and sums that a thread makes in a nanosecond.
 const FLOP_PER_NS: usize = 200;
-
-/// It has AMX, with which libtorch's own attention is faster.
-static HAS_AMX: LazyLock<bool> = LazyLock::new(|| {
-    #[allow(unused_unsafe, reason = "older compilers do not know that it is safe")]
-    // SAFETY: every 64-bit x86 has the instruction.
-    let leaf = unsafe { std::arch::x86_64::__cpuid_count(7, 0) };
-    leaf.edx >> 22 & 1 == 1
-});
 
 /// A tensor `[B, H, N, d]` whose rows lie together.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +73,7 @@ impl Fresh {
     }
 }
 
-/// As [`attention`](super::attention); `None` where it is libtorch's to do: other types and devices, other CPUs, odd widths, and
+/// As [`attention`](super::attention), where libtorch's own has no AMX to multiply with; `None` where it is libtorch's to do: other types and devices, other CPUs, odd widths, and
 /// where somebody wants gradients.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>, TchError> {
     if *HAS_AMX { Ok(None) } else { with_avx512(q, k, v) }

@@ -9,7 +9,7 @@
 use tch::{TchError, Tensor};
 
 use super::level::{Dense, Level};
-use crate::nn::common::Linear;
+use crate::nn::linear::Linear;
 use crate::weights::{Weights, WeightsError};
 
 /// Heads of every attention.

@@ -7,7 +7,8 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::nn::common::{Activation, Conv2d, Linear};
+use crate::nn::common::{Activation, Conv2d};
+use crate::nn::linear::Linear;
 use crate::weights::{Weights, WeightsError};
 
 /// Channels at the finest level; coarser ones have up to twice as many.
