@@ -87,6 +87,25 @@ fn a_small_matrix_leaves_files_that_agree() {
     check_compare(dir.path(), &result);
 }
 
+#[test]
+fn a_memory_is_full_before_the_first_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "[bench]\nwarmup = 0\nframes = 1\n[source]\npictures = 4\n\
+        [matrix]\nsizes = [\"160x120\"]\nrates = [5.0]\nstreams = [\"lossless\"]\ndevices = [\"cpu\"]\n\
+        [[models]]\nname = \"tiny\"\nfamily = \"sam2.1-hiera-tiny\"\nweights = \"generate\"\ninput_sizes = [64]\nmemory = [true]\n";
+    std::fs::write(dir.path().join("memory.toml"), config).unwrap();
+    said(&bench(dir.path(), &["--config", "memory.toml", "--out", "out"]), 0);
+    let result = BenchResult::read(&dir.path().join("out/result.json")).unwrap();
+    assert_eq!(result.cases.len(), 2, "closed and open");
+    for case in &result.cases {
+        // Sixteen pointers, some with the memories of their frames.
+        let memory = case.memory.as_ref().unwrap();
+        let count = |name: &str| memory[name].as_u64().unwrap();
+        assert_eq!(count("bank_frames") + count("bank_pointers"), 16, "{memory}");
+        assert_eq!(case.rows.len(), 1);
+    }
+}
+
 /// What is counted, what is summarised and what is written down frame by frame say the same.
 #[track_caller]
 fn check_case(case: &sonomask::bench::CaseResult) {
@@ -258,10 +277,33 @@ fn check_compare(dir: &Path, result: &BenchResult) {
         }
     }
     assert!(compare(result, result, &[]).cases.iter().flat_map(|c| &c.ratios).all(|r| !r.differs));
-    let table = bench(dir, &["compare", "out/result.json", "double.json"]);
+    let table = bench(dir, &["compare", "out/result.json", "double.json", "--page", "pages/compare.html"]);
     said(&table, 0);
     let table = String::from_utf8_lossy(&table.stdout);
     assert!(table.contains("2.000 [") && table.contains("block bootstrap"), "{table}");
+    let page = std::fs::read_to_string(dir.join("pages/compare.html")).unwrap();
+    assert_eq!(page.matches("<h2>").count(), 4 + 2, "each case, all of them, and the rules");
+    assert!(page.contains("aria-label=\"Ratios of B to A") && !page.contains("NaN"), "{page}");
+    // A page that cannot be written is said.
+    let text =
+        said(&bench(dir, &["compare", "out/result.json", "double.json", "--page", "double.json/x"]), 1);
+    assert!(text.contains("double.json/x"), "{text}");
+
+    // A stage that only one side passes has no ratio, and is not left out.
+    let mut without = result.clone();
+    for row in without.cases.iter_mut().flat_map(|case| &mut case.rows) {
+        row.stages_ms.remove("decode");
+    }
+    for (a, b, side) in [(result, &without, "A"), (&without, result, "B")] {
+        let found = compare(a, b, &[]);
+        let one_sided = found.cases.iter().flat_map(|case| &case.one_sided);
+        assert!(one_sided.clone().all(|one| (one.metric, one.side) == ("decode", side) && one.p50 > 0.0));
+        assert_eq!(
+            one_sided.count(),
+            result.cases.iter().filter(|c| c.metrics.contains_key("decode")).count()
+        );
+        assert!(found.table(false).contains(&format!("only in {side}")));
+    }
 
     let name = &result.cases[0].case.name;
     let other = &result.cases[3].case.name;

@@ -11,6 +11,7 @@ use super::footage::{Footage, FootageError};
 use super::open::{Streamed, open};
 use super::result::{CaseResult, CaseStatus, Use};
 use super::spec::{CaseSpec, Drive};
+use super::warm::{Warm, warm_up};
 use crate::frame::ImageError;
 use crate::media::MediaError;
 use crate::pipeline::{Ended, RunError};
@@ -104,6 +105,9 @@ fn measure(
     result.used.pictures_bytes = prepared.footage.bytes();
     let measured = match spec.drive {
         Drive::Closed => {
+            if spec.memory {
+                warm_up(&mut prepared, spec.memory, stopped)?;
+            }
             let measured = closed(spec, &mut prepared, progress, stopped)?;
             let n = measured.rows.len() as u64;
             let counts = [("in", n), ("out", n), ("dropped", 0), ("segmented", n)];
@@ -112,13 +116,8 @@ fn measure(
             measured
         }
         Drive::Open { rate, stream } => {
-            // What is done once (kernels that are chosen, memory that is taken) is done before the clock starts.
-            prepared.model.segment(
-                &prepared.footage.view(0)?,
-                &prepared.guidance,
-                false,
-                &mut StageTimes::default(),
-            )?;
+            warm_up(&mut prepared, spec.memory, stopped)?;
+            prepared.model = Box::new(Warm::new(prepared.model));
             let Streamed { measured, report } =
                 open(spec, (rate, stream), prepared, runtime, progress, stopped)?;
             let counts = serde_json::to_value(report.frames).ok();

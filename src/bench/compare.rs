@@ -29,6 +29,17 @@ pub struct Ratio {
     pub differs: bool,
 }
 
+/// A metric that only one of two cases has, as a stage that the other does not pass.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OneSided {
+    /// Name of the metric.
+    pub metric: &'static str,
+    /// `A` or `B`.
+    pub side: &'static str,
+    /// Its median there, milliseconds.
+    pub p50: f64,
+}
+
 /// A case that both have.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CaseComparison {
@@ -38,6 +49,8 @@ pub struct CaseComparison {
     pub with: String,
     /// Latencies.
     pub ratios: Vec<Ratio>,
+    /// Those of one side.
+    pub one_sided: Vec<OneSided>,
     /// Frames a second in A and in B, and B's over A's.
     pub per_second: (f64, f64, Option<f64>),
     /// Share of the frames that were lost in A and in B.
@@ -142,6 +155,7 @@ impl CaseComparison {
             case: a.case.name.clone(),
             with: b.case.name.clone(),
             ratios: Metric::all().iter().flat_map(|metric| ratios(metric, a, b)).collect(),
+            one_sided: Metric::all().iter().filter_map(|metric| one_sided(metric, a, b)).collect(),
             per_second: (a.per_second, b.per_second, speed),
             lost: (share(a), share(b)),
             cpu_cores: (a.used.cpu_cores, b.used.cpu_cores),
@@ -155,6 +169,15 @@ type Figure = fn(&mut [f64]) -> Option<f64>;
 fn sorted(values: &mut [f64], share: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     quantile(values, share)
+}
+
+fn one_sided(metric: &Metric, a: &CaseResult, b: &CaseResult) -> Option<OneSided> {
+    let (side, mut values) = match (a.values(metric), b.values(metric)) {
+        (a, b) if b.is_empty() => ("A", a),
+        (a, b) if a.is_empty() => ("B", b),
+        _ => return None,
+    };
+    Some(OneSided { metric: metric.name(), side, p50: sorted(&mut values, 0.5)? })
 }
 
 fn ratios(metric: &Metric, a: &CaseResult, b: &CaseResult) -> Vec<Ratio> {
@@ -213,6 +236,15 @@ impl Comparison {
                     "  {:<18} {:<5} {:>10.3} {:>10.3}   {sure:<24} {verdict}",
                     r.metric, r.figure, r.a, r.b
                 );
+            }
+            for one in &case.one_sided {
+                let OneSided { metric, side, p50 } = one;
+                let place = if *side == "A" {
+                    format!("{p50:>10.3} {:>10}", "")
+                } else {
+                    format!("{:>10} {p50:>10.3}", "")
+                };
+                let _ = writeln!(out, "  {metric:<18} p50   {place}   only in {side}");
             }
             let (a, b, speed) = case.per_second;
             let speed = speed.map_or_else(String::new, |s| format!(", {s:.3} times"));

@@ -15,14 +15,14 @@ const CURVES: usize = 14;
 /// Axes of a larger ratio grow by factors.
 const EVEN: f64 = 4.0;
 /// Width of every picture, pixels.
-const WIDTH: u32 = 1080;
+pub(super) const WIDTH: u32 = 1080;
 /// Colours of stages, in the order of [`Stage::ALL`]; neighbours differ most, the encoder is the darkest.
 const COLOURS: [&str; 12] = [
     "#9aa5b1", "#d9dde2", "#8fd0c4", "#e6b84c", "#20639b", "#173f5f", "#c98bb9", "#3caea3", "#f6d55c",
     "#7b5ea7", "#ed553b", "#6b6b6b",
 ];
-const INK: &str = "#1c2024";
-const FAINT: &str = "#5b6570";
+pub(super) const INK: &str = "#1c2024";
+pub(super) const FAINT: &str = "#5b6570";
 
 /// One metric's distributions over cases: share of frames that took at most so long. `numbered` are cases with their numbers.
 pub(super) fn distributions(
@@ -44,6 +44,22 @@ pub(super) fn distributions(
             chart(&format!("{title}{part}"), vec![cdf_panel(curves.to_vec())], 380)
         })
         .collect()
+}
+
+/// One metric's distributions in two results. `None` where there is nothing to draw.
+pub(super) fn side_by_side(
+    metric: &Metric,
+    a: &CaseResult,
+    b: &CaseResult,
+) -> Result<Option<String>, ChartError> {
+    let curves = [("A", a), ("B", b)]
+        .into_iter()
+        .filter_map(|(name, case)| Some(Series { name: name.to_owned(), ..cdf(&case.values(metric))? }));
+    let curves: Vec<Series> = curves.collect();
+    if curves.is_empty() {
+        return Ok(None);
+    }
+    chart(metric.name(), vec![cdf_panel(curves)], 320).map(Some)
 }
 
 /// The distributions of one case's whole ways, and how they went over time. `None` where there is nothing to draw.
@@ -312,7 +328,7 @@ fn legend(stages: impl Iterator<Item = Stage>) -> (String, f64) {
     (body, y + 20.0)
 }
 
-fn rect(out: &mut String, (x, y, w, h): (f64, f64, f64, f64), fill: &str, title: &str) {
+pub(super) fn rect(out: &mut String, (x, y, w, h): (f64, f64, f64, f64), fill: &str, title: &str) {
     let w = w.max(0.0);
     // Writing to a String cannot fail.
     let _ =
@@ -330,13 +346,13 @@ fn outline(out: &mut String, (x, y, w, h): (f64, f64, f64, f64), title: &str) {
     );
 }
 
-fn text(out: &mut String, (x, y): (f64, f64), anchor: &str, fill: &str, what: &str) {
+pub(super) fn text(out: &mut String, (x, y): (f64, f64), anchor: &str, fill: &str, what: &str) {
     let what = escaped(what);
     let _ =
         write!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{fill}\">{what}</text>");
 }
 
-fn svg(height: f64, body: &str, label: &str) -> String {
+pub(super) fn svg(height: f64, body: &str, label: &str) -> String {
     let label = escaped(label);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height:.0}\" viewBox=\"0 0 {WIDTH} {height:.0}\" \

@@ -7,6 +7,7 @@
 mod case;
 mod closed;
 mod compare;
+mod compare_page;
 mod csv;
 mod figures;
 mod footage;
@@ -23,9 +24,10 @@ mod source;
 mod spec;
 mod trace;
 mod usage;
+mod warm;
 
 pub use case::{CaseError, run_case};
-pub use compare::{CaseComparison, Comparison, Ratio, Side, compare};
+pub use compare::{CaseComparison, Comparison, OneSided, Ratio, Side, compare};
 pub use footage::{Footage, FootageError};
 pub use marker::{Mark, MarkError, draw_mark, read_mark};
 pub use percentiles::percentiles;

@@ -9,7 +9,7 @@ use crate::chart::{ChartError, escaped};
 use crate::telemetry::LatencySummary;
 
 /// How it looks.
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2024;background:#fff;max-width:1120px;margin:2rem auto;padding:0 1.5rem}\
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{margin-top:2.5rem;border-bottom:1px solid #d5dade;padding-bottom:.2rem}\
 h3{margin:2rem 0 .4rem}.scroll{overflow-x:auto}svg{max-width:100%;height:auto;display:block;margin:.6rem 0}\

@@ -6,6 +6,8 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::attention::attention;
+#[cfg(target_arch = "x86_64")]
+use super::avx512::rows;
 use super::common::{Activation, LayerNorm, add_to};
 use super::linear::Linear;
 use super::position_encoding::sine_grid;
@@ -51,6 +53,21 @@ impl RotaryGrid {
         &self.turns
     }
 
+    /// Turns `[B, m, 256]` that nobody else holds: grids one after the other, but for the last `unplaced` of each `m`.
+    fn turn(&self, x: Tensor, unplaced: i64) -> Result<Tensor, TchError> {
+        let m = x.size3()?.1;
+        #[cfg(target_arch = "x86_64")]
+        let mut x = x;
+        #[cfg(target_arch = "x86_64")]
+        if rows::rotate(&mut x, &self.turns, unplaced) {
+            return Ok(x);
+        }
+        match unplaced {
+            0 => self.apply(&x),
+            n => Tensor::f_cat(&[&self.apply(&x.f_narrow(1, 0, m - n)?)?, &x.f_narrow(1, m - n, n)?], 1),
+        }
+    }
+
     /// Turns `[B, n h w, 256]`, `n` grids one after the other, in `f32` whatever comes in.
     fn apply(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let (b, n, c) = x.size3()?;
@@ -89,14 +106,9 @@ impl RotaryAttention {
         unplaced: i64,
         grid: &RotaryGrid,
     ) -> Result<Tensor, TchError> {
-        let q = grid.apply(&self.q_proj.forward(q)?)?;
-        let k = self.k_proj.forward(k)?;
-        let (b, m, _) = k.size3()?;
-        let placed = grid.apply(&k.f_narrow(1, 0, m - unplaced)?)?;
-        let k = match unplaced {
-            0 => placed,
-            n => Tensor::f_cat(&[&placed, &k.f_narrow(1, m - n, n)?], 1)?,
-        };
+        let q = grid.turn(self.q_proj.forward(q)?, 0)?;
+        let k = grid.turn(self.k_proj.forward(k)?, unplaced)?;
+        let b = k.size3()?.0;
         let v = self.v_proj.forward(v)?;
         let head = |x: Tensor| x.f_unsqueeze(1);
         let q = q.f_expand([b, -1, -1], false)?;
@@ -240,5 +252,29 @@ impl MemoryAttention {
         let x = self.norm.forward(&x)?;
         let b = x.size3()?.0;
         x.f_transpose(1, 2)?.f_reshape([b, c, h, w])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bfloat16_is_turned_as_in_f32_and_rounded() -> Result<(), TchError> {
+        tch::manual_seed(7);
+        let grid = RotaryGrid::new([4, 6], Device::Cpu)?;
+        for (objects, grids, unplaced) in [(1, 1, 0), (1, 3, 20), (3, 2, 4), (2, 60, 64)] {
+            let m = 24 * grids + unplaced;
+            let x = Tensor::randn([objects, m, DIM], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+            let exact = grid.turn(x.to_kind(Kind::Float), unplaced)?.to_kind(Kind::BFloat16);
+            let turned = grid.turn(x.copy(), unplaced)?;
+            assert_eq!((turned.kind(), turned.size()), (Kind::BFloat16, x.size()));
+            let off = (turned.to_kind(Kind::Float) - exact.to_kind(Kind::Float)).abs();
+            // A product may be rounded to the other side.
+            let least = exact.to_kind(Kind::Float).abs() / 100.0 + 1e-6;
+            assert_eq!(i64::try_from(off.greater_tensor(&least).sum(Kind::Int64))?, 0);
+            assert_eq!(turned.narrow(1, m - unplaced, unplaced), x.narrow(1, m - unplaced, unplaced));
+        }
+        Ok(())
     }
 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::bench::{BenchResult, compare};
 use crate::cli::{Exit, print, print_json, usage};
+use crate::whole;
 
 /// Compare two results: ratios of B to A for each case that both have, with 95 % intervals.
 #[derive(Debug, clap::Args)]
@@ -22,6 +23,9 @@ pub struct Args {
     /// Print every stage, also where nothing differs
     #[arg(long)]
     all: bool,
+    /// Write a page with intervals and distributions, too
+    #[arg(long, value_name = "FILE.html")]
+    page: Option<PathBuf>,
     /// Print it as JSON
     #[arg(long)]
     json: bool,
@@ -42,6 +46,10 @@ pub fn run(args: &Args) -> Result<Exit> {
     let comparison = compare(&a, &b, &pairs);
     if comparison.cases.is_empty() {
         return usage("the two have no measured case in common; --pair compares cases of different names");
+    }
+    if let Some(page) = &args.page {
+        let html = comparison.html(&a, &b)?;
+        whole::write(page, html.as_bytes()).with_context(|| format!("{}", page.display()))?;
     }
     if args.json {
         print_json(&comparison)?;

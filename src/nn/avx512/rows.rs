@@ -1,10 +1,12 @@
 //! Norm, non-linearity and residual sum of a layer in bfloat16, each in one pass over the memory.
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_ps,
-    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    __m256bh, __m256i, __m512, __m512i, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps,
+    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_or_si512, _mm512_permutex2var_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
 };
 
 use tch::{Device, Kind, TchError, Tensor};
@@ -161,6 +163,81 @@ fn sum(x: &[f32], y: &[u16], out: &mut [f32]) {
         // SAFETY: 16 values.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(load(x), widen(y))) };
     }
+}
+
+/// Pairs of adjacent values of `[B, m, C]` in bfloat16 turned in place by the complex numbers `[cells, C / 2]`, row after row and from the
+/// first again, but for the last `unplaced` rows of each `m`. Nobody else holds `x`. Whether it was done.
+pub(in crate::nn) fn rotate(x: &mut Tensor, turns: &Tensor, unplaced: i64) -> bool {
+    let Ok((_, m, channels)) = x.size3() else { return false };
+    let cells = turns.size().first().copied().unwrap_or(0);
+    let placed = m - unplaced;
+    let fits = is_here(x, Kind::BFloat16)
+        && is_here(turns, Kind::ComplexFloat)
+        && turns.size() == [cells, channels / 2]
+        && channels % (2 * LANES as i64) == 0
+        && placed >= 0
+        && placed % cells == 0;
+    if !fits {
+        return false;
+    }
+    // SAFETY: a complex number is two of `f32`, the rest was asked for.
+    let (turns, values) = unsafe {
+        let turns = std::slice::from_raw_parts(turns.data_ptr().cast::<f32>(), 2 * turns.numel());
+        (turns, values_mut::<u16>(x))
+    };
+    // None is negative.
+    let [m, placed, cells, channels] = [m, placed, cells, channels].map(|n| n as usize);
+    let rows = (AT_ONCE / channels).max(1);
+    for_each_part(values, rows * channels, |at, part| {
+        for (i, row) in part.chunks_exact_mut(channels).enumerate() {
+            let place = (at * rows + i) % m;
+            if place < placed {
+                // SAFETY: the CPU was asked for its features.
+                unsafe { turn(row, &turns[place % cells * channels..][..channels]) };
+            }
+        }
+    });
+    true
+}
+
+/// A row of pairs, and as many complex numbers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn turn(row: &mut [u16], turns: &[f32]) {
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    for (pairs, turns) in
+        row.as_chunks_mut::<{ 2 * LANES }>().0.iter_mut().zip(turns.as_chunks::<{ 2 * LANES }>().0)
+    {
+        // SAFETY: 32 values of either.
+        let (pairs_now, first, second) = unsafe {
+            let turns = turns.as_ptr();
+            (
+                _mm512_loadu_si512(pairs.as_ptr().cast()),
+                _mm512_loadu_ps(turns),
+                _mm512_loadu_ps(turns.add(LANES)),
+            )
+        };
+        let (cos, sin) =
+            (_mm512_permutex2var_ps(first, even, second), _mm512_permutex2var_ps(first, odd, second));
+        let a = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs_now));
+        let b = _mm512_castsi512_ps(_mm512_and_si512(
+            pairs_now,
+            _mm512_set1_epi32(0xffff_0000_u32.cast_signed()),
+        ));
+        let across = _mm512_sub_ps(_mm512_mul_ps(a, cos), _mm512_mul_ps(b, sin));
+        let up = _mm512_add_ps(_mm512_mul_ps(a, sin), _mm512_mul_ps(b, cos));
+        let both = _mm512_or_si512(rounded(across), _mm512_slli_epi32::<16>(rounded(up)));
+        // SAFETY: 32 values.
+        unsafe { _mm512_storeu_si512(pairs.as_mut_ptr().cast(), both) };
+    }
+}
+
+/// `f32` as bfloat16 in the lower half of each lane.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn rounded(x: __m512) -> __m512i {
+    // SAFETY: 32 bytes of any value on either side.
+    _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) })
 }
 
 #[target_feature(enable = "avx512f")]

@@ -1,0 +1,180 @@
+//! A comparison as one HTML file that needs nothing else.
+
+use std::fmt::Write as _;
+
+use super::compare::{CaseComparison, Comparison, Ratio, Side};
+use super::figures::{FAINT, INK, WIDTH, rect, side_by_side, svg, text};
+use super::page::STYLE;
+use super::result::{BenchResult, CaseResult, Metric};
+use crate::chart::{ChartError, escaped};
+
+const FASTER: &str = "#1f7a4d";
+const SLOWER: &str = "#a3341f";
+
+impl Comparison {
+    /// The page: what became faster and what slower, then each case with its ratios and the distributions of both. `a` and `b` are the
+    /// results that were compared.
+    ///
+    /// # Errors
+    /// What the drawing library says.
+    pub fn html(&self, a: &BenchResult, b: &BenchResult) -> Result<String, ChartError> {
+        let title = format!("{} and {}", escaped(&self.a.name), escaped(&self.b.name));
+        let mut out = format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+             <title>{title}: comparison</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
+        );
+        for (name, side) in [("A", &self.a), ("B", &self.b)] {
+            head(&mut out, name, side);
+        }
+        if self.a.machine != self.b.machine || self.a.build != self.b.build {
+            out.push_str("<p class=\"bad\">The two are of different machines or builds.</p>\n");
+        }
+        self.overview(&mut out);
+        for case in &self.cases {
+            let of = |result: &'_ BenchResult, name: &str| {
+                result.cases.iter().position(|case| case.measured() && case.case.name == name)
+            };
+            let left = of(a, &case.case).and_then(|i| a.cases.get(i));
+            let right = of(b, &case.with).and_then(|i| b.cases.get(i));
+            details(&mut out, case, left.zip(right))?;
+        }
+        for (names, side) in [(&self.only_a, "A"), (&self.only_b, "B")] {
+            for name in names {
+                // Writing to a String cannot fail.
+                let _ = writeln!(out, "<p class=\"faint\">Only in {side}: {}</p>", escaped(name));
+            }
+        }
+        let _ = writeln!(
+            out,
+            "<h2>How the figures are formed</h2>\n<p>{}</p>\n</body></html>",
+            escaped(&self.method)
+        );
+        Ok(out)
+    }
+
+    fn overview(&self, out: &mut String) {
+        out.push_str(
+            "<h2>Cases</h2>\n<p class=\"faint\">End to end, B over A: below 1 B is faster. Bold: the interval leaves out 1.</p>\n\
+             <div class=\"scroll\"><table>\n<tr><th class=\"left\">Case</th><th>p50, A ms</th><th>B ms</th><th>B / A</th><th>p95, A ms</th>\
+             <th>B ms</th><th>B / A</th><th>frames/s, A</th><th>B</th><th>lost, A</th><th>B</th></tr>\n",
+        );
+        for case in &self.cases {
+            let _ = write!(out, "<tr><td>{}</td>", escaped(&named(case)));
+            for figure in ["p50", "p95"] {
+                let found =
+                    case.ratios.iter().find(|r| r.metric == Metric::EndToEnd.name() && r.figure == figure);
+                let _ = match found {
+                    Some(r) => write!(out, "<td>{:.2}</td><td>{:.2}</td><td>{}</td>", r.a, r.b, sure(r)),
+                    None => write!(out, "<td></td><td></td><td></td>"),
+                };
+            }
+            let (a, b, _) = case.per_second;
+            let (lost_a, lost_b) = (case.lost.0 * 100.0, case.lost.1 * 100.0);
+            let _ = writeln!(
+                out,
+                "<td>{a:.2}</td><td>{b:.2}</td><td>{lost_a:.1} %</td><td>{lost_b:.1} %</td></tr>"
+            );
+        }
+        out.push_str("</table></div>\n");
+    }
+}
+
+fn head(out: &mut String, name: &str, side: &Side) {
+    let _ = writeln!(
+        out,
+        "<p><b>{name}</b> {}, {}, commit <code>{}</code>, {} build, {}</p>",
+        escaped(&side.name),
+        escaped(&side.began),
+        escaped(&side.commit),
+        escaped(&side.build),
+        escaped(&side.machine),
+    );
+}
+
+fn named(case: &CaseComparison) -> String {
+    if case.with == case.case { case.case.clone() } else { format!("{} (A), {} (B)", case.case, case.with) }
+}
+
+fn sure(r: &Ratio) -> String {
+    let text = format!("{:.3} <small>{:.3} to {:.3}</small>", r.ratio, r.low, r.high);
+    if r.differs { format!("<b style=\"color:{}\">{text}</b>", colour(r)) } else { text }
+}
+
+fn colour(r: &Ratio) -> &'static str {
+    match (r.differs, r.ratio < 1.0) {
+        (false, _) => FAINT,
+        (true, true) => FASTER,
+        (true, false) => SLOWER,
+    }
+}
+
+fn details(
+    out: &mut String,
+    case: &CaseComparison,
+    both: Option<(&CaseResult, &CaseResult)>,
+) -> Result<(), ChartError> {
+    let _ = writeln!(out, "<h2>{}</h2>", escaped(&named(case)));
+    if !case.ratios.is_empty() {
+        out.push_str(&intervals(&case.ratios));
+    }
+    for one in &case.one_sided {
+        let _ = writeln!(
+            out,
+            "<p class=\"faint\">Only in {}: {}, p50 {:.3} ms</p>",
+            one.side, one.metric, one.p50
+        );
+    }
+    if let Some((a, b)) = both {
+        for metric in [Metric::EndToEnd, Metric::GlassToGlass, Metric::MaskReady] {
+            out.extend(side_by_side(&metric, a, b)?);
+        }
+    }
+    let (cores, memory) = (case.cpu_cores, case.peak_rss_bytes);
+    let number = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), |v| format!("{v:.2}"));
+    let megabytes = |value: Option<u64>| {
+        value.map_or_else(|| "unknown".to_owned(), |v| format!("{:.0} MB", v as f64 / 1e6))
+    };
+    let _ = writeln!(
+        out,
+        "<p class=\"faint\">Cores in use: A {}, B {}. Largest resident set: A {}, B {}.</p>",
+        number(cores.0),
+        number(cores.1),
+        megabytes(memory.0),
+        megabytes(memory.1)
+    );
+    Ok(())
+}
+
+/// Every ratio with its interval, on an axis of factors around 1.
+fn intervals(ratios: &[Ratio]) -> String {
+    const NAMES: f64 = 190.0;
+    const FIGURES: f64 = 330.0;
+    const ROW: f64 = 20.0;
+    let finite = |v: &f64| v.is_finite() && *v > 0.0;
+    let ends = ratios.iter().flat_map(|r| [r.low, r.high, r.ratio]).filter(finite);
+    let furthest = ends.map(|v| v.ln().abs()).fold(1.1_f64.ln(), f64::max) * 1.05;
+    let (left, right) = (NAMES, f64::from(WIDTH) - FIGURES);
+    let x = |value: f64| {
+        left + (value.ln().clamp(-furthest, furthest) + furthest) / (2.0 * furthest) * (right - left)
+    };
+    let bottom = 10.0 + ratios.len() as f64 * ROW;
+    let mut body = String::new();
+    for tick in [0.1, 0.2, 0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 2.0, 5.0, 10.0]
+        .into_iter()
+        .filter(|t: &f64| t.ln().abs() <= furthest)
+    {
+        let line = if tick == 1.0 { INK } else { "#e3e6e9" };
+        rect(&mut body, (x(tick) - 0.5, 4.0, 1.0, bottom), line, "");
+        text(&mut body, (x(tick), bottom + 20.0), "middle", FAINT, &format!("x {tick}"));
+    }
+    for (i, r) in ratios.iter().enumerate().filter(|(_, r)| [r.low, r.high, r.ratio].iter().all(finite)) {
+        let y = 14.0 + i as f64 * ROW;
+        let said =
+            format!("{:.3} ms to {:.3} ms, x {:.3} ({:.3} to {:.3})", r.a, r.b, r.ratio, r.low, r.high);
+        text(&mut body, (NAMES - 10.0, y + 4.0), "end", INK, &format!("{} {}", r.metric, r.figure));
+        rect(&mut body, (x(r.low), y - 1.0, (x(r.high) - x(r.low)).max(1.0), 2.0), colour(r), &said);
+        rect(&mut body, (x(r.ratio) - 4.0, y - 4.0, 8.0, 8.0), colour(r), &said);
+        text(&mut body, (right + 14.0, y + 4.0), "start", colour(r), &said);
+    }
+    svg(bottom + 28.0, &body, "Ratios of B to A with 95 % intervals")
+}
