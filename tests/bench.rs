@@ -284,6 +284,9 @@ fn check_compare(dir: &Path, result: &BenchResult) {
     let page = std::fs::read_to_string(dir.join("pages/compare.html")).unwrap();
     assert_eq!(page.matches("<h2>").count(), 4 + 2, "each case, all of them, and the rules");
     assert!(page.contains("aria-label=\"Ratios of B to A") && !page.contains("NaN"), "{page}");
+    assert!(page.contains("small &lt;b&gt;") && !page.contains("small <b>"), "names do no harm");
+    let text = said(&bench(dir, &["compare", "out/result.json", "double.json", "--page", "double.json"]), 2);
+    assert!(text.contains("--page"), "{text}");
     // A page that cannot be written is said.
     let text =
         said(&bench(dir, &["compare", "out/result.json", "double.json", "--page", "double.json/x"]), 1);
@@ -296,6 +299,7 @@ fn check_compare(dir: &Path, result: &BenchResult) {
     }
     for (a, b, side) in [(result, &without, "A"), (&without, result, "B")] {
         let found = compare(a, b, &[]);
+        assert!(!found.rules_differ);
         let one_sided = found.cases.iter().flat_map(|case| &case.one_sided);
         assert!(one_sided.clone().all(|one| (one.metric, one.side) == ("decode", side) && one.p50 > 0.0));
         assert_eq!(

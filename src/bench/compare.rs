@@ -87,6 +87,8 @@ pub struct Comparison {
     pub a: Side,
     /// The second.
     pub b: Side,
+    /// They form their figures by different rules, as two versions of the program may.
+    pub rules_differ: bool,
     /// Cases that both have.
     pub cases: Vec<CaseComparison>,
     /// Names of measured cases that only the first has; none where pairs were asked for.
@@ -124,6 +126,7 @@ pub fn compare(a: &BenchResult, b: &BenchResult, pairs: &[(String, String)]) -> 
         ),
         a: Side::of(a),
         b: Side::of(b),
+        rules_differ: a.rules != b.rules,
         cases,
         only_a,
         only_b,
@@ -214,6 +217,9 @@ impl Comparison {
         }
         if self.a.machine != self.b.machine || self.a.build != self.b.build {
             out.push_str("The two are of different machines or builds.\n");
+        }
+        if self.rules_differ {
+            out.push_str("The two form their figures by different rules: see `rules` in the files.\n");
         }
         for case in &self.cases {
             let with =

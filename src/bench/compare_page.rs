@@ -29,6 +29,9 @@ impl Comparison {
         if self.a.machine != self.b.machine || self.a.build != self.b.build {
             out.push_str("<p class=\"bad\">The two are of different machines or builds.</p>\n");
         }
+        if self.rules_differ {
+            out.push_str("<p class=\"bad\">The two form their figures by different rules: see <code>rules</code> in the files.</p>\n");
+        }
         self.overview(&mut out);
         for case in &self.cases {
             let of = |result: &'_ BenchResult, name: &str| {
@@ -148,7 +151,7 @@ fn details(
 /// Every ratio with its interval, on an axis of factors around 1.
 fn intervals(ratios: &[Ratio]) -> String {
     const NAMES: f64 = 190.0;
-    const FIGURES: f64 = 330.0;
+    const FIGURES: f64 = 400.0;
     const ROW: f64 = 20.0;
     let finite = |v: &f64| v.is_finite() && *v > 0.0;
     let ends = ratios.iter().flat_map(|r| [r.low, r.high, r.ratio]).filter(finite);
@@ -159,22 +162,25 @@ fn intervals(ratios: &[Ratio]) -> String {
     };
     let bottom = 10.0 + ratios.len() as f64 * ROW;
     let mut body = String::new();
-    for tick in [0.1, 0.2, 0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 2.0, 5.0, 10.0]
-        .into_iter()
-        .filter(|t: &f64| t.ln().abs() <= furthest)
-    {
+    // Where far ratios are drawn, those near 1 have no room for their names.
+    let near = furthest < 1.6_f64.ln();
+    let ticks: &[f64] =
+        if near { &[0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5] } else { &[0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0] };
+    for &tick in ticks.iter().filter(|t| t.ln().abs() <= furthest) {
         let line = if tick == 1.0 { INK } else { "#e3e6e9" };
         rect(&mut body, (x(tick) - 0.5, 4.0, 1.0, bottom), line, "");
         text(&mut body, (x(tick), bottom + 20.0), "middle", FAINT, &format!("x {tick}"));
     }
-    for (i, r) in ratios.iter().enumerate().filter(|(_, r)| [r.low, r.high, r.ratio].iter().all(finite)) {
+    for (i, r) in ratios.iter().enumerate() {
         let y = 14.0 + i as f64 * ROW;
-        let said =
-            format!("{:.3} ms to {:.3} ms, x {:.3} ({:.3} to {:.3})", r.a, r.b, r.ratio, r.low, r.high);
+        let said = format!("{:.3}, {:.3} ms, x {:.2} ({:.2} to {:.2})", r.a, r.b, r.ratio, r.low, r.high);
         text(&mut body, (NAMES - 10.0, y + 4.0), "end", INK, &format!("{} {}", r.metric, r.figure));
-        rect(&mut body, (x(r.low), y - 1.0, (x(r.high) - x(r.low)).max(1.0), 2.0), colour(r), &said);
-        rect(&mut body, (x(r.ratio) - 4.0, y - 4.0, 8.0, 8.0), colour(r), &said);
         text(&mut body, (right + 14.0, y + 4.0), "start", colour(r), &said);
+        // A factor of zero has no place on such an axis.
+        if [r.low, r.high, r.ratio].iter().all(finite) {
+            rect(&mut body, (x(r.low), y - 1.0, (x(r.high) - x(r.low)).max(1.0), 2.0), colour(r), &said);
+            rect(&mut body, (x(r.ratio) - 4.0, y - 4.0, 8.0, 8.0), colour(r), &said);
+        }
     }
     svg(bottom + 28.0, &body, "Ratios of B to A with 95 % intervals")
 }

@@ -7,7 +7,8 @@ use crate::segment::{Guidance, MemoryCounts, MemoryEvent, ModelInfo, SegmentErro
 use crate::stage::StageTimes;
 use crate::state::{Remark, Reset};
 
-/// Frames after which SAM 2's memory is as large as it gets: the first, six of late, and sixteen pointers.
+/// Frames after which SAM 2's memory of an object that a box began is full: that one, the fifteen whose pointers are kept after it, and
+/// two to spare.
 const FILLS: u64 = 18;
 
 /// Calls the model for what is done once (kernels that are chosen, memory that is taken), and until its memory of frames is full, where
@@ -17,13 +18,16 @@ pub(super) fn warm_up(
     memory: bool,
     stopped: &dyn Fn() -> bool,
 ) -> Result<(), CaseError> {
-    for frame in 0..if memory { FILLS } else { 1 } {
+    // Backwards, so that the first picture of what is measured goes on from the last.
+    for frame in (1..=if memory { FILLS } else { 1 }).rev() {
         if stopped() {
             break;
         }
         let view = prepared.footage.view(frame)?;
         prepared.model.segment(&view, &prepared.guidance, false, &mut StageTimes::default())?;
     }
+    // They are no news of the stream.
+    prepared.model.take_events();
     Ok(())
 }
 

@@ -106,6 +106,12 @@ mod tests {
         for size in [vec![2, 20, 25, 96], vec![600, 96], vec![3, 96]] {
             let x = random(&size);
             let y = layer.forward(&x)?;
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::nn::avx512::{HAS_AMX, HAS_BF16};
+                let many = x.numel() as i64 / 96 >= MANY_ROWS;
+                assert_eq!(layer.convolve(&x)?.is_some(), many && *HAS_BF16 && !*HAS_AMX);
+            }
             let exact = x
                 .to_kind(Kind::Float)
                 .f_linear(&layer.weight.to_kind(Kind::Float), Some(&layer.bias.to_kind(Kind::Float)))?;
@@ -113,7 +119,7 @@ mod tests {
             let off = f64::try_from((y.to_kind(Kind::Float) - &exact).norm() / exact.norm())?;
             assert!(off < 3e-3, "{size:?}: {off}");
         }
-        assert!(layer.forward(&random(&[600, 48])).is_err() && layer.forward(&random(&[600, 192])).is_err());
+        assert!(layer.forward(&random(&[1200, 48])).is_err() && layer.forward(&random(&[600, 192])).is_err());
         Ok(())
     }
 }

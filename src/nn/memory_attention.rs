@@ -268,6 +268,8 @@ mod tests {
             let x = Tensor::randn([objects, m, DIM], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
             let exact = grid.turn(x.to_kind(Kind::Float), unplaced)?.to_kind(Kind::BFloat16);
             let turned = grid.turn(x.copy(), unplaced)?;
+            #[cfg(target_arch = "x86_64")]
+            assert_eq!(rows::rotate(&mut x.copy(), &grid.turns, unplaced), *super::super::avx512::HAS_BF16);
             assert_eq!((turned.kind(), turned.size()), (Kind::BFloat16, x.size()));
             let off = (turned.to_kind(Kind::Float) - exact.to_kind(Kind::Float)).abs();
             // A product may be rounded to the other side.

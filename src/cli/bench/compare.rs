@@ -36,6 +36,10 @@ pub fn run(args: &Args) -> Result<Exit> {
         (Ok(a), Ok(b)) => (a, b),
         (Err(e), _) | (_, Err(e)) => return usage(&e.to_string()),
     };
+    let same = |file: &PathBuf| args.page.as_ref().is_some_and(|page| page == file);
+    if same(&args.a) || same(&args.b) {
+        return usage("--page would replace one of the two results");
+    }
     let pairs: Vec<(String, String)> =
         args.pair.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
     for (result, name) in pairs.iter().flat_map(|(left, right)| [(&a, left), (&b, right)]) {
