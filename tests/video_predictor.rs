@@ -45,6 +45,10 @@ fn trusting(ask: Ask) -> MemorySettings {
     MemorySettings { ask, agreement: 1.0, ..MemorySettings::sam2() }
 }
 
+fn pictures() -> Phantom {
+    Phantom::new(PhantomConfig { seed: 41, width: SIDE, height: SIDE, ..PhantomConfig::default() }).unwrap()
+}
+
 struct Stream {
     model: Box<dyn Segmenter>,
     pictures: Phantom,
@@ -64,8 +68,7 @@ impl Stream {
             ..ModelSpec::new(weights)
         };
         let model = load(&spec, &DeviceChoice::Cpu.resolve().unwrap()).unwrap();
-        let config = PhantomConfig { seed: 41, width: SIDE, height: SIDE, ..PhantomConfig::default() };
-        Self { model, pictures: Phantom::new(config).unwrap(), shown: 0 }
+        Self { model, pictures: pictures(), shown: 0 }
     }
 
     fn show(&mut self, picture: u64, mode: Mode, prompts: &[Prompt]) -> Vec<ClassMask> {
@@ -97,13 +100,16 @@ impl Stream {
     }
 }
 
-/// The picture with a bright square: too small for another picture.
-fn with_a_square(gray: &[u8], left: usize, top: usize) -> Vec<u8> {
-    let mut gray = gray.to_vec();
-    for row in gray.chunks_exact_mut(SIDE).skip(top).take(16) {
-        row[left..left + 16].fill(255);
-    }
-    gray
+/// The picture with a bright square, in one place after the other: too small for another picture.
+fn with_squares(gray: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    (0..49).map(|place| {
+        let (left, top) = (place % 7 * 16, place / 7 * 16);
+        let mut gray = gray.to_vec();
+        for row in gray.chunks_exact_mut(SIDE).skip(top).take(16) {
+            row[left..left + 16].fill(255);
+        }
+        gray
+    })
 }
 
 /// What the predictor of class 0 says of a picture on which nothing is known: the score of its mask.
@@ -252,14 +258,11 @@ fn what_is_on_trial_keeps_nothing_better_out() {
         let both = alone.show_gray(gray, Mode::Autonomous, &[]);
         usize::from(both[1].score > both[0].score)
     };
-    let mut pictures =
-        Phantom::new(PhantomConfig { seed: 41, width: SIDE, height: SIDE, ..PhantomConfig::default() })
-            .unwrap();
+    let mut pictures = pictures();
     let found = (1..10).find_map(|picture| {
         let one = pictures.image(picture);
         let first = better(&one);
-        let with_squares = (0..49).map(|place| with_a_square(&one, place % 7 * 16, place / 7 * 16));
-        let other = with_squares.into_iter().find(|gray| better(gray) != first)?;
+        let other = with_squares(&one).find(|gray| better(gray) != first)?;
         Some((one, other, first))
     });
     let (one, other, first) = found.expect("a picture on which a square makes the other class better");
@@ -379,8 +382,7 @@ fn a_picture_that_repeats_fails_no_trial() {
     let mut stream = Stream::of(&ALONE.1, trusting(Ask::Every));
     let gray = stream.pictures.image(1);
     let high = predictors_score(&mut stream, &gray);
-    let (low, almost) = (0..49)
-        .map(|place| with_a_square(&gray, place % 7 * 16, place / 7 * 16))
+    let (low, almost) = with_squares(&gray)
         .map(|almost| (predictors_score(&mut stream, &almost), almost))
         .min_by(|(a, _), (b, _)| a.total_cmp(b))
         .unwrap();

@@ -11,7 +11,7 @@ use super::footage::{Footage, FootageError};
 use super::open::{Streamed, open};
 use super::result::{CaseResult, CaseStatus, Use};
 use super::spec::{CaseSpec, Drive};
-use super::warm::{Warm, warm_up};
+use super::warm::{FILLS, Warm, warm_up};
 use crate::frame::ImageError;
 use crate::media::MediaError;
 use crate::pipeline::{Ended, RunError};
@@ -106,7 +106,7 @@ fn measure(
     let measured = match spec.drive {
         Drive::Closed => {
             if spec.memory {
-                warm_up(&mut prepared, spec.memory, stopped)?;
+                warm_up(&mut prepared, FILLS, stopped)?;
             }
             let measured = closed(spec, &mut prepared, progress, stopped)?;
             let n = measured.rows.len() as u64;
@@ -116,7 +116,7 @@ fn measure(
             measured
         }
         Drive::Open { rate, stream } => {
-            warm_up(&mut prepared, spec.memory, stopped)?;
+            warm_up(&mut prepared, if spec.memory { FILLS } else { 1 }, stopped)?;
             prepared.model = Box::new(Warm::new(prepared.model));
             let Streamed { measured, report } =
                 open(spec, (rate, stream), prepared, runtime, progress, stopped)?;

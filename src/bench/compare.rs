@@ -99,15 +99,11 @@ pub struct Comparison {
 
 /// Compares cases of equal names, and those of `pairs` (a name in A, a name in B).
 pub fn compare(a: &BenchResult, b: &BenchResult, pairs: &[(String, String)]) -> Comparison {
-    let find = |result: &'_ BenchResult, name: &str| {
-        result.cases.iter().position(|case| case.measured() && case.case.name == name)
-    };
     let names = a.cases.iter().map(|case| (case.case.name.clone(), case.case.name.clone()));
     let wanted: Vec<(String, String)> = if pairs.is_empty() { names.collect() } else { pairs.to_vec() };
     let mut cases = Vec::new();
     for (left, right) in &wanted {
-        let both =
-            find(a, left).and_then(|i| a.cases.get(i)).zip(find(b, right).and_then(|i| b.cases.get(i)));
+        let both = a.measured(left).zip(b.measured(right));
         cases.extend(both.map(|(a, b)| CaseComparison::new(a, b)));
     }
     let alone = |result: &BenchResult, seen: &dyn Fn(&CaseComparison) -> &str| {
@@ -207,6 +203,17 @@ fn ratios(metric: &Metric, a: &CaseResult, b: &CaseResult) -> Vec<Ratio> {
 }
 
 impl Comparison {
+    /// Why the two may not be comparable.
+    pub(super) fn caveats(&self) -> impl Iterator<Item = &'static str> {
+        let elsewhere = self.a.machine != self.b.machine || self.a.build != self.b.build;
+        [
+            (elsewhere, "The two are of different machines or builds."),
+            (self.rules_differ, "The two form their figures by different rules: see `rules` in the files."),
+        ]
+        .into_iter()
+        .filter_map(|(holds, caveat)| holds.then_some(caveat))
+    }
+
     /// For a terminal. Without `all` only whole ways and stages that differ.
     pub fn table(&self, all: bool) -> String {
         let mut out = String::new();
@@ -215,11 +222,8 @@ impl Comparison {
             let Side { name: what, began, commit, build, machine } = side;
             let _ = writeln!(out, "{name}: {what}, {began}, commit {commit} ({build}), {machine}");
         }
-        if self.a.machine != self.b.machine || self.a.build != self.b.build {
-            out.push_str("The two are of different machines or builds.\n");
-        }
-        if self.rules_differ {
-            out.push_str("The two form their figures by different rules: see `rules` in the files.\n");
+        for caveat in self.caveats() {
+            let _ = writeln!(out, "{caveat}");
         }
         for case in &self.cases {
             let with =

@@ -3,13 +3,10 @@
 use std::fmt::Write as _;
 
 use super::compare::{CaseComparison, Comparison, Ratio, Side};
-use super::figures::{FAINT, INK, WIDTH, rect, side_by_side, svg, text};
-use super::page::STYLE;
+use super::figures::{BAD, FAINT, GOOD, INK, WIDTH, rect, side_by_side, svg, text};
+use super::page::begun;
 use super::result::{BenchResult, CaseResult, Metric};
 use crate::chart::{ChartError, escaped};
-
-const FASTER: &str = "#1f7a4d";
-const SLOWER: &str = "#a3341f";
 
 impl Comparison {
     /// The page: what became faster and what slower, then each case with its ratios and the distributions of both. `a` and `b` are the
@@ -18,32 +15,21 @@ impl Comparison {
     /// # Errors
     /// What the drawing library says.
     pub fn html(&self, a: &BenchResult, b: &BenchResult) -> Result<String, ChartError> {
-        let title = format!("{} and {}", escaped(&self.a.name), escaped(&self.b.name));
-        let mut out = format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-             <title>{title}: comparison</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
-        );
+        let title = format!("{} and {}", self.a.name, self.b.name);
+        let mut out = begun(&title, "comparison");
         for (name, side) in [("A", &self.a), ("B", &self.b)] {
             head(&mut out, name, side);
         }
-        if self.a.machine != self.b.machine || self.a.build != self.b.build {
-            out.push_str("<p class=\"bad\">The two are of different machines or builds.</p>\n");
-        }
-        if self.rules_differ {
-            out.push_str("<p class=\"bad\">The two form their figures by different rules: see <code>rules</code> in the files.</p>\n");
+        for caveat in self.caveats() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "<p class=\"bad\">{caveat}</p>");
         }
         self.overview(&mut out);
         for case in &self.cases {
-            let of = |result: &'_ BenchResult, name: &str| {
-                result.cases.iter().position(|case| case.measured() && case.case.name == name)
-            };
-            let left = of(a, &case.case).and_then(|i| a.cases.get(i));
-            let right = of(b, &case.with).and_then(|i| b.cases.get(i));
-            details(&mut out, case, left.zip(right))?;
+            details(&mut out, case, a.measured(&case.case).zip(b.measured(&case.with)))?;
         }
         for (names, side) in [(&self.only_a, "A"), (&self.only_b, "B")] {
             for name in names {
-                // Writing to a String cannot fail.
                 let _ = writeln!(out, "<p class=\"faint\">Only in {side}: {}</p>", escaped(name));
             }
         }
@@ -106,8 +92,8 @@ fn sure(r: &Ratio) -> String {
 fn colour(r: &Ratio) -> &'static str {
     match (r.differs, r.ratio < 1.0) {
         (false, _) => FAINT,
-        (true, true) => FASTER,
-        (true, false) => SLOWER,
+        (true, true) => GOOD,
+        (true, false) => BAD,
     }
 }
 

@@ -23,6 +23,8 @@ const COLOURS: [&str; 12] = [
 ];
 pub(super) const INK: &str = "#1c2024";
 pub(super) const FAINT: &str = "#5b6570";
+pub(super) const GOOD: &str = "#1f7a4d";
+pub(super) const BAD: &str = "#a3341f";
 
 /// One metric's distributions over cases: share of frames that took at most so long. `numbered` are cases with their numbers.
 pub(super) fn distributions(
@@ -255,11 +257,11 @@ pub(super) fn timeline(case: &CaseResult) -> Option<String> {
         if inside(row.due_ms) {
             let lost = row.pushed_ms.is_none();
             let title = format!("frame {} due{}", row.frame, if lost { ", never shown" } else { "" });
-            rect(&mut body, (x(row.due_ms), due_y, 2.0, 14.0), if lost { "#a3341f" } else { INK }, &title);
+            rect(&mut body, (x(row.due_ms), due_y, 2.0, 14.0), if lost { BAD } else { INK }, &title);
         }
         if let Some(pushed) = row.pushed_ms.filter(|ms| inside(*ms)) {
             let title = format!("frame {} shown {:.2} ms after it was due", row.frame, pushed - row.due_ms);
-            let masked = if row.mask_age_ms.is_some() { "#1f7a4d" } else { FAINT };
+            let masked = if row.mask_age_ms.is_some() { GOOD } else { FAINT };
             rect(&mut body, (x(pushed), out_y, 2.0, 14.0), masked, &title);
             if inside(row.due_ms) {
                 let (a, b) = (x(row.due_ms) + 1.0, x(pushed) + 1.0);

@@ -9,7 +9,7 @@ use crate::chart::{ChartError, escaped};
 use crate::telemetry::LatencySummary;
 
 /// How it looks.
-pub(super) const STYLE: &str = "\
+const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2024;background:#fff;max-width:1120px;margin:2rem auto;padding:0 1.5rem}\
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{margin-top:2.5rem;border-bottom:1px solid #d5dade;padding-bottom:.2rem}\
 h3{margin:2rem 0 .4rem}.scroll{overflow-x:auto}svg{max-width:100%;height:auto;display:block;margin:.6rem 0}\
@@ -18,17 +18,22 @@ th,td{padding:.25rem .6rem;text-align:right;vertical-align:top}th:first-child,td
 th{border-bottom:2px solid #1c2024;font-weight:600}td{border-bottom:1px solid #e3e6e9}\
 .bad{color:#a3341f;font-weight:600}small,.faint{color:#5b6570}code,pre{font-size:.85em;word-break:break-all;white-space:pre-wrap}";
 
+/// How a page of that `kind` begins.
+pub(super) fn begun(title: &str, kind: &str) -> String {
+    let title = escaped(title);
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{title}: {kind}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
+    )
+}
+
 impl BenchResult {
     /// The page: all cases in a table, their distributions, where the time goes, and each case by itself.
     ///
     /// # Errors
     /// What the drawing library says.
     pub fn html(&self) -> Result<String, ChartError> {
-        let title = escaped(&self.name);
-        let mut out = format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-             <title>{title}: benchmark</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
-        );
+        let mut out = begun(&self.name, "benchmark");
         // Writing to a String cannot fail.
         let m = &self.machine;
         let gpus: String = m.gpus.iter().map(|gpu| format!(", {}", gpu.name)).collect();

@@ -363,6 +363,11 @@ pub enum ResultError {
 }
 
 impl BenchResult {
+    /// The case of that name, if anything was measured of it.
+    pub fn measured(&self, name: &str) -> Option<&CaseResult> {
+        self.cases.iter().find(|case| case.measured() && case.case.name == name)
+    }
+
     /// Reads a result.
     ///
     /// # Errors

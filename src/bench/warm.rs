@@ -9,17 +9,17 @@ use crate::state::{Remark, Reset};
 
 /// Frames after which SAM 2's memory of an object that a box began is full: that one, the fifteen whose pointers are kept after it, and
 /// two to spare.
-const FILLS: u64 = 18;
+pub(super) const FILLS: u64 = 18;
 
-/// Calls the model for what is done once (kernels that are chosen, memory that is taken), and until its memory of frames is full, where
-/// it has one.
+/// Calls the model so often, at least once: for what is done once (kernels that are chosen, memory that is taken), and, where it has a
+/// memory of frames, until that is full.
 pub(super) fn warm_up(
     prepared: &mut Prepared,
-    memory: bool,
+    calls: u64,
     stopped: &dyn Fn() -> bool,
 ) -> Result<(), CaseError> {
     // Backwards, so that the first picture of what is measured goes on from the last.
-    for frame in (1..=if memory { FILLS } else { 1 }).rev() {
+    for frame in (1..=calls).rev() {
         if stopped() {
             break;
         }

@@ -89,8 +89,7 @@ impl LayerNorm {
         {
             return Ok(y);
         }
-        let y = self.forward(x)?;
-        if y.kind() == kind { Ok(y) } else { y.f_to_kind(kind) }
+        self.forward(x)?.f_to_kind(kind)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The linear layer.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::common::{add_to, like};
 use super::lora::Lora;
 use crate::weights::{Weights, WeightsError};
@@ -58,15 +60,11 @@ impl Linear {
         let (mut size, [outputs, inputs]) = (x.size(), <[i64; 2]>::from(self.weight.size2()?));
         let rows = x.numel() as i64 / inputs.max(1);
         #[cfg(target_arch = "x86_64")]
-        let gains = *super::avx512::HAS_BF16 && !*super::avx512::HAS_AMX;
+        let gains = avx512::is_fastest()
+            && [x, &self.weight, &self.bias].iter().all(|t| avx512::can_read(t, Kind::BFloat16));
         #[cfg(not(target_arch = "x86_64"))]
         let gains = false;
-        let fits = gains
-            && x.kind() == Kind::BFloat16
-            && x.device() == Device::Cpu
-            && x.is_contiguous()
-            && rows >= MANY_ROWS;
-        if !fits || [x, &self.weight, &self.bias].iter().any(|t| t.requires_grad()) {
+        if !gains || !x.is_contiguous() || rows < MANY_ROWS {
             return Ok(None);
         }
         let x = x.f_view([1, 1, rows, inputs])?.f_permute([0, 3, 1, 2])?;
@@ -96,6 +94,8 @@ impl Linear {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     #[test]
@@ -108,9 +108,8 @@ mod tests {
             let y = layer.forward(&x)?;
             #[cfg(target_arch = "x86_64")]
             {
-                use crate::nn::avx512::{HAS_AMX, HAS_BF16};
                 let many = x.numel() as i64 / 96 >= MANY_ROWS;
-                assert_eq!(layer.convolve(&x)?.is_some(), many && *HAS_BF16 && !*HAS_AMX);
+                assert_eq!(layer.convolve(&x)?.is_some(), many && avx512::is_fastest());
             }
             let exact = x
                 .to_kind(Kind::Float)

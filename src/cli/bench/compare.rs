@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     let pairs: Vec<(String, String)> =
         args.pair.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
     for (result, name) in pairs.iter().flat_map(|(left, right)| [(&a, left), (&b, right)]) {
-        if !result.cases.iter().any(|case| case.measured() && case.case.name == *name) {
+        if result.measured(name).is_none() {
             return usage(&format!("there is no measured case of this name: {name}"));
         }
     }

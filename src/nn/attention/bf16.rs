@@ -7,18 +7,15 @@
 //! Source: FlashAttention (<https://arxiv.org/abs/2205.14135>), algorithm 1, with a range of queries inside and keys outside.
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
-    _mm512_add_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
-    _mm512_mask_max_ps, _mm512_maskz_mov_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_ps,
-    _mm512_reduce_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_slli_epi32, _mm512_sub_ps,
+    __m256i, __m512, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm512_add_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_mask_max_ps, _mm512_maskz_mov_ps,
+    _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_sub_ps,
 };
 use std::f32::consts::LOG2_E;
 
-use crate::nn::avx512::exp2;
+use crate::nn::avx512::{LANES, exp2, rounded};
 
-/// Columns of a vector of sums.
-const LANES: usize = 16;
 /// Rows and vectors of a tile of sums: with four vectors of factors and a broadcast they need 29 of 32 registers.
 const ROWS: usize = 6;
 const VECTORS: usize = 4;
@@ -75,10 +72,9 @@ impl Answers {
     /// The row has so many, and nobody else writes them.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[inline]
-    unsafe fn write(&self, row: usize, column: usize, count: usize, values: __m256bh) {
-        // SAFETY: 32 bytes of any value on either side; lanes past `count` are not written.
+    unsafe fn write(&self, row: usize, column: usize, count: usize, values: __m256i) {
+        // SAFETY: lanes past `count` are not written.
         unsafe {
-            let values = std::mem::transmute::<__m256bh, __m256i>(values);
             let to = self.start.add(row * self.stride + column);
             _mm256_mask_storeu_epi16(to.cast(), first_lanes(count), values);
         }
@@ -212,7 +208,7 @@ pub(super) unsafe fn attend(
     for (r, (_, total)) in state.iter().enumerate().take(count) {
         let share = _mm512_set1_ps(1.0 / total);
         for (column, sum) in sums[r * width..][..width].iter().enumerate() {
-            let values = _mm512_cvtneps_pbh(_mm512_mul_ps(*sum, share));
+            let values = rounded(_mm512_mul_ps(*sum, share));
             // SAFETY: this is one of the queries, and the row goes on to `dim`.
             unsafe { out.write(first + r, column * LANES, dim - column * LANES, values) };
         }

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::bf16::{Answers, Head, Plan, QUERIES, Rows, Scratch, attend};
-use crate::nn::avx512::{HAS_AMX, HAS_BF16, for_each, threads_for};
+use crate::nn::avx512::{can_read, for_each, is_fastest, threads_for};
 
 /// Products and sums that a thread makes in a nanosecond.
 const FLOP_PER_NS: usize = 200;
@@ -73,16 +73,15 @@ impl Fresh {
     }
 }
 
-/// As [`attention`](super::attention), where libtorch's own has no AMX to multiply with; `None` where it is libtorch's to do: other types and devices, other CPUs, odd widths, and
-/// where somebody wants gradients.
+/// As [`attention`](super::attention); `None` where it is libtorch's to do: where the CPU multiplies faster with something else, and
+/// whatever [`with_avx512`] cannot.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>, TchError> {
-    if *HAS_AMX { Ok(None) } else { with_avx512(q, k, v) }
+    if is_fastest() { with_avx512(q, k, v) } else { Ok(None) }
 }
 
-/// The same on every CPU that can.
+/// The same on every CPU that can; `None` for other types and devices, odd widths, and where somebody wants gradients.
 pub(super) fn with_avx512(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>, TchError> {
-    let ours = |x: &&Tensor| x.kind() == Kind::BFloat16 && x.device() == Device::Cpu && !x.requires_grad();
-    if !*HAS_BF16 || ![q, k, v].iter().all(ours) {
+    if ![q, k, v].iter().all(|x| can_read(x, Kind::BFloat16)) {
         return Ok(None);
     }
     let (Some(of_q), Some(of_k), Some(of_v)) = (View::new(q), View::new(k), View::new(v)) else {
@@ -116,7 +115,7 @@ fn attend_all([q, k, v]: [View<'_>; 3], out: Fresh, of_out: Layout) {
     let out = &out;
     // SAFETY: the CPU was asked for its features.
     let begin = || unsafe { Scratch::new(plan) };
-    for_each(heads * ranges, threads, begin, |scratch, at| {
+    for_each(0..heads * ranges, threads, begin, |scratch, at| {
         let (head, from) = (at / ranges, at % ranges * each);
         let asked = Head { q: q.rows(head), k: k.rows(head), v: v.rows(head) };
         // SAFETY: the answer has such a row for each query and outlives this; every range is taken once. The CPU was asked for its

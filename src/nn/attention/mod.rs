@@ -22,7 +22,8 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, Tc
     Tensor::f_scaled_dot_product_attention(q, k, v, None::<Tensor>, 0.0, false, None, false)
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 

@@ -3,13 +3,17 @@
 pub(super) mod rows;
 
 use std::arch::x86_64::{
-    __m512, _mm512_fmadd_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_sub_ps,
+    __m256bh, __m256i, __m512, _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_ps, _mm512_sub_ps,
 };
 use std::f32::consts::LN_2;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use tch::{Device, Kind, Tensor};
+
+/// `f32` values of a vector.
+pub(super) const LANES: usize = 16;
 
 /// The CPU has AVX-512 with bfloat16.
 pub(super) static HAS_BF16: LazyLock<bool> = LazyLock::new(|| {
@@ -20,12 +24,30 @@ pub(super) static HAS_BF16: LazyLock<bool> = LazyLock::new(|| {
 });
 
 /// It has AMX, with which libtorch multiplies bfloat16 faster than AVX-512 can.
-pub(super) static HAS_AMX: LazyLock<bool> = LazyLock::new(|| {
+static HAS_AMX: LazyLock<bool> = LazyLock::new(|| {
     #[allow(unused_unsafe, reason = "older compilers do not know that it is safe")]
     // SAFETY: every 64-bit x86 has the instruction.
     let leaf = unsafe { std::arch::x86_64::__cpuid_count(7, 0) };
     leaf.edx >> 22 & 1 == 1
 });
+
+/// AVX-512 is the fastest that the CPU multiplies bfloat16 with.
+pub(super) fn is_fastest() -> bool {
+    *HAS_BF16 && !*HAS_AMX
+}
+
+/// Whether a tensor of this kind can be read here: nobody wants gradients of it.
+pub(super) fn can_read(x: &Tensor, kind: Kind) -> bool {
+    *HAS_BF16 && x.device() == Device::Cpu && x.kind() == kind && !x.requires_grad()
+}
+
+/// `f32` as bfloat16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+pub(super) fn rounded(x: __m512) -> __m256i {
+    // SAFETY: 32 bytes of any value on either side.
+    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) }
+}
 
 /// Time in which a thread starts.
 const START_NS: usize = 15_000;
@@ -45,41 +67,29 @@ const WRITERS: usize = 8;
 /// Parts of `each` values, the last may have fewer, with their numbers.
 pub(super) fn for_each_part<T: Send>(of: &mut [T], each: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     let threads = threads_for(of.len() / VALUES_PER_NS).min(WRITERS);
-    let count = of.len().div_ceil(each);
-    let parts = Mutex::new(of.chunks_mut(each).enumerate());
-    for_each(
-        count,
-        threads,
-        || (),
-        |(), _| {
-            let part = parts.lock().next();
-            if let Some((at, part)) = part {
-                work(at, part);
-            }
-        },
-    );
+    for_each(of.chunks_mut(each).enumerate(), threads, || (), |(), (at, part)| work(at, part));
 }
 
-/// Every number below `count` once, on so many threads; `begin` makes what a thread works in.
-pub(super) fn for_each<S>(
-    count: usize,
+/// Each of `items` once, on so many threads; `begin` makes what a thread works in.
+pub(super) fn for_each<T, S>(
+    items: impl ExactSizeIterator<Item = T> + Send,
     threads: usize,
     begin: impl Fn() -> S + Sync,
-    work: impl Fn(&mut S, usize) + Sync,
+    work: impl Fn(&mut S, T) + Sync,
 ) {
-    let next = AtomicUsize::new(0);
+    let threads = threads.min(items.len());
+    let items = Mutex::new(items);
     let run = || {
         let mut state = begin();
         loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= count {
-                break;
-            }
-            work(&mut state, at);
+            // A statement of its own, so that the lock is not held while the work is done.
+            let item = items.lock().next();
+            let Some(item) = item else { break };
+            work(&mut state, item);
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads.min(count) {
+        for _ in 1..threads {
             // Threads that cannot be had are done without. A new one is as nice as the one that starts it.
             if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
                 break;

@@ -1,29 +1,22 @@
 //! Norm, non-linearity and residual sum of a layer in bfloat16, each in one pass over the memory.
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, __m512i, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps,
-    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
-    _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_or_si512, _mm512_permutex2var_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    __m512, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_permutex2var_ps,
+    _mm512_rcp14_ps, _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
+    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
 };
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{HAS_BF16, exp2, for_each_part};
+use super::{LANES, can_read, exp2, for_each_part, rounded};
 
-const LANES: usize = 16;
 /// Values that a thread takes at once.
 const AT_ONCE: usize = 1 << 16;
 
 fn is_here(x: &Tensor, kind: Kind) -> bool {
-    *HAS_BF16
-        && x.device() == Device::Cpu
-        && x.kind() == kind
-        && !x.requires_grad()
-        && x.is_contiguous()
-        && x.numel() > 0
+    can_read(x, kind) && x.is_contiguous() && x.numel() > 0
 }
 
 /// What a tensor holds.
@@ -226,18 +219,13 @@ fn turn(row: &mut [u16], turns: &[f32]) {
         ));
         let across = _mm512_sub_ps(_mm512_mul_ps(a, cos), _mm512_mul_ps(b, sin));
         let up = _mm512_add_ps(_mm512_mul_ps(a, sin), _mm512_mul_ps(b, cos));
-        let both = _mm512_or_si512(rounded(across), _mm512_slli_epi32::<16>(rounded(up)));
+        let both = _mm512_or_si512(
+            _mm512_cvtepu16_epi32(rounded(across)),
+            _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(rounded(up))),
+        );
         // SAFETY: 32 values.
         unsafe { _mm512_storeu_si512(pairs.as_mut_ptr().cast(), both) };
     }
-}
-
-/// `f32` as bfloat16 in the lower half of each lane.
-#[target_feature(enable = "avx512f,avx512bf16")]
-#[inline]
-fn rounded(x: __m512) -> __m512i {
-    // SAFETY: 32 bytes of any value on either side.
-    _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) })
 }
 
 #[target_feature(enable = "avx512f")]
@@ -260,13 +248,13 @@ fn widen(x: &[u16; LANES]) -> __m512 {
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
 fn round(x: __m512, to: &mut [u16; LANES]) {
-    let x = _mm512_cvtneps_pbh(x);
-    // SAFETY: 32 bytes of any value on either side, and 16 values.
-    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), std::mem::transmute::<__m256bh, __m256i>(x)) };
+    // SAFETY: 16 values.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), rounded(x)) };
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::HAS_BF16;
     use super::*;
 
     const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
