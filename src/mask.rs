@@ -46,6 +46,21 @@ impl Mask {
         Some(Self { width, height, data })
     }
 
+    /// A mask from `bits`, row by row without gaps, eight pixels a byte from the highest bit on. `None` if there are too few or bytes
+    /// are left over.
+    pub fn from_bits(width: usize, height: usize, bits: &[u8]) -> Option<Self> {
+        let count = width.checked_mul(height)?;
+        if bits.len() != count.div_ceil(8) {
+            return None;
+        }
+        let mut data = Vec::with_capacity(bits.len() * 8);
+        for byte in bits {
+            data.extend((0..8).map(|i| byte >> (7 - i) & 1));
+        }
+        data.truncate(count);
+        Some(Self { width, height, data })
+    }
+
     /// A mask with nothing in it.
     pub fn empty(width: usize, height: usize) -> Self {
         Self { width, height, data: vec![0; width * height] }

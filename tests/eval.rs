@@ -30,7 +30,8 @@ struct Filler {
 
 fn filler(learned: &[&str]) -> Filler {
     let classes: Vec<String> = learned.iter().map(|&name| name.to_owned()).collect();
-    let ppn = PpnInfo { form: "single-scale", dataset: "d".into(), classes, sha256: None };
+    let ppn =
+        PpnInfo { form: "single-scale", dataset: "d".into(), classes, sha256: None, changes_features: false };
     let info = ModelInfo {
         family: "filler <1>".into(),
         weights_sha256: "00ff".into(),

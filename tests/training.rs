@@ -277,6 +277,16 @@ fn a_frozen_decoder_is_left_as_it_is_and_a_new_run_forgets_the_old_one() {
         let names: Vec<String> = tensors(&out.join(file)).into_keys().collect();
         assert!(names.len() > 50 && names.iter().all(|name| name.starts_with("ppn.")), "{names:?}");
     }
+    // A run that goes on with this predictor finds the encoder's features as the one before has left them.
+    let encoded = || {
+        let pattern = root.path().join("features/*/*.safetensors");
+        glob::glob(&pattern.to_string_lossy()).unwrap().count()
+    };
+    let before = encoded();
+    assert!(before > 5, "{before}");
+    let ppn = format!("model.ppn={}", out.join("last.safetensors").display());
+    ended(&train(&config, &root.path().join("further"), &["--set", &ppn]).output().unwrap(), 0);
+    assert_eq!(encoded(), before);
 }
 
 #[test]

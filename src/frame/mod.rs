@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use image::{ImageError, ImageView, ImageViewMut, PixelFormat, Plane, PlaneMut, YuvColor, YuvMatrix};
-pub use rgb::Rgb;
+pub use rgb::{Rgb, Yuv};
 
 /// Which frame this is, for the whole life of a run.
 ///

@@ -59,18 +59,26 @@ impl Rgb {
     }
 }
 
-/// YUV to RGB in 16.16 fixed point.
-struct Yuv {
-    y_off: i32,
-    y: i32,
-    rv: i32,
-    gu: i32,
-    gv: i32,
-    bu: i32,
+/// YUV to RGB in 16.16 fixed point: what luma less its offset, and chroma less 128, are multiplied by for each channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Yuv {
+    /// Luma of black.
+    pub y_off: i32,
+    /// Luma, for all channels.
+    pub y: i32,
+    /// V for red.
+    pub rv: i32,
+    /// U for green.
+    pub gu: i32,
+    /// V for green.
+    pub gv: i32,
+    /// U for blue.
+    pub bu: i32,
 }
 
 impl Yuv {
-    fn new(color: YuvColor) -> Self {
+    /// The factors of a colorimetry.
+    pub fn new(color: YuvColor) -> Self {
         let (kr, kb) = color.matrix.weights();
         let kg = 1.0 - kr - kb;
         let (y_off, ys, cs) =

@@ -1,6 +1,6 @@
 //! Small layers that several networks share.
 
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512::rows;
@@ -36,6 +36,19 @@ impl Activation {
 /// `x` in the type that `weight` computes in; itself where it already is.
 pub(super) fn like(x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
     if x.kind() == weight.kind() { Ok(x.shallow_clone()) } else { x.f_to_kind(weight.kind()) }
+}
+
+/// A tensor of the CPU on `device`, without waiting for what is queued there: after a copy that waits, a GPU is idle until the next
+/// kernel is queued. CUDA has taken the bytes when this returns, unless they lie in page-locked memory, as none do here.
+///
+/// # Errors
+/// libtorch's.
+pub fn sent(x: &Tensor, device: Device) -> Result<Tensor, TchError> {
+    if x.device() == device {
+        Ok(x.shallow_clone())
+    } else {
+        x.f_internal_to_copy((x.f_kind()?, device), true)
+    }
 }
 
 /// `x + y` for an `x` that nobody else holds and that has the sum's shape: in place unless a gradient is wanted or `y` is of

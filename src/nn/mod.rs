@@ -35,7 +35,7 @@ mod transformer;
 mod vit;
 
 pub use adapter::Adapters;
-pub use common::{Activation, Conv2d, ConvTranspose2d, LayerNorm, LayerNorm2d, Mlp, MlpBlock, MlpKeys};
+pub use common::{Activation, Conv2d, ConvTranspose2d, LayerNorm, LayerNorm2d, Mlp, MlpBlock, MlpKeys, sent};
 pub use encoder_step::EncoderStep;
 pub use fpn_neck::FpnNeck;
 pub use hiera::{Hiera, HieraConfig};

@@ -4,6 +4,8 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::common::sent;
+
 /// The longest wave is so many times the shortest.
 const TEMPERATURE: f64 = 10_000.0;
 /// Keeps the division by the number of cells defined.
@@ -22,7 +24,7 @@ fn waves(half: i64, device: Device) -> Result<Tensor, TchError> {
 /// libtorch's.
 pub fn sine_of_time(times: &[f32], channels: i64, device: Device) -> Result<Tensor, TchError> {
     let waves = waves(channels / 2, device)?.f_repeat_interleave_self_int(2, 0, None)?;
-    let angles = Tensor::f_from_slice(times)?.f_to_device(device)?.f_unsqueeze(1)?.f_div(&waves)?;
+    let angles = sent(&Tensor::f_from_slice(times)?, device)?.f_unsqueeze(1)?.f_div(&waves)?;
     Tensor::f_cat(&[angles.f_sin()?, angles.f_cos()?], 1)
 }
 

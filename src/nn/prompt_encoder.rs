@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::common::{Activation, Conv2d, LayerNorm2d};
+use super::common::{Activation, Conv2d, LayerNorm2d, sent};
 use crate::weights::{Weights, WeightsError};
 
 /// Random Fourier features of positions. Key `positional_encoding_gaussian_matrix [2, C / 2]`.
@@ -132,8 +132,7 @@ impl PromptEncoder {
         }
         if let Some(boxes) = boxes {
             let b = boxes.size2()?.0;
-            let corners =
-                Tensor::f_from_slice(&[2i64, 3])?.f_to_device(self.device())?.f_expand([b, 2], false)?;
+            let corners = sent(&Tensor::f_from_slice(&[2i64, 3])?, self.device())?.f_expand([b, 2], false)?;
             sparse.push(self.embed_points(&boxes.f_reshape([b, 2, 2])?, &corners)?);
         }
         let batch = match (sparse.first(), masks) {
@@ -159,7 +158,7 @@ impl PromptEncoder {
 
     fn embed_points(&self, coords: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
         let [h, w] = self.input_image_size;
-        let size = Tensor::f_from_slice(&[w as f32, h as f32])?.f_to_device(self.device())?;
+        let size = sent(&Tensor::f_from_slice(&[w as f32, h as f32])?, self.device())?;
         // Coordinates count from pixel centres.
         let pe = self.pe_layer.encode(&coords.f_add_scalar(0.5)?.f_div(&size)?)?;
         let is_point = labels.f_ge(0)?.f_unsqueeze(-1)?.f_to_kind(Kind::Float)?;

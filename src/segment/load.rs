@@ -139,13 +139,17 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
                 classes: learned.names(),
                 dataset: learned.dataset,
                 sha256: files.ppn_sha256(spec)?,
+                changes_features: files.change_features(),
             }),
             None => None,
         },
         device: device.name(),
     };
     let classes = info.ppn.as_ref().map_or(0, |ppn| ppn.classes.len());
-    let sam = Sam::new(Network::new(net, ppn, manners, device.device), spec.cleanup(), info);
+    let mut sam = Sam::new(Network::new(net, ppn, manners, device.device), spec.cleanup(), info);
+    if spec.on_device {
+        sam.work_on_device(true);
+    }
     Ok(match memory {
         Some((memory, settings)) => Box::new(VideoSam::new(sam, memory, settings, classes)),
         None => Box::new(sam),
@@ -168,6 +172,16 @@ impl ModelSpec {
             max_sprinkle_area: self.max_sprinkle_area,
         }
     }
+}
+
+/// Whether another value of the tensor `name` changes the features of a picture. The predictor and the decoder only read them, but
+/// for SAM 2's two convolutions of the finer levels, which lie in its decoder.
+fn changes_features(name: &str) -> bool {
+    if name.strip_prefix(learned::PREFIX).is_some_and(|rest| rest.starts_with('.')) {
+        return false;
+    }
+    let decoder = name.strip_prefix("sam_").unwrap_or(name).strip_prefix("mask_decoder.");
+    decoder.is_none_or(|part| part.starts_with("conv_s"))
 }
 
 fn sum(path: &Path) -> Result<String, LoadError> {
@@ -236,6 +250,11 @@ impl Files {
         spec.ppn.as_deref().map(sum).transpose()
     }
 
+    /// Whether the file over the network's changes what the encoder says of a picture.
+    pub(super) fn change_features(&self) -> bool {
+        self.over.as_ref().is_some_and(|over| over.tensors().any(|(name, _)| changes_features(name)))
+    }
+
     /// What the metadata say of the handling of pictures and, in the file over the network's, of each data set's classes.
     pub(super) fn says(&self) -> BTreeMap<String, String> {
         let mut says = BTreeMap::new();
@@ -287,5 +306,30 @@ impl Files {
             (None, None) => return Ok(own),
         };
         own.trained_with(&found).ok_or_else(|| LoadError::Handling { found, path: path.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_those_of_everything_before_the_decoder() {
+        for before in [
+            "image_encoder.neck.0.weight",
+            "image_encoder.adapters.0.up.weight",
+            "sam_mask_decoder.conv_s1.bias",
+            "no_mem_embed",
+            "ppnx.weight",
+        ] {
+            assert!(changes_features(before), "{before}");
+        }
+        for behind in [
+            "ppn.pyramid.out.weight",
+            "mask_decoder.transformer.layers.0.self_attn.q_proj.w_a.weight",
+            "sam_mask_decoder.obj_score_token.weight",
+        ] {
+            assert!(!changes_features(behind), "{behind}");
+        }
     }
 }

@@ -11,6 +11,7 @@ mod guidance;
 mod learned;
 mod load;
 mod manners;
+mod marks;
 pub mod memory;
 mod network;
 pub mod postprocess;
@@ -77,6 +78,8 @@ pub struct PpnInfo {
     pub classes: Vec<String>,
     /// SHA-256 of the file it came from, if that is not the network's own; lower-case hex.
     pub sha256: Option<String>,
+    /// Whether that file changes what the encoder says of a picture.
+    pub changes_features: bool,
 }
 
 /// Why a frame has no masks.

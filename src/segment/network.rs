@@ -162,7 +162,7 @@ impl Network {
     }
 
     fn to_device(&self, tensor: Tensor) -> Result<Tensor, TchError> {
-        tensor.f_to_device(self.device)
+        nn::sent(&tensor, self.device)
     }
 
     /// Points `[1, N, 2]` in pixels of the input, and their labels.

@@ -1,10 +1,14 @@
 //! A network of the SAM kind as a [`Segmenter`], with or without a prompt predictor.
 
+use std::borrow::Cow;
+
+use parking_lot::Mutex;
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::marks::Marks;
 use super::network::Network;
-use super::postprocess::{Decoded, clean};
-use super::preprocess::Placement;
+use super::postprocess::{Decoded, Packed, clean};
+use super::preprocess::{Picture, Placement, Resident, settle};
 use super::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::{ClassMask, Mask};
@@ -29,22 +33,44 @@ pub(super) struct Answer<'a> {
     pub object_score: Option<&'a Tensor>,
 }
 
+/// Answers about some classes as masks: here, or where the network is.
+#[derive(Debug)]
+pub(super) enum Made {
+    Here(Vec<ClassMask>),
+    OnDevice(Packed),
+}
+
 /// A network of the SAM kind.
 ///
 /// - A frame is encoded once, however many classes are asked for.
 /// - Classes whose prompts make the same number of tokens are decoded together.
 /// - An error leaves it as it was: nothing is kept from frame to frame.
+/// - On a GPU a frame is sent as it is and prepared there, its masks are made there, and nothing waits for the GPU but their way back.
 #[derive(Debug)]
 pub struct Sam {
     network: Network,
     cleanup: Cleanup,
     info: ModelInfo,
+    /// Frames are prepared, and masks made, where the network is.
+    resident: Option<Resident>,
+    /// Where stages end, on a GPU that can say so.
+    marks: Option<Mutex<Marks>>,
 }
 
 impl Sam {
     /// Wraps a network; `info` is what reports say of it.
     pub fn new(network: Network, cleanup: Cleanup, info: ModelInfo) -> Self {
-        Self { network, cleanup, info }
+        let device = network.device();
+        let marks = Marks::new(device).map(Mutex::new);
+        let mut sam = Self { network, cleanup, info, resident: None, marks };
+        sam.work_on_device(device.is_cuda());
+        sam
+    }
+
+    /// Whether frames are prepared, and masks made, where the network is: so on a GPU. On a CPU the answers are the same, and later.
+    pub fn work_on_device(&mut self, yes: bool) {
+        let how = self.network.manners().preprocess;
+        self.resident = yes.then(|| Resident::new(how, self.network.device()));
     }
 
     /// Puts the queries of another data set in place of the predictor's, see [`Network::set_queries`].
@@ -57,40 +83,58 @@ impl Sam {
         &self.network
     }
 
-    /// Kernels are queued on a GPU; a stage ends when they have run. A copy waits for them and, other than
-    /// `tch::Cuda::synchronize`, gives the error of one that failed instead of a panic.
-    fn settle(&self) -> Result<(), TchError> {
-        if self.network.device().is_cuda() {
-            drop(Tensor::f_zeros([1], (Kind::Float, self.network.device()))?.f_to_device(Device::Cpu)?);
-        }
-        Ok(())
-    }
-
-    /// Runs `work` to its end and charges its time to `stage`.
+    /// Runs `work` and charges its time to `stage`. Kernels are queued on a GPU, and the stage ends when they have run: that is marked
+    /// there, or waited for where it cannot be.
     pub(super) fn timed<T, E: From<TchError>>(
         &self,
         times: &mut StageTimes,
         stage: Stage,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        times.time(stage, || {
-            let done = work()?;
-            self.settle()?;
-            Ok(done)
-        })
+        timed(self.marks.as_ref(), self.network.device(), times, stage, work)
     }
 
     /// A picture as the network takes it, on its device, and where it lies in that.
     pub(super) fn input(
-        &self,
-        picture: &Rgb,
+        &mut self,
+        picture: &Picture<'_>,
         times: &mut StageTimes,
     ) -> Result<(Tensor, Placement), SegmentError> {
-        let network = &self.network;
-        let (input, placement) = times
-            .time(Stage::Preprocess, || network.manners().preprocess.input(picture, network.input_size()))?;
-        let input = self.timed(times, Stage::Upload, || input.f_to_device(network.device()))?;
+        let (network, marks) = (&self.network, self.marks.as_ref());
+        let (device, side) = (network.device(), network.input_size());
+        if let Some(marks) = marks {
+            marks.lock().begin();
+        }
+        if let Some(resident) = &mut self.resident
+            && resident.takes(picture, side)?
+        {
+            let layout = picture.layout();
+            let bytes = timed(marks, device, times, Stage::Upload, || resident.send(picture))?;
+            let input = timed(marks, device, times, Stage::Preprocess, || resident.input(&layout, &bytes))?;
+            return Ok(input);
+        }
+        let (input, placement) = times.time(Stage::Preprocess, || {
+            let picture = match picture {
+                Picture::Rgb(rgb) => Cow::Borrowed(*rgb),
+                Picture::View(view) => Cow::Owned(Rgb::from(*view)),
+            };
+            network.manners().preprocess.input(&picture, side)
+        })?;
+        if let Some(marks) = marks {
+            marks.lock().begin();
+        }
+        let input = timed(marks, device, times, Stage::Upload, || input.f_to_device(device))?;
         Ok((input, placement))
+    }
+
+    /// The answer about a frame has been read, if there was any: everything that it was made of has been done.
+    pub(super) fn done(&mut self, masks: &[ClassMask], times: &mut StageTimes) {
+        if let Some(resident) = self.resident.as_mut().filter(|_| !masks.is_empty()) {
+            resident.settled();
+        }
+        if let Some(marks) = &self.marks {
+            marks.lock().collect(times);
+        }
     }
 
     /// What is done with masks.
@@ -98,31 +142,62 @@ impl Sam {
         &self.cleanup
     }
 
-    /// The decoder's answers about `classes` as masks of the frame.
-    pub(super) fn masks(
+    /// The decoder's answers about `classes`, on their way to masks of the frame.
+    pub(super) fn made(
         &self,
         answer: &Answer<'_>,
         classes: &[usize],
         placement: &Placement,
         keep_logits: bool,
+        times: &mut StageTimes,
+    ) -> Result<Made, SegmentError> {
+        let Cleanup { max_hole_area, max_sprinkle_area, .. } = self.cleanup;
+        self.timed(times, Stage::Postprocess, || {
+            let cleaned = if max_hole_area > 0 || max_sprinkle_area > 0 {
+                Some(clean(answer.logits, max_hole_area, max_sprinkle_area)?)
+            } else {
+                None
+            };
+            let decoded = Decoded {
+                logits: answer.logits,
+                cleaned: cleaned.as_ref(),
+                scores: answer.iou,
+                presence: answer.object_score,
+            };
+            let how = self.network.manners().postprocess;
+            Ok(if self.resident.is_some() {
+                Made::OnDevice(how.pack(&decoded, classes, placement, keep_logits)?)
+            } else {
+                Made::Here(how.class_masks(&decoded, classes, placement, keep_logits)?)
+            })
+        })
+    }
+
+    /// The masks, by their classes. Where they were made on the device this waits for it, for all of them at once.
+    pub(super) fn masks(
+        &self,
+        made: Vec<Made>,
+        times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError> {
-        let Cleanup { presence_threshold, max_hole_area, max_sprinkle_area } = self.cleanup;
-        let cleaned = if max_hole_area > 0 || max_sprinkle_area > 0 {
-            Some(clean(answer.logits, max_hole_area, max_sprinkle_area)?)
-        } else {
-            None
-        };
-        let decoded = Decoded {
-            logits: answer.logits,
-            cleaned: cleaned.as_ref(),
-            scores: answer.iou,
-            presence: answer.object_score,
-        };
-        let mut masks =
-            self.network.manners().postprocess.class_masks(&decoded, classes, placement, keep_logits)?;
-        for found in masks.iter_mut().filter(|m| m.presence < presence_threshold) {
-            found.mask = Mask::empty(placement.frame.0, placement.frame.1);
+        let (mut masks, mut packed) = (Vec::new(), Vec::new());
+        for made in made {
+            match made {
+                Made::Here(found) => masks.extend(found),
+                Made::OnDevice(answer) => packed.push(answer),
+            }
         }
+        if !packed.is_empty() {
+            // Whatever it waits for is a stage that has a mark.
+            let fetch = || Packed::fetch(&packed);
+            let bytes =
+                if self.marks.is_some() { fetch()? } else { times.time(Stage::Postprocess, fetch)? };
+            let how = self.network.manners().postprocess;
+            masks.extend(times.time(Stage::Postprocess, || how.unpack(&packed, &bytes))?);
+        }
+        for found in masks.iter_mut().filter(|m| m.presence < self.cleanup.presence_threshold) {
+            found.mask = Mask::empty(found.mask.width(), found.mask.height());
+        }
+        masks.sort_by_key(|m| m.class);
         Ok(masks)
     }
 
@@ -158,7 +233,7 @@ impl Sam {
         let question = self.timed(times, Stage::Prompt, || {
             self.network.ask(features, mode, prompts, placement, /* train */ false)
         })?;
-        let mut found = Vec::with_capacity(question.asked.len());
+        let mut made = Vec::new();
         for batch in question.batches(self.network.device()) {
             let decoded = self.timed(times, Stage::Decode, || self.network.decode(features, batch))?;
             let answer = Answer {
@@ -167,16 +242,13 @@ impl Sam {
                 object_score: decoded.object_score.as_ref(),
             };
             let classes: Vec<usize> = batch.iter().map(|a| a.class).collect();
-            found.extend(
-                times.time(Stage::Postprocess, || self.masks(&answer, &classes, placement, keep_logits))?,
-            );
+            made.push(self.made(&answer, &classes, placement, keep_logits, times)?);
         }
-        found.sort_by_key(|m| m.class);
-        Ok(found)
+        self.masks(made, times)
     }
 
     fn run(
-        &self,
+        &mut self,
         image: &ImageView<'_>,
         guidance: &Guidance,
         keep_logits: bool,
@@ -188,12 +260,34 @@ impl Sam {
         if prompts.is_empty() && !guidance.mode.is_learned() {
             return Ok(Vec::new());
         }
-        let picture = times.time(Stage::Preprocess, || Rgb::from(image));
-        let (input, placement) = self.input(&picture, times)?;
+        let (input, placement) = self.input(&Picture::View(image), times)?;
         let learned = guidance.mode.is_learned();
         let features = self.timed(times, Stage::Encode, || self.network.encode(&input, learned))?;
-        self.segment_features(&features, &placement, guidance.mode, &prompts, keep_logits, times)
+        let masks =
+            self.segment_features(&features, &placement, guidance.mode, &prompts, keep_logits, times)?;
+        self.done(&masks, times);
+        Ok(masks)
     }
+}
+
+/// See [`Sam::timed`].
+fn timed<T, E: From<TchError>>(
+    marks: Option<&Mutex<Marks>>,
+    device: Device,
+    times: &mut StageTimes,
+    stage: Stage,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    if let Some(marks) = marks {
+        let done = work()?;
+        marks.lock().end(stage);
+        return Ok(done);
+    }
+    times.time(stage, || {
+        let done = work()?;
+        settle(device)?;
+        Ok(done)
+    })
 }
 
 impl Segmenter for Sam {

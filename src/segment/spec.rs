@@ -95,6 +95,9 @@ pub struct ModelSpec {
     pub threads: usize,
     /// Objects are followed from frame to frame; SAM 2 alone.
     pub memory: Option<MemorySettings>,
+    /// Frames are prepared, and masks made, where the network is. A GPU always works so; on a CPU it takes longer, and shows that the
+    /// answers are the same.
+    pub on_device: bool,
 }
 
 impl ModelSpec {
@@ -113,6 +116,7 @@ impl ModelSpec {
             max_sprinkle_area: 0,
             threads: 0,
             memory: None,
+            on_device: false,
         }
     }
 

@@ -113,6 +113,7 @@ pub fn load_trainable(
             dataset: dataset.clone(),
             classes: classes.clone(),
             sha256: files.ppn_sha256(spec)?,
+            changes_features: files.change_features(),
         }),
         device: device.name(),
     };

@@ -30,8 +30,9 @@ impl FeatureCache {
     pub fn new(dir: &Path, sam: &Sam) -> Self {
         let info = sam.info();
         let ppn = info.ppn.as_ref();
-        // A predictor's file may change the encoder too.
-        let sum = ppn.and_then(|ppn| ppn.sha256.as_deref()).map_or_else(String::new, |sum| format!(" {sum}"));
+        // A run that goes on with a predictor finds the features of the run before, unless its file changes them.
+        let changed = ppn.filter(|ppn| ppn.changes_features).and_then(|ppn| ppn.sha256.as_deref());
+        let sum = changed.map_or_else(String::new, |sum| format!(" {sum}"));
         let ppn = ppn.map_or("", |ppn| ppn.form);
         let manners = sam.network().manners();
         let network = format!(

@@ -2,6 +2,8 @@
 
 use tch::{TchError, Tensor};
 
+use crate::nn::common::sent;
+
 /// Wavelengths grow from one to this.
 const TEMPERATURE: f64 = 10_000.0;
 /// What keeps a division by a size from being one by zero.
@@ -16,7 +18,7 @@ fn sine(positions: impl Iterator<Item = f64>, channels: i64, like: &Tensor) -> R
         .flat_map(|p| frequencies.iter().flat_map(move |f| [(p * f).sin() as f32, (p * f).cos() as f32]))
         .collect();
     let encoding = Tensor::f_from_slice(&values)?.f_reshape([-1, channels])?;
-    encoding.f_to_device(like.device())?.f_to_kind(like.kind())
+    sent(&encoding, like.device())?.f_to_kind(like.kind())
 }
 
 /// Encoding of the index of each of `tokens` queries, `[tokens, channels]`.

@@ -1,6 +1,7 @@
 //! From the decoder's logits to masks at frame resolution.
 
 mod components;
+mod packed;
 
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -10,6 +11,7 @@ use crate::mask::{ClassMask, LowResLogits, Mask};
 use crate::weights::Family;
 
 pub use components::{VIDEO_HOLE_AREA, clean, fill_holes};
+pub use packed::Packed;
 
 /// Logits that SAM 2 gives back, to be fed in again, go no further from zero than this.
 const RETURNED: f64 = 32.0;
@@ -104,13 +106,7 @@ impl Postprocess {
         keep_logits: bool,
     ) -> Result<Vec<ClassMask>, SegmentError> {
         let _guard = tch::no_grad_guard();
-        let (batch, channels, rows, cols) = decoded.logits.size4()?;
-        if (batch, channels) != (classes.len() as i64, 1) {
-            let classes = classes.len();
-            return Err(SegmentError::Other(format!(
-                "{batch} answers of {channels} masks for {classes} classes"
-            )));
-        }
+        let (_, rows, cols) = checked(decoded, classes)?;
         let logits = to_vec(decoded.logits)?;
         let scores = per_class(decoded.scores, classes, "score")?;
         let presence = match decoded.presence {
@@ -118,7 +114,7 @@ impl Postprocess {
             None => vec![f32::INFINITY; classes.len()],
         };
         let shown = decoded.cleaned.unwrap_or(decoded.logits);
-        let planes = logits.chunks_exact((rows * cols).max(1) as usize);
+        let planes = logits.chunks_exact(rows * cols);
         let mut answers = Vec::with_capacity(classes.len());
         for (i, (plane, &class)) in planes.zip(classes).enumerate() {
             if plane.iter().any(|v| !v.is_finite()) {
@@ -132,14 +128,11 @@ impl Postprocess {
                 score: scores[i],
                 presence: 1.0 / (1.0 + (-presence[i]).exp()),
                 logits: keep_logits.then(|| LowResLogits {
-                    width: cols as usize,
-                    height: rows as usize,
+                    width: cols,
+                    height: rows,
                     values: self.returned(plane),
                 }),
             });
-        }
-        if answers.len() != classes.len() {
-            return Err(SegmentError::Other(format!("logits of {cols}x{rows}; expected at least one pixel")));
         }
         Ok(answers)
     }
@@ -173,6 +166,21 @@ pub fn non_overlapping(logits: &Tensor) -> Result<Tensor, TchError> {
     let winner = logits.f_argmax(0, true)?;
     let own = Tensor::f_arange(objects, (Kind::Int64, logits.device()))?.f_reshape([objects, 1, 1, 1])?;
     logits.f_where_self(&winner.f_eq_tensor(&own)?, &logits.f_clamp_max(LOSER)?)
+}
+
+/// The number of answers, and the rows and columns of their logits.
+fn checked(decoded: &Decoded<'_>, classes: &[usize]) -> Result<(i64, usize, usize), SegmentError> {
+    let (batch, channels, rows, cols) = decoded.logits.size4()?;
+    if (batch, channels) != (classes.len() as i64, 1) {
+        let classes = classes.len();
+        return Err(SegmentError::Other(format!(
+            "{batch} answers of {channels} masks for {classes} classes"
+        )));
+    }
+    if rows < 1 || cols < 1 {
+        return Err(SegmentError::Other(format!("logits of {cols}x{rows}; expected at least one pixel")));
+    }
+    Ok((batch, rows as usize, cols as usize))
 }
 
 /// One number for each class.
@@ -278,6 +286,72 @@ mod tests {
         let one = scores.narrow(0, 0, 1);
         let decoded = Decoded { scores: &one, ..decoded };
         assert!(Postprocess::Direct.class_masks(&decoded, &[4, 2], &placement, false).is_err());
+    }
+
+    #[test]
+    fn packed_answers_are_the_same_answers() {
+        tch::manual_seed(5);
+        let random = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)) * 20.0;
+        let (logits, cleaned) = (random(&[3, 1, 8, 8]), random(&[3, 1, 8, 8]));
+        let (scores, presence) = (random(&[3, 1]), random(&[3, 1]));
+        for how in EVERY {
+            for placement in
+                [Placement::new(32, 16, 8), Placement::square(13, 5, 8), Placement::square(1, 1, 8)]
+            {
+                for keep_logits in [false, true] {
+                    for (cleaned, presence) in [(None, None), (Some(&cleaned), Some(&presence))] {
+                        let decoded = Decoded { logits: &logits, scores: &scores, cleaned, presence };
+                        let classes = [4, 2, 9];
+                        let expected = how.class_masks(&decoded, &classes, &placement, keep_logits).unwrap();
+                        let one = how.pack(&decoded, &classes, &placement, keep_logits).unwrap();
+                        // Two at once, of another number of classes and another size.
+                        let small = Placement::square(3, 3, 8);
+                        let part = logits.narrow(0, 1, 1);
+                        let (logits, scores) = (&part, &scores.narrow(0, 1, 1));
+                        let decoded = Decoded { logits, scores, cleaned: None, presence: None };
+                        let other = how.pack(&decoded, &[7], &small, keep_logits).unwrap();
+                        let both = [other, one];
+                        let bytes = Packed::fetch(&both).unwrap();
+                        let mut found = how.unpack(&both, &bytes).unwrap();
+                        assert!(how.unpack(&both, &bytes[..bytes.len() - 1]).is_err());
+                        let first = how.class_masks(&decoded, &[7], &small, keep_logits).unwrap();
+                        assert_eq!(found.remove(0), first[0], "{how:?}");
+                        assert!(found == expected, "{how:?} {placement:?}");
+                    }
+                }
+            }
+        }
+        assert!(Packed::fetch(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn packed_values_that_are_no_numbers_are_errors() {
+        let placement = Placement::square(32, 16, 8);
+        let good = Tensor::zeros([2, 1, 8, 8], (Kind::Float, Device::Cpu));
+        let ones = Tensor::ones([2, 1], (Kind::Float, Device::Cpu));
+        let ask = |logits: &Tensor, scores: &Tensor, presence: &Tensor| {
+            let decoded = Decoded { logits, scores, cleaned: None, presence: Some(presence) };
+            let answer = Postprocess::Direct.pack(&decoded, &[3, 7], &placement, false)?;
+            let answer = [answer];
+            Postprocess::Direct.unpack(&answer, &Packed::fetch(&answer)?)
+        };
+        let what = |answer: Result<Vec<ClassMask>, SegmentError>| match answer {
+            Err(SegmentError::NonFinite { what, class }) => (what, class),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(ask(&good, &ones, &ones).unwrap().len(), 2);
+        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let spoilt = |of: &Tensor| {
+                let of = of.copy();
+                let _ = of.view([2, -1]).narrow(0, 1, 1).narrow(1, -1, 1).fill_(bad);
+                of
+            };
+            assert_eq!(what(ask(&spoilt(&good), &ones, &ones)), ("logits", 7));
+            assert_eq!(what(ask(&good, &spoilt(&ones), &ones)), ("score", 7));
+            assert_eq!(what(ask(&good, &ones, &spoilt(&ones))), ("presence", 7));
+        }
+        assert!(matches!(ask(&good, &ones.narrow(0, 0, 1), &ones), Err(SegmentError::Other(_))));
+        assert!(matches!(ask(&good.narrow(0, 0, 1), &ones, &ones), Err(SegmentError::Other(_))));
     }
 
     #[test]

@@ -11,8 +11,8 @@ pub const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 pub const DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// The mean and deviation of SAM v1, which are written for values of 0..=255.
-const SAM1_MEAN: [f32; 3] = [123.675, 116.28, 103.53];
-const SAM1_DEVIATION: [f32; 3] = [58.395, 57.12, 57.375];
+pub(super) const SAM1_MEAN: [f32; 3] = [123.675, 116.28, 103.53];
+pub(super) const SAM1_DEVIATION: [f32; 3] = [58.395, 57.12, 57.375];
 
 /// What becomes of each byte of each channel. There are few values, so each is computed once.
 pub(super) type Tables = [[f32; 256]; 3];

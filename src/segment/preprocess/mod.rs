@@ -7,6 +7,7 @@
 mod input;
 mod mask_prompt;
 mod placement;
+mod resident;
 
 use tch::{TchError, Tensor};
 
@@ -20,6 +21,7 @@ use crate::weights::Family;
 pub use input::{DEVIATION, MEAN};
 pub use mask_prompt::{mask_canvas, mask_logits};
 pub use placement::Placement;
+pub use resident::{Layout, Picture, Resident, settle};
 
 /// How a frame becomes the input `[1, 3, side, side]` of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -71,14 +71,14 @@ fn round(v: f32) -> u8 {
 }
 
 /// What one old position gives to one new one.
-struct Share {
-    from: usize,
-    to: usize,
-    weight: f32,
+pub(super) struct Share {
+    pub from: usize,
+    pub to: usize,
+    pub weight: f32,
 }
 
 /// The shares of all old positions along one axis, ordered by the new one, then by the old one.
-fn shares(len: usize, new_len: usize) -> Vec<Share> {
+pub(super) fn shares(len: usize, new_len: usize) -> Vec<Share> {
     let scale = len as f64 / new_len as f64;
     let mut table = Vec::with_capacity(2 * len);
     for to in 0..new_len {

@@ -46,6 +46,11 @@ fn to_fixed(weight: f64) -> i32 {
     (scaled + if weight < 0.0 { -0.5 } else { 0.5 }) as i32
 }
 
+/// What [`to_fixed`] leaves of a weight.
+pub(super) fn fixed_weight(weight: f64) -> f32 {
+    (f64::from(to_fixed(weight)) / f64::from(1 << BITS)) as f32
+}
+
 fn to_byte(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }

@@ -11,7 +11,7 @@ use self::frame::{Made, Shot};
 use super::memory::{
     Continuity, Course, Found, MemoryCounts, MemorySettings, Scene, Tracker, TrackerSettings, Video,
 };
-use super::preprocess::Placement;
+use super::preprocess::{Picture, Placement};
 use super::prompt::once_a_class;
 use super::sam::{Answer, Sam};
 use super::{Guidance, MemoryEvent, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
@@ -208,6 +208,7 @@ impl VideoSam {
         found: &[Found],
         placement: &Placement,
         keep_logits: bool,
+        times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError> {
         if found.is_empty() {
             return Ok(Vec::new());
@@ -218,7 +219,8 @@ impl VideoSam {
         let (logits, iou, score) = (all(|t| &t.logits)?, all(|t| &t.iou)?, all(|t| &t.object_score)?);
         let answer = Answer { logits: &logits, iou: &iou, object_score: Some(&score) };
         let objects: Vec<usize> = found.iter().map(|f| f.object).collect();
-        self.sam.masks(&answer, &objects, placement, keep_logits)
+        let made = self.sam.made(&answer, &objects, placement, keep_logits, times)?;
+        self.sam.masks(vec![made], times)
     }
 
     fn run(
@@ -246,7 +248,7 @@ impl VideoSam {
         let told: Vec<Prompt> = checked.into_iter().filter(|p| new.contains(&p.class)).collect();
         let mut masks = Vec::new();
         if !told.is_empty() || !self.tracker.is_empty() || guidance.mode.is_learned() {
-            let (input, placement) = self.sam.input(&rgb, times)?;
+            let (input, placement) = self.sam.input(&Picture::Rgb(&rgb), times)?;
             let (net, _) = self.video()?;
             let features = self.sam.timed(times, Stage::Encode, || net.encode_image(&input))?;
             let shot = Shot {
@@ -257,7 +259,8 @@ impl VideoSam {
                 told,
             };
             let made = self.make(&shot, times)?;
-            masks = times.time(Stage::Postprocess, || self.masks(&made.found, &placement, keep_logits))?;
+            masks = self.masks(&made.found, &placement, keep_logits, times)?;
+            self.sam.done(&masks, times);
             self.remember(&features, made, times)?;
             self.pointed.extend(shot.told.iter().map(|p| p.class));
         }

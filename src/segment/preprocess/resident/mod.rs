@@ -1,0 +1,154 @@
+//! Preprocessing where the network is: the bytes of a frame are sent as they are, once, and become the input there.
+
+mod color;
+mod scale;
+mod staging;
+
+use tch::{Device, TchError, Tensor};
+
+use self::scale::Scaler;
+use self::staging::Staging;
+use super::{Placement, Preprocess};
+use crate::segment::{MAX_INPUT_SIZE, SegmentError};
+
+pub use color::{Layout, Picture};
+pub use staging::settle;
+
+/// Makes inputs of frames on a device. What depends on their size is kept until it changes.
+#[derive(Debug)]
+pub struct Resident {
+    how: Preprocess,
+    device: Device,
+    staging: Staging,
+    /// For the size and the side of the last frame.
+    scaler: Option<(Placement, Option<Scaler>)>,
+}
+
+impl Resident {
+    /// For a network on `device` that is fed as `how` says.
+    pub fn new(how: Preprocess, device: Device) -> Self {
+        Self { how, device, staging: Staging::new(device), scaler: None }
+    }
+
+    /// The bytes of `picture` on the device, as [`Layout::rgb`] takes them.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn send(&mut self, picture: &Picture<'_>) -> Result<Tensor, TchError> {
+        self.staging.send(picture.layout().bytes(), |bytes| picture.write(bytes))
+    }
+
+    /// What was sent has been used.
+    pub fn settled(&mut self) {
+        self.staging.settled();
+    }
+
+    /// Whether frames of this one's size are taken; else the CPU makes their input ([`Preprocess::input`]).
+    ///
+    /// # Errors
+    /// A side that is not 1..=[`MAX_INPUT_SIZE`], libtorch's.
+    pub fn takes(&mut self, picture: &Picture<'_>, side: usize) -> Result<bool, SegmentError> {
+        if !(1..=MAX_INPUT_SIZE).contains(&side) {
+            return Err(SegmentError::Other(format!(
+                "a network input of side {side}; expected 1 to {MAX_INPUT_SIZE}"
+            )));
+        }
+        if !picture.is_whole() {
+            return Ok(false);
+        }
+        let (width, height) = picture.size();
+        let placement = self.how.place(width, height, side);
+        if self.scaler.as_ref().is_none_or(|(known, _)| *known != placement) {
+            self.scaler = Some((placement, Scaler::new(self.how, placement, self.device)?));
+        }
+        Ok(matches!(self.scaler, Some((_, Some(_)))))
+    }
+
+    /// The input `[1, 3, side, side]` that `bytes` of a frame of the size that [`Resident::takes`] was asked about last become.
+    ///
+    /// # Errors
+    /// libtorch's; a size that is not taken.
+    pub fn input(&self, layout: &Layout, bytes: &Tensor) -> Result<(Tensor, Placement), TchError> {
+        let Some((_, Some(scaler))) = &self.scaler else {
+            return Err(TchError::Shape("frames of this size are prepared on the CPU".into()));
+        };
+        Ok((scaler.input(&layout.rgb(bytes)?)?, *scaler.placement()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Rgb;
+
+    /// Speckle on a slope, so that neither ranges nor sums are trivial.
+    fn picture(width: usize, height: usize) -> Rgb {
+        let value = |i: usize| {
+            let (x, y, c) = (i / 3 % width, i / 3 / width, i % 3);
+            (20 + (x * 90 / width + y * 60 / height) + (i * 7919 + c * 31) % 83) as u8
+        };
+        Rgb { width, height, data: (0..width * height * 3).map(value).collect() }
+    }
+
+    /// Input of the CPU and of this, for a frame of so many pixels.
+    fn both(how: Preprocess, (w, h): (usize, usize), side: usize) -> Option<(Tensor, Tensor)> {
+        let rgb = picture(w, h);
+        let mut resident = Resident::new(how, Device::Cpu);
+        let picture = Picture::Rgb(&rgb);
+        if !resident.takes(&picture, side).unwrap() {
+            return None;
+        }
+        let bytes = resident.send(&picture).unwrap();
+        let (found, placement) = resident.input(&picture.layout(), &bytes).unwrap();
+        let (expected, place) = how.input(&rgb, side).unwrap();
+        assert_eq!(placement, place);
+        Some((expected, found))
+    }
+
+    const SIZES: [(usize, usize); 6] = [(128, 128), (300, 200), (192, 256), (64, 64), (517, 133), (65, 200)];
+
+    #[test]
+    fn an_input_is_what_the_cpu_makes_of_the_frame() {
+        for how in [Preprocess::Sam2, Preprocess::Sam2Rad, Preprocess::Sam2RadSquare] {
+            for size in SIZES.into_iter().chain([(9, 31), (1, 1)]) {
+                let (expected, found) = both(how, size, 64).unwrap();
+                let error = f64::try_from((expected - found).abs().max()).unwrap();
+                assert!(error < 2e-5, "{how:?} {size:?}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_bytes_are_rounded_hardly_any_is_another_and_none_by_more_than_one() {
+        for how in [Preprocess::Sam1, Preprocess::Sam2Video, Preprocess::LiteMedSam] {
+            let mut values = 0;
+            let mut other = 0;
+            for size in SIZES {
+                let (expected, found) = both(how, size, 64).unwrap();
+                // A gray level in the input: of the family's deviation, or of the range of this picture, which is above 150.
+                let level = if how == Preprocess::LiteMedSam { 1.0 / 150.0 } else { 1.0 / (255.0 * 0.224) };
+                let off = (expected - found).abs();
+                assert!(f64::try_from(off.max()).unwrap() < 1.05 * level, "{how:?} {size:?}");
+                values += off.numel();
+                other += off.gt(0.1 * level).sum(tch::Kind::Int64).int64_value(&[]);
+            }
+            assert!((other as f64) < 2e-4 * values as f64, "{how:?}: {other} of {values}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_taken_is_left_to_the_cpu() {
+        assert!(both(Preprocess::MedSam, (300, 200), 64).is_none());
+        // Where OpenCV interpolates instead of averaging.
+        assert!(both(Preprocess::LiteMedSam, (40, 30), 64).is_none());
+        assert!(both(Preprocess::Sam2, (9000, 2), 64).is_none());
+        let mut resident = Resident::new(Preprocess::Sam2, Device::Cpu);
+        let mut small = picture(4, 4);
+        let layout = Picture::Rgb(&small).layout();
+        assert!(resident.takes(&Picture::Rgb(&small), 0).is_err());
+        small.data.pop();
+        assert!(!resident.takes(&Picture::Rgb(&small), 8).unwrap());
+        // Nothing was asked about.
+        assert!(resident.input(&layout, &Tensor::zeros([48], (tch::Kind::Uint8, Device::Cpu))).is_err());
+    }
+}
