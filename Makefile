@@ -26,8 +26,9 @@ help: ## This list
 setup: ## Install what is missing: system packages, libtorch, weights, demo recording
 	@scripts/setup.sh $(if $(filter 1,$(CUDA)),--cuda) $(if $(filter 1,$(VERIFY)),--verify)
 
-build: setup ## Release build: target/release/sonomask
+build: setup ## Release build: target/release/sonomask (and with CUDA=1 the library for CUDA graphs)
 	cargo build --locked --release
+	@$(if $(filter 1,$(CUDA)),scripts/shim.sh $(dir $(BINARY))libsonomask_cuda.so,true)
 
 demo: build ## A phantom without any prompt, and a real echo cine-loop with one box, into out/
 	@rm -rf out/phantom out/phantom-found && mkdir -p out
@@ -57,11 +58,12 @@ test: setup ## Every test
 			exit passed == 0 }' target/test.log || status=1; \
 	exit $$status
 
-lint: setup ## rustfmt, clippy with warnings denied, cargo-deny
+lint: setup ## rustfmt, clippy with warnings denied, the C++ for CUDA graphs, cargo-deny
 	@cargo fmt --version >/dev/null 2>&1 || { echo "error: rustfmt is missing: rustup component add rustfmt" >&2; exit 1; }
 	@cargo clippy --version >/dev/null 2>&1 || { echo "error: clippy is missing: rustup component add clippy" >&2; exit 1; }
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	scripts/shim.sh --check
 	scripts/deny.sh
 
 bench: setup ## What the stream and its stages cost
@@ -80,6 +82,7 @@ baselines: ## The Python environment of benches/baselines (PyTorch, several GB):
 dist: build ## The program with its GStreamer, to unpack and run beside a libtorch: out/sonomask-*.tar.gz
 	@rm -rf out/dist && mkdir -p out/dist/$(DIST_NAME)/weights
 	@$(PYTHON) scripts/bundle.py $(BINARY) out/dist/$(DIST_NAME)
+	@if [ -f $(dir $(BINARY))libsonomask_cuda.so ]; then cp $(dir $(BINARY))libsonomask_cuda.so out/dist/$(DIST_NAME)/lib/; fi
 	@cp -r configs pipelines README.md LICENSE-MIT LICENSE-APACHE out/dist/$(DIST_NAME)/
 	@cp weights/*.safetensors weights/*.md out/dist/$(DIST_NAME)/weights/
 	@tar -C out/dist -czf out/$(DIST_NAME).tar.gz --owner=0 --group=0 --sort=name $(DIST_NAME)

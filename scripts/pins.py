@@ -74,10 +74,19 @@ CUDA_CUPTI = Wheel(
     "4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8",
     10_715_597,
 )
+CUDA_CRT = Wheel(
+    "nvidia-cuda-crt",
+    "13.0.88",
+    "nvidia_cuda_crt-13.0.88-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+    "2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4",
+    134_086,
+)
 
-# libtorch_cpu.so of a CUDA build needs these two of CUDA even where there is no GPU.
+# libtorch_cpu.so of a CUDA build needs these two libraries of CUDA even where there is no GPU. The headers are for
+# src/segment/graph/cuda_graph.cpp, which is compiled everywhere and used where there is one.
 _CUDA_STUBS = {
-    "nvidia-cuda-runtime": ("nvidia/cu13/lib/libcudart.so.13",),
+    "nvidia-cuda-runtime": ("nvidia/cu13/lib/libcudart.so.13", "nvidia/cu13/include/*"),
+    "nvidia-cuda-crt": ("nvidia/cu13/include/crt/*",),
     "nvidia-cuda-cupti": ("nvidia/cu13/lib/libcupti.so.13",),
 }
 _TORCH_EXTRA = {"torch/build-version": TORCH_BUILD}
@@ -85,7 +94,7 @@ _TORCH_EXTRA = {"torch/build-version": TORCH_BUILD}
 LIBTORCH_CPU = Tree(
     dest=".libtorch",
     variant="cpu",
-    wheels=(TORCH, CUDA_RUNTIME, CUDA_CUPTI),
+    wheels=(TORCH, CUDA_RUNTIME, CUDA_CRT, CUDA_CUPTI),
     members={
         "torch": (
             "torch/lib/libc10.so",
@@ -180,7 +189,7 @@ _CUDA_LIBRARIES = (
 LIBTORCH_CUDA = Tree(
     dest=".libtorch",
     variant="cuda",
-    wheels=(TORCH, CUDA_RUNTIME, CUDA_CUPTI, *_CUDA_LIBRARIES),
+    wheels=(TORCH, CUDA_RUNTIME, CUDA_CRT, CUDA_CUPTI, *_CUDA_LIBRARIES),
     members={
         "torch": ("torch/lib/lib*.so*", "torch/include/*", "torch-*.dist-info/licenses/*"),
         **_CUDA_STUBS,

@@ -165,6 +165,7 @@ fn prepare(spec: &CaseSpec) -> Result<Prepared, CaseError> {
         precision: spec.precision.parse::<Precision>().map_err(setting)?,
         input_size: spec.input_size,
         threads: spec.model.threads,
+        cuda_graphs: spec.model.cuda_graphs,
         memory: spec.memory.then(MemorySettings::sam2),
         ..ModelSpec::new(weights)
     };

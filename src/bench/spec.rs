@@ -26,6 +26,9 @@ pub struct ModelChoice {
     pub boxes: Vec<[f32; 4]>,
     /// libtorch's CPU threads; 0 leaves them as they are.
     pub threads: usize,
+    /// The encoder is recorded as a CUDA graph.
+    #[serde(default)]
+    pub cuda_graphs: bool,
 }
 
 /// Where frames come from.

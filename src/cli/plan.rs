@@ -282,6 +282,7 @@ pub fn model_spec(config: &Config) -> Result<ModelSpec> {
         max_hole_area: m.max_hole_area,
         max_sprinkle_area: m.max_sprinkle_area,
         threads: m.threads,
+        cuda_graphs: m.cuda_graphs,
         ..ModelSpec::new(weights)
     })
 }

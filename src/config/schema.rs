@@ -72,6 +72,8 @@ pub struct ModelConfig {
     pub device: DeviceChoice,
     /// CPU threads of the network, 0 = automatic.
     pub threads: usize,
+    /// The encoder is recorded as a CUDA graph, where there is a GPU and the library for it.
+    pub cuda_graphs: bool,
     /// Time without a result after which the worker counts as stuck.
     pub watchdog: Duration,
     /// Wait before the first restart of a failed worker; doubles with each.
@@ -248,6 +250,7 @@ impl ModelConfig {
                 |t| t.parse().ok(),
             )?,
             threads: s.int("threads", 0, 0, MAX_THREADS as u32)? as usize,
+            cuda_graphs: s.bool("cuda_graphs", false)?,
             watchdog: s.duration("watchdog", Duration::from_secs(10), 100 * MILLI)?,
             restart_backoff: s.duration("restart_backoff", 250 * MILLI, MILLI)?,
             max_restarts: s.int("max_restarts", 5, 0, 1000)?,

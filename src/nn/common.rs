@@ -38,8 +38,9 @@ pub(super) fn like(x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
     if x.kind() == weight.kind() { Ok(x.shallow_clone()) } else { x.f_to_kind(weight.kind()) }
 }
 
-/// A tensor of the CPU on `device`, without waiting for what is queued there: after a copy that waits, a GPU is idle until the next
-/// kernel is queued. CUDA has taken the bytes when this returns, unless they lie in page-locked memory, as none do here.
+/// A small tensor of the CPU on `device`, without waiting for what is queued there: after a copy that waits, a GPU is idle until the next
+/// kernel is queued. CUDA has taken the bytes when this returns, unless they lie in page-locked memory, as none do here. For more than
+/// some ten kilobytes it may wait all the same.
 ///
 /// # Errors
 /// libtorch's.

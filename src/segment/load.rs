@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
 use super::device::Resolved;
+use super::graph::{CudaEngine, Engine, Rehearsal};
 use super::learned::{self, Learned};
 use super::manners::{HANDLINGS, Manners};
 use super::network::Network;
@@ -150,10 +151,36 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     if spec.on_device {
         sam.work_on_device(true);
     }
+    let engine = if spec.cuda_graphs { engine(device.device, spec.on_device) } else { None };
     Ok(match memory {
-        Some((memory, settings)) => Box::new(VideoSam::new(sam, memory, settings, classes)),
-        None => Box::new(sam),
+        Some((memory, settings)) => {
+            let mut video = VideoSam::new(sam, memory, settings, classes);
+            if let Some(engine) = engine {
+                video.record_by(engine);
+            }
+            Box::new(video)
+        }
+        None => {
+            if let Some(engine) = engine {
+                sam.record_by(engine);
+            }
+            Box::new(sam)
+        }
     })
+}
+
+/// What records graphs on `device`; without it everything is queued kernel by kernel, which is as right.
+fn engine(device: Device, on_device: bool) -> Option<Box<dyn Engine>> {
+    if on_device && !device.is_cuda() {
+        return Some(Box::new(Rehearsal));
+    }
+    match CudaEngine::new(device) {
+        Ok(engine) => Some(Box::new(engine)),
+        Err(why) => {
+            tracing::warn!("CUDA graphs are off: {why}");
+            None
+        }
+    }
 }
 
 impl ModelSpec {

@@ -3,7 +3,6 @@
 //! Kernels are queued, and a stage ends when they have run. Waiting for that after each stage would leave the GPU idle until the next
 //! one is queued; instead an event is queued behind each stage, and its time is read when the frame's answer has been.
 
-use std::collections::VecDeque;
 use std::ffi::{CStr, c_int, c_void};
 use std::fmt;
 
@@ -11,24 +10,25 @@ use tch::Device;
 
 use crate::stage::{Stage, StageTimes};
 
-/// Marks that are not read yet; frames that fail leave theirs behind.
+/// Most marks of a frame; what comes after them is not measured.
 const MOST: usize = 256;
 
 /// Points in what a device does, by their number.
 pub trait Events: fmt::Debug + Send + Sync {
     /// Puts point `at` behind everything that is queued; an earlier one of this number is forgotten. `false` if that fails.
     fn record(&mut self, at: usize) -> bool;
-    /// Milliseconds from one point to another; `None` if the device has not come to them yet.
+    /// Waits until the device has come to a point. `false` if that fails.
+    fn wait(&self, at: usize) -> bool;
+    /// Milliseconds from one point to another, to which the device has come; `None` if that fails.
     fn between(&self, from: usize, to: usize) -> Option<f32>;
 }
 
-/// Where stages end on a device.
+/// Where the stages of a frame end on a device.
 #[derive(Debug)]
 pub struct Marks {
     events: Box<dyn Events>,
-    /// Points in their order, each with the stage that ends there; none at the beginning of a frame.
-    pending: VecDeque<(usize, Option<Stage>)>,
-    next: usize,
+    /// The stage that ends at each point, by its number; none where something that is no stage has ended.
+    stages: Vec<Option<Stage>>,
 }
 
 impl Marks {
@@ -42,39 +42,43 @@ impl Marks {
     }
 
     fn of(events: Box<dyn Events>) -> Self {
-        Self { events, pending: VecDeque::new(), next: 0 }
+        Self { events, stages: Vec::with_capacity(MOST) }
     }
 
-    /// A frame begins here, or something that is no stage has ended.
+    /// A frame begins; what one that failed has left is forgotten.
     pub fn begin(&mut self) {
+        self.stages.clear();
         self.put(None);
     }
 
-    /// `stage` ends here; it has begun where the one before it ended.
+    /// What has been done since the last mark belongs to no stage, or was measured by somebody else.
+    pub fn pass(&mut self) {
+        self.put(None);
+    }
+
+    /// `stage` ends here; it has begun at the mark before.
     pub fn end(&mut self, stage: Stage) {
         self.put(Some(stage));
     }
 
     fn put(&mut self, stage: Option<Stage>) {
-        if self.pending.len() == MOST {
-            self.pending.pop_front();
-        }
-        let at = self.next;
-        if self.events.record(at) {
-            self.next = (at + 1) % (MOST + 1);
-            self.pending.push_back((at, stage));
+        let at = self.stages.len();
+        if at < MOST && self.events.record(at) {
+            self.stages.push(stage);
         }
     }
 
-    /// Adds what is known by now to `times`: the stages up to the last one that the device has ended.
+    /// Waits for the last mark and adds what the stages took to `times`.
     pub fn collect(&mut self, times: &mut StageTimes) {
-        while let (Some(&(from, _)), Some(&(to, stage))) = (self.pending.front(), self.pending.get(1)) {
-            if let Some(stage) = stage {
-                let Some(millis) = self.events.between(from, to) else { return };
-                times.add(stage, (f64::from(millis.max(0.0)) * 1e6) as u64);
+        let last = self.stages.len().checked_sub(1);
+        if last.is_some_and(|last| self.events.wait(last)) {
+            for (at, stage) in self.stages.iter().enumerate().skip(1) {
+                if let Some((stage, millis)) = stage.zip(self.events.between(at - 1, at)) {
+                    times.add(stage, (f64::from(millis.max(0.0)) * 1e6) as u64);
+                }
             }
-            self.pending.pop_front();
         }
+        self.stages.clear();
     }
 }
 
@@ -86,6 +90,7 @@ type Event = *mut c_void;
 /// Events of the CUDA runtime that libtorch has loaded, on the first device's default stream, where tch queues everything.
 struct CudaEvents {
     record: unsafe extern "C" fn(Event, *mut c_void) -> c_int,
+    wait: unsafe extern "C" fn(Event) -> c_int,
     elapsed: unsafe extern "C" fn(*mut f32, Event, Event) -> c_int,
     destroy: unsafe extern "C" fn(Event) -> c_int,
     events: Vec<Event>,
@@ -104,22 +109,25 @@ impl fmt::Debug for CudaEvents {
 
 impl CudaEvents {
     fn load() -> Option<Self> {
-        let create = symbol(c"cudaEventCreate")?;
-        let (record, elapsed, destroy) =
-            (symbol(c"cudaEventRecord")?, symbol(c"cudaEventElapsedTime")?, symbol(c"cudaEventDestroy")?);
+        type Create = unsafe extern "C" fn(*mut Event) -> c_int;
+        type Record = unsafe extern "C" fn(Event, *mut c_void) -> c_int;
+        type Elapsed = unsafe extern "C" fn(*mut f32, Event, Event) -> c_int;
+        type Of = unsafe extern "C" fn(Event) -> c_int;
+        let (create, record) = (symbol(c"cudaEventCreate")?, symbol(c"cudaEventRecord")?);
+        let (wait, elapsed) = (symbol(c"cudaEventSynchronize")?, symbol(c"cudaEventElapsedTime")?);
+        let destroy = symbol(c"cudaEventDestroy")?;
         // SAFETY: the CUDA runtime documents these symbols as C functions of these types.
-        let (create, record, elapsed, destroy) = unsafe {
+        let (create, record, wait, elapsed, destroy) = unsafe {
             (
-                std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut Event) -> c_int>(create),
-                std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Event, *mut c_void) -> c_int>(record),
-                std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut f32, Event, Event) -> c_int>(
-                    elapsed,
-                ),
-                std::mem::transmute::<*mut c_void, unsafe extern "C" fn(Event) -> c_int>(destroy),
+                std::mem::transmute::<*mut c_void, Create>(create),
+                std::mem::transmute::<*mut c_void, Record>(record),
+                std::mem::transmute::<*mut c_void, Of>(wait),
+                std::mem::transmute::<*mut c_void, Elapsed>(elapsed),
+                std::mem::transmute::<*mut c_void, Of>(destroy),
             )
         };
-        let mut made = Self { record, elapsed, destroy, events: Vec::new() };
-        for _ in 0..=MOST {
+        let mut made = Self { record, wait, elapsed, destroy, events: Vec::new() };
+        for _ in 0..MOST {
             let mut event = std::ptr::null_mut();
             // SAFETY: it writes one handle to where the pointer says.
             if unsafe { create(&mut event) } != SUCCESS {
@@ -147,6 +155,12 @@ impl Events for CudaEvents {
         unsafe { (self.record)(*event, std::ptr::null_mut()) == SUCCESS }
     }
 
+    fn wait(&self, at: usize) -> bool {
+        let Some(event) = self.events.get(at) else { return false };
+        // SAFETY: a living event.
+        unsafe { (self.wait)(*event) == SUCCESS }
+    }
+
     fn between(&self, from: usize, to: usize) -> Option<f32> {
         let (from, to) = (self.events.get(from)?, self.events.get(to)?);
         let mut millis = 0.0;
@@ -164,29 +178,31 @@ fn symbol(name: &CStr) -> Option<*mut c_void> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use parking_lot::Mutex;
-
     use super::*;
 
-    /// A device that is as far as the test says.
-    #[derive(Debug, Default, Clone)]
-    struct Fake(Arc<Mutex<(Vec<f32>, f32)>>);
+    /// Point `n` comes `n + 1` milliseconds after the one before it; waiting fails where the test wants it.
+    #[derive(Debug, Default)]
+    struct Fake {
+        points: Vec<f32>,
+        now: f32,
+        fails: bool,
+    }
 
     impl Events for Fake {
         fn record(&mut self, at: usize) -> bool {
-            let mut fake = self.0.lock();
-            let (points, now) = &mut *fake;
-            points.resize(points.len().max(at + 1), 0.0);
-            *now += 1.0 + at as f32;
-            points[at] = *now;
+            self.points.resize(self.points.len().max(at + 1), 0.0);
+            self.now += 1.0 + at as f32;
+            self.points[at] = self.now;
             true
         }
 
+        fn wait(&self, at: usize) -> bool {
+            assert!(at < self.points.len());
+            !self.fails
+        }
+
         fn between(&self, from: usize, to: usize) -> Option<f32> {
-            let (points, now) = &*self.0.lock();
-            (points[to] <= *now).then(|| points[to] - points[from])
+            Some(self.points[to] - self.points[from])
         }
     }
 
@@ -197,46 +213,47 @@ mod tests {
     #[test]
     fn a_stage_takes_from_where_the_one_before_it_ended() {
         let mut marks = Marks::of(Box::new(Fake::default()));
-        marks.begin();
-        marks.end(Stage::Encode);
-        marks.end(Stage::Decode);
-        marks.begin();
-        marks.end(Stage::Decode);
-        let mut times = StageTimes::default();
-        marks.collect(&mut times);
-        // Points at 1, 3, 6, 10, 15; from 6 to 10 nothing was measured.
-        assert_eq!((millis(&times, Stage::Encode), millis(&times, Stage::Decode)), (Some(2), Some(3 + 5)));
-        let before = times;
-        marks.collect(&mut times);
-        assert_eq!(times, before);
+        for _ in 0..2 {
+            marks.begin();
+            marks.end(Stage::Encode);
+            marks.end(Stage::Decode);
+            marks.pass();
+            marks.end(Stage::Decode);
+            let mut times = StageTimes::default();
+            marks.collect(&mut times);
+            // Points 0 to 4; what was passed, point 3, belongs to nobody.
+            assert_eq!(
+                (millis(&times, Stage::Encode), millis(&times, Stage::Decode)),
+                (Some(2), Some(3 + 5))
+            );
+            let before = times;
+            marks.collect(&mut times);
+            assert_eq!(times, before);
+        }
     }
 
     #[test]
-    fn what_the_device_has_not_done_yet_belongs_to_the_next_reading() {
-        let fake = Fake::default();
-        let mut marks = Marks::of(Box::new(fake.clone()));
-        marks.begin();
-        marks.end(Stage::Encode);
-        marks.end(Stage::MemoryEncoder);
-        let end = std::mem::replace(&mut fake.0.lock().1, 3.0);
-        let mut times = StageTimes::default();
-        marks.collect(&mut times);
-        assert_eq!((millis(&times, Stage::Encode), millis(&times, Stage::MemoryEncoder)), (Some(2), None));
-        fake.0.lock().1 = end;
-        let mut times = StageTimes::default();
-        marks.collect(&mut times);
-        assert_eq!((millis(&times, Stage::Encode), millis(&times, Stage::MemoryEncoder)), (None, Some(3)));
-    }
-
-    #[test]
-    fn marks_that_nobody_reads_do_not_pile_up() {
+    fn a_frame_that_failed_leaves_nothing_to_the_next() {
         let mut marks = Marks::of(Box::new(Fake::default()));
+        marks.begin();
+        marks.end(Stage::Encode);
+        marks.begin();
+        marks.end(Stage::Decode);
+        let mut times = StageTimes::default();
+        marks.collect(&mut times);
+        assert_eq!((millis(&times, Stage::Encode), millis(&times, Stage::Decode)), (None, Some(2)));
+    }
+
+    #[test]
+    fn a_device_that_fails_and_frames_without_end_are_survived() {
+        let mut marks = Marks::of(Box::new(Fake { fails: true, ..Fake::default() }));
         for _ in 0..10 * MOST {
             marks.end(Stage::Encode);
         }
-        assert_eq!(marks.pending.len(), MOST);
-        marks.collect(&mut StageTimes::default());
-        assert_eq!(marks.pending.len(), 1);
+        let mut times = StageTimes::default();
+        marks.collect(&mut times);
+        assert_eq!(times, StageTimes::default());
+        assert!(marks.stages.is_empty());
     }
 
     #[test]

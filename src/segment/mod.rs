@@ -7,6 +7,7 @@ pub mod device;
 mod expected;
 mod fresh;
 mod generate;
+mod graph;
 mod guidance;
 mod learned;
 mod load;

@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use parking_lot::Mutex;
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::graph::{Engine, Step, Tensors};
 use super::marks::Marks;
 use super::network::Network;
 use super::postprocess::{Decoded, Packed, clean};
-use super::preprocess::{Picture, Placement, Resident, settle};
+use super::preprocess::{Layout, Picture, Placement, Resident, settle};
+use super::prompt::once_a_class;
 use super::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::{ClassMask, Mask};
@@ -55,14 +57,18 @@ pub struct Sam {
     resident: Option<Resident>,
     /// Where stages end, on a GPU that can say so.
     marks: Option<Mutex<Marks>>,
+    step: EncodeStep<SamFeatures>,
 }
+
+/// From the bytes of a picture to what the encoder says of it.
+pub(super) type EncodeStep<T> = Step<(Layout, bool), T>;
 
 impl Sam {
     /// Wraps a network; `info` is what reports say of it.
     pub fn new(network: Network, cleanup: Cleanup, info: ModelInfo) -> Self {
         let device = network.device();
         let marks = Marks::new(device).map(Mutex::new);
-        let mut sam = Self { network, cleanup, info, resident: None, marks };
+        let mut sam = Self { network, cleanup, info, resident: None, marks, step: Step::default() };
         sam.work_on_device(device.is_cuda());
         sam
     }
@@ -71,6 +77,16 @@ impl Sam {
     pub fn work_on_device(&mut self, yes: bool) {
         let how = self.network.manners().preprocess;
         self.resident = yes.then(|| Resident::new(how, self.network.device()));
+    }
+
+    /// See [`Sam::work_on_device`].
+    pub(super) fn works_on_device(&self) -> bool {
+        self.resident.is_some()
+    }
+
+    /// Lets `engine` record what does not change from frame to frame and repeat it, where the work is done on the device.
+    pub fn record_by(&mut self, engine: Box<dyn Engine>) {
+        self.step = Step::recorded_by(engine);
     }
 
     /// Puts the queries of another data set in place of the predictor's, see [`Network::set_queries`].
@@ -94,40 +110,52 @@ impl Sam {
         timed(self.marks.as_ref(), self.network.device(), times, stage, work)
     }
 
-    /// A picture as the network takes it, on its device, and where it lies in that.
-    pub(super) fn input(
+    /// What `encode` makes of a picture as the network takes it, and where it lies in that. `step` repeats what it has recorded: there
+    /// may be one for each thing that is made of pictures, and `key` is all that this depends on besides the picture's layout.
+    pub(super) fn features<T: Tensors>(
         &mut self,
         picture: &Picture<'_>,
+        key: bool,
+        step: &mut EncodeStep<T>,
+        encode: impl Fn(&Network, &Tensor) -> Result<T, TchError>,
         times: &mut StageTimes,
-    ) -> Result<(Tensor, Placement), SegmentError> {
+    ) -> Result<(T, Placement), SegmentError> {
         let (network, marks) = (&self.network, self.marks.as_ref());
         let (device, side) = (network.device(), network.input_size());
         if let Some(marks) = marks {
             marks.lock().begin();
         }
-        if let Some(resident) = &mut self.resident
+        let (input, placement) = if let Some(resident) = &mut self.resident
             && resident.takes(picture, side)?
         {
             let layout = picture.layout();
             let bytes = timed(marks, device, times, Stage::Upload, || resident.send(picture))?;
-            let input = timed(marks, device, times, Stage::Preprocess, || resident.input(&layout, &bytes))?;
-            return Ok(input);
-        }
-        let (input, placement) = times.time(Stage::Preprocess, || {
-            let picture = match picture {
-                Picture::Rgb(rgb) => Cow::Borrowed(*rgb),
-                Picture::View(view) => Cow::Owned(Rgb::from(*view)),
-            };
-            network.manners().preprocess.input(&picture, side)
-        })?;
-        if let Some(marks) = marks {
-            marks.lock().begin();
-        }
-        let input = timed(marks, device, times, Stage::Upload, || input.f_to_device(device))?;
-        Ok((input, placement))
+            let prepare = |bytes: &Tensor| resident.input(&layout, bytes);
+            if step.records() {
+                let placement = network.manners().preprocess.place(picture.size().0, picture.size().1, side);
+                let work = |bytes: &Tensor| encode(network, &prepare(bytes)?.0);
+                let features =
+                    timed(marks, device, times, Stage::Encode, || step.run((layout, key), &bytes, &work))?;
+                return Ok((features, placement));
+            }
+            timed(marks, device, times, Stage::Preprocess, || prepare(&bytes))?
+        } else {
+            let (input, placement) = times.time(Stage::Preprocess, || {
+                let picture = match picture {
+                    Picture::Rgb(rgb) => Cow::Borrowed(*rgb),
+                    Picture::View(view) => Cow::Owned(Rgb::from(*view)),
+                };
+                network.manners().preprocess.input(&picture, side)
+            })?;
+            if let Some(marks) = marks {
+                marks.lock().pass();
+            }
+            (timed(marks, device, times, Stage::Upload, || input.f_to_device(device))?, placement)
+        };
+        Ok((timed(marks, device, times, Stage::Encode, || encode(network, &input))?, placement))
     }
 
-    /// The answer about a frame has been read, if there was any: everything that it was made of has been done.
+    /// A frame is done. Where there are masks, its answer has been read, and so all that it was made of has been used.
     pub(super) fn done(&mut self, masks: &[ClassMask], times: &mut StageTimes) {
         if let Some(resident) = self.resident.as_mut().filter(|_| !masks.is_empty()) {
             resident.settled();
@@ -187,12 +215,12 @@ impl Sam {
             }
         }
         if !packed.is_empty() {
-            // Whatever it waits for is a stage that has a mark.
-            let fetch = || Packed::fetch(&packed);
-            let bytes =
-                if self.marks.is_some() { fetch()? } else { times.time(Stage::Postprocess, fetch)? };
+            let bytes = self.timed(times, Stage::Postprocess, || Packed::fetch(&packed))?;
             let how = self.network.manners().postprocess;
             masks.extend(times.time(Stage::Postprocess, || how.unpack(&packed, &bytes))?);
+            if let Some(marks) = &self.marks {
+                marks.lock().pass();
+            }
         }
         for found in masks.iter_mut().filter(|m| m.presence < self.cleanup.presence_threshold) {
             found.mask = Mask::empty(found.mask.width(), found.mask.height());
@@ -257,12 +285,16 @@ impl Sam {
         let size = (image.width(), image.height());
         let prompts: Vec<Prompt> =
             guidance.standing().iter().map(|p| p.in_pixels(size.0, size.1)).collect::<Result<_, _>>()?;
+        once_a_class(&prompts)?;
         if prompts.is_empty() && !guidance.mode.is_learned() {
             return Ok(Vec::new());
         }
-        let (input, placement) = self.input(&Picture::View(image), times)?;
         let learned = guidance.mode.is_learned();
-        let features = self.timed(times, Stage::Encode, || self.network.encode(&input, learned))?;
+        let mut step = std::mem::take(&mut self.step);
+        let encode = |network: &Network, input: &Tensor| network.encode(input, learned);
+        let features = self.features(&Picture::View(image), learned, &mut step, encode, times);
+        self.step = step;
+        let (features, placement) = features?;
         let masks =
             self.segment_features(&features, &placement, guidance.mode, &prompts, keep_logits, times)?;
         self.done(&masks, times);

@@ -98,6 +98,8 @@ pub struct ModelSpec {
     /// Frames are prepared, and masks made, where the network is. A GPU always works so; on a CPU it takes longer, and shows that the
     /// answers are the same.
     pub on_device: bool,
+    /// The encoder is recorded as a CUDA graph, where there is a GPU and the library for it.
+    pub cuda_graphs: bool,
 }
 
 impl ModelSpec {
@@ -117,6 +119,7 @@ impl ModelSpec {
             threads: 0,
             memory: None,
             on_device: false,
+            cuda_graphs: false,
         }
     }
 

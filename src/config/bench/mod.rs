@@ -320,6 +320,7 @@ fn read_model(
     let boxes =
         mistakes.or(list(&mut s, "boxes", BOXES, fractions), None).unwrap_or_else(|| vec![DEFAULT_BOX]);
     let threads = mistakes.or(s.int("threads", 0, 0, MAX_THREADS as u32), 0) as usize;
+    let cuda_graphs = mistakes.or(s.bool("cuda_graphs", false), false);
     let frames = format!("a whole number from 0 to {MAX_FRAMES}");
     let warmup = mistakes.or(
         s.optional("warmup", &frames, |n| {
@@ -357,6 +358,7 @@ fn read_model(
             ppn,
             boxes,
             threads,
+            cuda_graphs,
         },
         input_sizes: axes.input_sizes,
         precisions: axes.precisions,

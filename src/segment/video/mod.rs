@@ -5,15 +5,17 @@ mod frame;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 use self::frame::{Made, Shot};
+use super::graph::Engine;
 use super::memory::{
     Continuity, Course, Found, MemoryCounts, MemorySettings, Scene, Tracker, TrackerSettings, Video,
 };
+use super::network::Network;
 use super::preprocess::{Picture, Placement};
 use super::prompt::once_a_class;
-use super::sam::{Answer, Sam};
+use super::sam::{Answer, EncodeStep, Sam};
 use super::{Guidance, MemoryEvent, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::ClassMask;
@@ -34,6 +36,7 @@ const MAX_EVENTS: usize = 64;
 #[derive(Debug)]
 pub struct VideoSam {
     sam: Sam,
+    step: EncodeStep<Sam2Features>,
     memory: Sam2Memory,
     settings: MemorySettings,
     /// Of the predictor.
@@ -72,6 +75,7 @@ impl VideoSam {
         };
         Self {
             sam,
+            step: EncodeStep::default(),
             memory,
             settings,
             classes,
@@ -90,6 +94,11 @@ impl VideoSam {
             counts: MemoryCounts::default(),
             events: Vec::new(),
         }
+    }
+
+    /// As [`Sam::record_by`].
+    pub fn record_by(&mut self, engine: Box<dyn Engine>) {
+        self.step = EncodeStep::recorded_by(engine);
     }
 
     fn video(&self) -> Result<Video<'_>, SegmentError> {
@@ -248,9 +257,12 @@ impl VideoSam {
         let told: Vec<Prompt> = checked.into_iter().filter(|p| new.contains(&p.class)).collect();
         let mut masks = Vec::new();
         if !told.is_empty() || !self.tracker.is_empty() || guidance.mode.is_learned() {
-            let (input, placement) = self.sam.input(&Picture::Rgb(&rgb), times)?;
-            let (net, _) = self.video()?;
-            let features = self.sam.timed(times, Stage::Encode, || net.encode_image(&input))?;
+            let encode = |network: &Network, input: &Tensor| match network.sam2() {
+                Some(net) => net.encode_image(input),
+                None => Err(TchError::Shape("only SAM 2 has a memory".into())),
+            };
+            let picture = if self.sam.works_on_device() { Picture::View(image) } else { Picture::Rgb(&rgb) };
+            let (features, placement) = self.sam.features(&picture, false, &mut self.step, encode, times)?;
             let shot = Shot {
                 picture: SamFeatures::from(&features),
                 features: &features,
@@ -260,8 +272,8 @@ impl VideoSam {
             };
             let made = self.make(&shot, times)?;
             masks = self.masks(&made.found, &placement, keep_logits, times)?;
-            self.sam.done(&masks, times);
             self.remember(&features, made, times)?;
+            self.sam.done(&masks, times);
             self.pointed.extend(shot.told.iter().map(|p| p.class));
         }
         self.silenced = guidance.mode == Mode::Autonomous;

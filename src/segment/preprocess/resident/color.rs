@@ -82,7 +82,7 @@ impl Layout {
         self.planes().iter().map(|(row, rows)| row * rows).sum()
     }
 
-    /// The picture that `bytes` `[len]` hold as whole numbers 0 to 255 `[3, height, width]`, `f32`.
+    /// The picture that `bytes` `[len]` hold as whole numbers 0 to 255 `[3, height, width]`, `f32`; of a gray one the only channel.
     ///
     /// # Errors
     /// libtorch's.
@@ -99,7 +99,7 @@ impl Layout {
         let float = |t: Tensor| t.f_to_kind(Kind::Float);
         match self.format {
             None => float(pixels(3)?),
-            Some(PixelFormat::Gray8) => float(planes[0].f_unsqueeze(0)?)?.f_expand([3, h, w], false),
+            Some(PixelFormat::Gray8) => float(planes[0].f_unsqueeze(0)?),
             Some(PixelFormat::I420) => self.of_yuv(&planes[0], &planes[1], &planes[2]),
             Some(PixelFormat::Nv12) => {
                 let (rows, row) = planes[1].size2()?;
@@ -134,8 +134,9 @@ impl Layout {
         let red = luma.f_add(&by(&v, yuv.rv)?)?;
         let green = luma.f_add(&by(&u, yuv.gu)?)?.f_add(&by(&v, yuv.gv)?)?;
         let blue = luma.f_add(&by(&u, yuv.bu)?)?;
-        let sums = Tensor::f_stack(&[red, green, blue], 0)?.f_add_scalar(0x8000)?;
-        sums.f_bitwise_right_shift_tensor_scalar(16)?.f_clamp(0, 255)?.f_to_kind(Kind::Float)
+        let mut sums = Tensor::f_stack(&[red, green, blue], 0)?.f_add_scalar_(0x8000)?;
+        let mut bytes = sums.f_bitwise_right_shift_tensor_scalar_(16)?;
+        bytes.f_clamp_(0, 255)?.f_to_kind(Kind::Float)
     }
 }
 
@@ -173,7 +174,7 @@ mod tests {
                         let mut bytes = vec![0; layout.bytes()];
                         picture.write(&mut bytes);
                         let found = layout.rgb(&Tensor::from_slice(&bytes)).unwrap();
-                        assert_eq!(found.size(), [3, height as i64, width as i64]);
+                        let found = found.expand([3, height as i64, width as i64], false);
                         let found = found.permute([1, 2, 0]).to_kind(Kind::Uint8).contiguous().view([-1]);
                         assert!(Vec::<u8>::try_from(found).unwrap() == expected.data, "{format:?} {color:?}");
                     }

@@ -9,19 +9,26 @@ use tch::{Device, TchError, Tensor};
 use self::scale::Scaler;
 use self::staging::Staging;
 use super::{Placement, Preprocess};
-use crate::segment::{MAX_INPUT_SIZE, SegmentError};
+use crate::segment::MAX_INPUT_SIZE;
 
 pub use color::{Layout, Picture};
 pub use staging::settle;
 
-/// Makes inputs of frames on a device. What depends on their size is kept until it changes.
+/// Makes inputs of frames on a device. What depends on their size is made for the second frame of it, and kept until it changes.
 #[derive(Debug)]
 pub struct Resident {
     how: Preprocess,
     device: Device,
     staging: Staging,
-    /// For the size and the side of the last frame.
-    scaler: Option<(Placement, Option<Scaler>)>,
+    /// Where the last frame lay, and what makes the input of such frames, if there was a second one and it is made here.
+    scaler: Option<(Placement, Prepared)>,
+}
+
+#[derive(Debug)]
+enum Prepared {
+    NotYet,
+    OnCpu,
+    Here(Scaler),
 }
 
 impl Resident {
@@ -43,36 +50,40 @@ impl Resident {
         self.staging.settled();
     }
 
-    /// Whether frames of this one's size are taken; else the CPU makes their input ([`Preprocess::input`]).
+    /// Whether a frame is taken; else the CPU makes its input ([`Preprocess::input`]), as it does for the first of a size.
     ///
     /// # Errors
-    /// A side that is not 1..=[`MAX_INPUT_SIZE`], libtorch's.
-    pub fn takes(&mut self, picture: &Picture<'_>, side: usize) -> Result<bool, SegmentError> {
-        if !(1..=MAX_INPUT_SIZE).contains(&side) {
-            return Err(SegmentError::Other(format!(
-                "a network input of side {side}; expected 1 to {MAX_INPUT_SIZE}"
-            )));
-        }
-        if !picture.is_whole() {
+    /// libtorch's.
+    pub fn takes(&mut self, picture: &Picture<'_>, side: usize) -> Result<bool, TchError> {
+        if !picture.is_whole() || !(1..=MAX_INPUT_SIZE).contains(&side) {
             return Ok(false);
         }
         let (width, height) = picture.size();
         let placement = self.how.place(width, height, side);
-        if self.scaler.as_ref().is_none_or(|(known, _)| *known != placement) {
-            self.scaler = Some((placement, Scaler::new(self.how, placement, self.device)?));
+        match &mut self.scaler {
+            Some((known, prepared)) if *known == placement => {
+                if let Prepared::NotYet = prepared {
+                    let made = Scaler::new(self.how, &placement, self.device)?;
+                    *prepared = made.map_or(Prepared::OnCpu, Prepared::Here);
+                }
+                Ok(matches!(prepared, Prepared::Here(_)))
+            }
+            _ => {
+                self.scaler = Some((placement, Prepared::NotYet));
+                Ok(false)
+            }
         }
-        Ok(matches!(self.scaler, Some((_, Some(_)))))
     }
 
-    /// The input `[1, 3, side, side]` that `bytes` of a frame of the size that [`Resident::takes`] was asked about last become.
+    /// The input `[1, 3, side, side]` that `bytes` of a frame become, if it is the one that [`Resident::takes`] has taken last.
     ///
     /// # Errors
-    /// libtorch's; a size that is not taken.
+    /// libtorch's; a frame that was not taken.
     pub fn input(&self, layout: &Layout, bytes: &Tensor) -> Result<(Tensor, Placement), TchError> {
-        let Some((_, Some(scaler))) = &self.scaler else {
+        let Some((placement, Prepared::Here(scaler))) = &self.scaler else {
             return Err(TchError::Shape("frames of this size are prepared on the CPU".into()));
         };
-        Ok((scaler.input(&layout.rgb(bytes)?)?, *scaler.placement()))
+        Ok((scaler.input(&layout.rgb(bytes)?, placement)?, *placement))
     }
 }
 
@@ -95,6 +106,10 @@ mod tests {
         let rgb = picture(w, h);
         let mut resident = Resident::new(how, Device::Cpu);
         let picture = Picture::Rgb(&rgb);
+        assert!(
+            !resident.takes(&picture, side).unwrap(),
+            "nothing is prepared for a size that may come once"
+        );
         if !resident.takes(&picture, side).unwrap() {
             return None;
         }
@@ -145,10 +160,14 @@ mod tests {
         let mut resident = Resident::new(Preprocess::Sam2, Device::Cpu);
         let mut small = picture(4, 4);
         let layout = Picture::Rgb(&small).layout();
-        assert!(resident.takes(&Picture::Rgb(&small), 0).is_err());
+        for _ in 0..2 {
+            assert!(!resident.takes(&Picture::Rgb(&small), 0).unwrap());
+        }
         small.data.pop();
-        assert!(!resident.takes(&Picture::Rgb(&small), 8).unwrap());
-        // Nothing was asked about.
+        for _ in 0..2 {
+            assert!(!resident.takes(&Picture::Rgb(&small), 8).unwrap());
+        }
+        // Nothing was taken.
         assert!(resident.input(&layout, &Tensor::zeros([48], (tch::Kind::Uint8, Device::Cpu))).is_err());
     }
 }

@@ -8,6 +8,10 @@ use crate::segment::resize::{Axis, Kernel};
 
 /// Old positions of an axis beyond which its matrix takes more memory than a frame is worth.
 const LONGEST: usize = 8192;
+/// Pixels of a frame beyond which what is made of it on the way, about 40 bytes of each, is.
+const MOST_PIXELS: usize = 4096 * 4096;
+/// Set to 1, these round what is multiplied to ten bits, which no resize of bytes can bear.
+const TF32: [&str; 2] = ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE"];
 
 /// What becomes of the sums of an axis, or of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +39,6 @@ enum Values {
 /// type and, where that rounds to bytes, but for sums that lie on the border of two.
 #[derive(Debug)]
 pub struct Scaler {
-    placement: Placement,
     /// `[width, new width]`; `None` leaves the axis as it is.
     columns: Option<Tensor>,
     /// `[new height, height]`.
@@ -51,17 +54,21 @@ impl Scaler {
     ///
     /// # Errors
     /// libtorch's.
-    pub fn new(how: Preprocess, placement: Placement, device: Device) -> Result<Option<Self>, TchError> {
+    pub fn new(how: Preprocess, placement: &Placement, device: Device) -> Result<Option<Self>, TchError> {
         let ((w, h), (nw, nh)) = (placement.frame, placement.scaled);
-        if w.max(h) > LONGEST {
+        let rounds = || TF32.iter().any(|name| std::env::var_os(name).is_some_and(|v| v == "1"));
+        if w.max(h) > LONGEST || w * h > MOST_PIXELS || device.is_cuda() && rounds() {
             return Ok(None);
         }
         let mut factor = 1.0;
-        let both = |of: &dyn Fn(usize, usize) -> Axis| (of(w, nw), of(h, nh));
+        // An axis that keeps its length is not touched.
+        let axis =
+            |len, new_len, of: &dyn Fn(usize, usize) -> Axis| (len != new_len).then(|| of(len, new_len));
+        let both = |of: &dyn Fn(usize, usize) -> Axis| (axis(w, nw, of), axis(h, nh, of));
         let ((columns, rows), rounding) = match how {
             // The spline has a memory along its axes.
             Preprocess::MedSam => return Ok(None),
-            Preprocess::LiteMedSam if (w, h) == (nw, nh) => (both(&Axis::area), Rounding::None),
+            Preprocess::LiteMedSam if (w, h) == (nw, nh) => ((None, None), Rounding::None),
             // Its fixed point rounds in between.
             Preprocess::LiteMedSam if nw > w || nh > h => return Ok(None),
             Preprocess::LiteMedSam if w.is_multiple_of(nw) && h.is_multiple_of(nh) => {
@@ -91,29 +98,20 @@ impl Scaler {
                 Values::Normal(255.0, channels(MEAN)?, channels(DEVIATION)?)
             }
         };
-        let matrix = |axis: Axis, transposed: bool| -> Result<Option<Tensor>, TchError> {
-            if axis.len == axis.new_len {
-                return Ok(None);
-            }
+        let matrix = |axis: Axis| {
             let size = [axis.new_len as i64, axis.len as i64];
-            let matrix = Tensor::f_from_slice(&axis.weights)?.f_reshape(size)?;
-            let matrix = if transposed { matrix.f_tr()?.f_contiguous()? } else { matrix };
-            Ok(Some(matrix.f_to_device(device)?))
+            Tensor::f_from_slice(&axis.weights)?.f_reshape(size)?.f_to_device(device)
         };
-        let (columns, rows) = (matrix(columns, true)?, matrix(rows, false)?);
-        Ok(Some(Self { placement, columns, rows, rounding, factor, values }))
+        let rows = rows.map(matrix).transpose()?;
+        let columns = columns.map(|axis| matrix(axis)?.f_tr()?.f_contiguous()).transpose()?;
+        Ok(Some(Self { columns, rows, rounding, factor, values }))
     }
 
-    /// Where a frame lies.
-    pub fn placement(&self) -> &Placement {
-        &self.placement
-    }
-
-    /// Values 0 to 255 `[3, height, width]` as input `[1, 3, side, side]`.
+    /// Values 0 to 255 `[3, height, width]`, or `[1, height, width]` of a gray picture, as input `[1, 3, side, side]`.
     ///
     /// # Errors
     /// libtorch's.
-    pub fn input(&self, pixels: &Tensor) -> Result<Tensor, TchError> {
+    pub fn input(&self, pixels: &Tensor, placement: &Placement) -> Result<Tensor, TchError> {
         let byte = |t: Tensor| match self.rounding {
             Rounding::None => Ok(t),
             Rounding::EachUp => t.f_add_scalar(0.5)?.f_floor()?.f_clamp(0.0, 255.0),
@@ -146,8 +144,11 @@ impl Scaler {
                 values.f_sub(&low)?.f_div(&high.f_sub(&low)?.f_clamp_min(1e-8)?)?
             }
         };
-        let (side, (width, height)) = (self.placement.side, self.placement.scaled);
-        let (right, below) = ((side - width) as i64, (side - height) as i64);
-        values.f_unsqueeze(0)?.f_constant_pad_nd([0, right, 0, below])
+        let (side, (width, height)) = (placement.side, placement.scaled);
+        let input = values.f_expand([1, 3, height as i64, width as i64], false)?;
+        if !placement.is_padded() {
+            return input.f_contiguous();
+        }
+        input.f_constant_pad_nd([0, (side - width) as i64, 0, (side - height) as i64])
     }
 }

@@ -2,8 +2,8 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-/// Memory from which a frame goes to the device, kept from frame to frame. For a GPU it is page-locked, so that the copy runs while the
-/// CPU goes on.
+/// Memory from which a frame goes to the device, kept from frame to frame. For a GPU it is page-locked where that can be had, so that
+/// the copy runs while the CPU goes on.
 #[derive(Debug)]
 pub struct Staging {
     device: Device,
@@ -33,21 +33,37 @@ impl Staging {
             settle(self.device)?;
             self.busy = false;
         }
-        let own = match self.bytes.take() {
-            Some(bytes) if bytes.numel() == len => bytes,
-            _ => {
-                let bytes = Tensor::f_zeros([len as i64], (Kind::Uint8, Device::Cpu))?;
-                if self.device.is_cuda() { bytes.f_pin_memory(self.device)? } else { bytes }
-            }
-        };
-        // SAFETY: `own` is a contiguous `u8` tensor on the CPU of `len` elements, made above in this call or an earlier one and never
-        // handed out; no copy out of it is under way, see `busy`. The slice ends before the tensor is used again.
+        // What is large enough stays: pictures of many sizes may come in turn.
+        if self.bytes.as_ref().is_none_or(|bytes| bytes.numel() < len) {
+            self.give_back();
+            let bytes = Tensor::f_zeros([len as i64], (Kind::Uint8, Device::Cpu))?;
+            // Without the right to lock memory it is sent from where it lies.
+            let locked = self.device.is_cuda().then(|| bytes.f_internal_pin_memory(self.device).ok());
+            self.bytes = Some(locked.flatten().unwrap_or(bytes));
+        }
+        let Some(bytes) = &self.bytes else { return Err(TchError::Shape("no memory to send from".into())) };
+        let own = bytes.f_narrow(0, 0, len as i64)?;
+        // SAFETY: `own` is the beginning of a contiguous `u8` tensor on the CPU, `len` elements of it. That tensor was made above, in this
+        // call or an earlier one, and is never handed out; no copy out of it is under way, see `busy`. The slice ends before it is used.
         let slice = unsafe { std::slice::from_raw_parts_mut(own.data_ptr().cast::<u8>(), len) };
         write(slice);
         self.busy = self.device.is_cuda();
-        let sent = own.f_internal_to_copy((Kind::Uint8, self.device), /* non_blocking */ true);
-        self.bytes = Some(own);
-        sent
+        own.f_internal_to_copy((Kind::Uint8, self.device), /* non_blocking */ true)
+    }
+
+    /// Frees the memory. libtorch puts an event behind the last copy first, and a GPU that has failed for good refuses: it throws where
+    /// nothing may be thrown, which would end the program, and with it the picture. There the memory is left where it is.
+    fn give_back(&mut self) {
+        let Some(bytes) = self.bytes.take() else { return };
+        if self.device.is_cuda() && Tensor::f_zeros([1], (Kind::Float, self.device)).is_err() {
+            std::mem::forget(bytes);
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
@@ -73,7 +89,9 @@ mod tests {
         let first = staging.send(3, |bytes| bytes.copy_from_slice(&[1, 2, 3])).unwrap();
         let second = staging.send(3, |bytes| bytes[1] = 9).unwrap();
         let third = staging.send(2, |bytes| bytes.fill(7)).unwrap();
+        let fourth = staging.send(4, |bytes| bytes.fill(5)).unwrap();
         let read = |t: &Tensor| Vec::<u8>::try_from(t).unwrap();
-        assert_eq!((read(&first), read(&second), read(&third)), (vec![1, 2, 3], vec![1, 9, 3], vec![7, 7]));
+        assert_eq!([read(&first), read(&second), read(&third)], [vec![1, 2, 3], vec![1, 9, 3], vec![7, 7]]);
+        assert_eq!(read(&fourth), [5; 4]);
     }
 }
