@@ -82,7 +82,7 @@ baselines: ## The Python environment of benches/baselines (PyTorch, several GB):
 dist: build ## The program with its GStreamer, to unpack and run beside a libtorch: out/sonomask-*.tar.gz
 	@rm -rf out/dist && mkdir -p out/dist/$(DIST_NAME)/weights
 	@$(PYTHON) scripts/bundle.py $(BINARY) out/dist/$(DIST_NAME)
-	@if [ -f $(dir $(BINARY))libsonomask_cuda.so ]; then cp $(dir $(BINARY))libsonomask_cuda.so out/dist/$(DIST_NAME)/lib/; fi
+	@$(if $(filter 1,$(CUDA)),! [ -f $(dir $(BINARY))libsonomask_cuda.so ] || cp $(dir $(BINARY))libsonomask_cuda.so out/dist/$(DIST_NAME)/lib/,true)
 	@cp -r configs pipelines README.md LICENSE-MIT LICENSE-APACHE out/dist/$(DIST_NAME)/
 	@cp weights/*.safetensors weights/*.md out/dist/$(DIST_NAME)/weights/
 	@tar -C out/dist -czf out/$(DIST_NAME).tar.gz --owner=0 --group=0 --sort=name $(DIST_NAME)

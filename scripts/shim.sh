@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
 # Compiles src/segment/graph/cuda_graph.cpp against libtorch's headers. Usage: scripts/shim.sh OUT.so | --check
-# No GPU and no nvcc are needed, only CUDA's headers: those of CUDA_HOME, or those that set-up has fetched.
+# No GPU and no nvcc are needed, only CUDA's headers: those of CUDA_HOME, beside a libtorch of pip, or those that set-up has fetched.
+# Where they are missing it says so and does nothing: the program works without the library.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 torch=${LIBTORCH:-.libtorch/torch}
 cuda=
-for place in ${CUDA_HOME:+"$CUDA_HOME/include"} .libtorch/nvidia/cu13/include /usr/local/cuda/include; do
+for place in ${CUDA_HOME:+"$CUDA_HOME/include"} "$torch/../nvidia/cu13/include" .libtorch/nvidia/cu13/include \
+    /usr/local/cuda/include; do
     if [ -f "$place/cuda_runtime_api.h" ] && [ -f "$place/crt/host_config.h" ]; then
         cuda=$place
         break
     fi
 done
 if [ -z "$cuda" ] || [ ! -f "$torch/include/ATen/cuda/CUDAGraph.h" ]; then
-    echo "error: the headers of libtorch ($torch/include) and CUDA are needed: make setup, or LIBTORCH and CUDA_HOME" >&2
-    exit 1
+    echo "left out  the library for CUDA graphs: it needs the headers of libtorch ($torch/include) and of CUDA (CUDA_HOME)" >&2
+    exit 0
 fi
 
 options=(-std=c++17 -O2 -Wall -Wextra -Werror -fPIC -fvisibility=default

@@ -120,7 +120,8 @@ fn a_trained_predictor_says_the_same_of_every_format() {
             let (theirs, _) = asked(plain.as_mut(), &gray, size, format, guidance, at == 1);
             assert!(theirs.iter().any(|m| m.mask.area() > 100), "{what}: nothing was found");
             same(&what, &ours, &theirs);
-            for stage in [Stage::Upload, Stage::Encode, Stage::Decode, Stage::Postprocess] {
+            for stage in [Stage::Upload, Stage::Preprocess, Stage::Encode, Stage::Decode, Stage::Postprocess]
+            {
                 assert!(times.get(stage).is_some(), "{what}: {}", stage.name());
             }
         }

@@ -9,7 +9,7 @@ use super::graph::{Engine, Step, Tensors};
 use super::marks::Marks;
 use super::network::Network;
 use super::postprocess::{Decoded, Packed, clean};
-use super::preprocess::{Layout, Picture, Placement, Resident, settle};
+use super::preprocess::{Picture, Placement, Resident, settle};
 use super::prompt::once_a_class;
 use super::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
@@ -57,11 +57,9 @@ pub struct Sam {
     resident: Option<Resident>,
     /// Where stages end, on a GPU that can say so.
     marks: Option<Mutex<Marks>>,
-    step: EncodeStep<SamFeatures>,
+    /// From an input to what the encoder says of it.
+    step: Step<SamFeatures>,
 }
-
-/// From the bytes of a picture to what the encoder says of it.
-pub(super) type EncodeStep<T> = Step<(Layout, bool), T>;
 
 impl Sam {
     /// Wraps a network; `info` is what reports say of it.
@@ -84,7 +82,7 @@ impl Sam {
         self.resident.is_some()
     }
 
-    /// Lets `engine` record what does not change from frame to frame and repeat it, where the work is done on the device.
+    /// Lets `engine` record what does not change from frame to frame and repeat it.
     pub fn record_by(&mut self, engine: Box<dyn Engine>) {
         self.step = Step::recorded_by(engine);
     }
@@ -110,49 +108,52 @@ impl Sam {
         timed(self.marks.as_ref(), self.network.device(), times, stage, work)
     }
 
-    /// What `encode` makes of a picture as the network takes it, and where it lies in that. `step` repeats what it has recorded: there
-    /// may be one for each thing that is made of pictures, and `key` is all that this depends on besides the picture's layout.
-    pub(super) fn features<T: Tensors>(
+    /// A picture as the network takes it, on its device, and where it lies in that.
+    fn input(
         &mut self,
         picture: &Picture<'_>,
-        key: bool,
-        step: &mut EncodeStep<T>,
-        encode: impl Fn(&Network, &Tensor) -> Result<T, TchError>,
         times: &mut StageTimes,
-    ) -> Result<(T, Placement), SegmentError> {
+    ) -> Result<(Tensor, Placement), SegmentError> {
         let (network, marks) = (&self.network, self.marks.as_ref());
         let (device, side) = (network.device(), network.input_size());
         if let Some(marks) = marks {
             marks.lock().begin();
         }
-        let (input, placement) = if let Some(resident) = &mut self.resident
+        if let Some(resident) = &mut self.resident
             && resident.takes(picture, side)?
         {
             let layout = picture.layout();
             let bytes = timed(marks, device, times, Stage::Upload, || resident.send(picture))?;
-            let prepare = |bytes: &Tensor| resident.input(&layout, bytes);
-            if step.records() {
-                let placement = network.manners().preprocess.place(picture.size().0, picture.size().1, side);
-                let work = |bytes: &Tensor| encode(network, &prepare(bytes)?.0);
-                let features =
-                    timed(marks, device, times, Stage::Encode, || step.run((layout, key), &bytes, &work))?;
-                return Ok((features, placement));
-            }
-            timed(marks, device, times, Stage::Preprocess, || prepare(&bytes))?
-        } else {
-            let (input, placement) = times.time(Stage::Preprocess, || {
-                let picture = match picture {
-                    Picture::Rgb(rgb) => Cow::Borrowed(*rgb),
-                    Picture::View(view) => Cow::Owned(Rgb::from(*view)),
-                };
-                network.manners().preprocess.input(&picture, side)
-            })?;
-            if let Some(marks) = marks {
-                marks.lock().pass();
-            }
-            (timed(marks, device, times, Stage::Upload, || input.f_to_device(device))?, placement)
-        };
-        Ok((timed(marks, device, times, Stage::Encode, || encode(network, &input))?, placement))
+            let input = timed(marks, device, times, Stage::Preprocess, || resident.input(&layout, &bytes))?;
+            return Ok(input);
+        }
+        let (input, placement) = times.time(Stage::Preprocess, || {
+            let picture = match picture {
+                Picture::Rgb(rgb) => Cow::Borrowed(*rgb),
+                Picture::View(view) => Cow::Owned(Rgb::from(*view)),
+            };
+            network.manners().preprocess.input(&picture, side)
+        })?;
+        if let Some(marks) = marks {
+            marks.lock().pass();
+        }
+        let input = timed(marks, device, times, Stage::Upload, || input.f_to_device(device))?;
+        Ok((input, placement))
+    }
+
+    /// What `encode` makes of a picture, and where that lies in the input. `step` repeats what it has recorded; there is one for each
+    /// `encode`, whose work depends on `kind` and on nothing else that changes.
+    pub(super) fn features<T: Tensors>(
+        &mut self,
+        picture: &Picture<'_>,
+        kind: bool,
+        step: &mut Step<T>,
+        encode: impl Fn(&Network, &Tensor) -> Result<T, TchError>,
+        times: &mut StageTimes,
+    ) -> Result<(T, Placement), SegmentError> {
+        let (input, placement) = self.input(picture, times)?;
+        let work = |input: &Tensor| encode(&self.network, input);
+        Ok((self.timed(times, Stage::Encode, || step.run(kind, &input, &work))?, placement))
     }
 
     /// A frame is done. Where there are masks, its answer has been read, and so all that it was made of has been used.
@@ -291,8 +292,9 @@ impl Sam {
         }
         let learned = guidance.mode.is_learned();
         let mut step = std::mem::take(&mut self.step);
+        let levels = self.network.gives_levels(learned);
         let encode = |network: &Network, input: &Tensor| network.encode(input, learned);
-        let features = self.features(&Picture::View(image), learned, &mut step, encode, times);
+        let features = self.features(&Picture::View(image), levels, &mut step, encode, times);
         self.step = step;
         let (features, placement) = features?;
         let masks =

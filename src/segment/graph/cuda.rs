@@ -21,6 +21,7 @@ struct Api {
     begin: Call,
     end: Call,
     replay: Call,
+    forget: Free,
     free: Free,
 }
 
@@ -45,7 +46,7 @@ impl Api {
         let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
         let places = beside.filter(|file| file.is_file()).into_iter().chain([PathBuf::from(LIBRARY)]);
         let mut handle = std::ptr::null_mut();
-        let mut why = String::new();
+        let mut why = Vec::new();
         for place in places {
             let Ok(name) = CString::new(place.as_os_str().as_bytes()) else { continue };
             // SAFETY: the name is a NUL-terminated string. The library has no initialisers but those of its thread-local text, and
@@ -54,10 +55,10 @@ impl Api {
             if !handle.is_null() {
                 break;
             }
-            why = last_error();
+            why.push(last_error());
         }
         if handle.is_null() {
-            return Err(why);
+            return Err(why.join("; "));
         }
         let symbol = |name: &CStr| -> Result<*mut c_void, String> {
             // SAFETY: the handle is open, the name NUL-terminated.
@@ -79,6 +80,7 @@ impl Api {
             begin: function!(c"sonomask_graph_begin": Call),
             end: function!(c"sonomask_graph_end": Call),
             replay: function!(c"sonomask_graph_replay": Call),
+            forget: function!(c"sonomask_graph_forget": Free),
             free: function!(c"sonomask_graph_free": Free),
         };
         // SAFETY: it takes nothing and gives a text that is part of the library.
@@ -89,12 +91,10 @@ impl Api {
         Ok(api)
     }
 
-    fn checked(&self, status: c_int) -> Result<(), GraphError> {
-        if status == 0 {
-            return Ok(());
-        }
+    /// What has failed last on this thread.
+    fn last(&self) -> GraphError {
         // SAFETY: a text of this thread that stays until its next call fails.
-        Err(GraphError::Cuda(unsafe { CStr::from_ptr((self.error)()) }.to_string_lossy().into_owned()))
+        GraphError::Cuda(unsafe { CStr::from_ptr((self.error)()) }.to_string_lossy().into_owned())
     }
 }
 
@@ -117,9 +117,11 @@ fn last_error() -> String {
 #[derive(Debug)]
 pub struct CudaEngine {
     api: &'static Api,
-    device: c_int,
-    graph: Option<Handle>,
+    recorder: *mut c_void,
 }
+
+// SAFETY: a recorder may move to another thread; it is used by one at a time, as `Engine`'s methods take `&mut self`.
+unsafe impl Send for CudaEngine {}
 
 impl CudaEngine {
     /// For `device`.
@@ -129,63 +131,83 @@ impl CudaEngine {
     pub fn new(device: Device) -> Result<Self, String> {
         let Device::Cuda(index) = device else { return Err("there are CUDA graphs on a GPU alone".into()) };
         let device = c_int::try_from(index).map_err(|e| e.to_string())?;
-        Ok(Self { api: Api::get()?, device, graph: None })
+        let api = Api::get()?;
+        // SAFETY: it takes a number and gives a recorder or null.
+        let recorder = unsafe { (api.new)(device) };
+        if recorder.is_null() {
+            return Err(api.last().to_string());
+        }
+        Ok(Self { api, recorder })
+    }
+
+    fn call(&self, function: Call) -> Result<(), GraphError> {
+        // SAFETY: one of the library's functions of a living recorder; it catches what is thrown.
+        if unsafe { function(self.recorder) } == 0 { Ok(()) } else { Err(self.api.last()) }
     }
 }
 
-/// A graph of the library.
-#[derive(Debug)]
-struct Handle {
-    api: &'static Api,
-    graph: *mut c_void,
-}
-
-// SAFETY: a graph may move to another thread; it is used by one at a time, as `Engine`'s methods take `&mut self`.
-unsafe impl Send for Handle {}
-
-impl Drop for Handle {
+impl Drop for CudaEngine {
     fn drop(&mut self) {
         // SAFETY: made by `new`, freed once.
-        unsafe { (self.api.free)(self.graph) };
+        unsafe { (self.api.free)(self.recorder) };
     }
 }
 
-impl Handle {
-    fn call(&self, function: Call) -> Result<(), GraphError> {
-        // SAFETY: one of the library's functions of a living graph; it catches what is thrown.
-        self.api.checked(unsafe { function(self.graph) })
+/// This thread queues on the recorder's stream, and what it queues is recorded from [`Recording::begin`] on. Left when it is dropped,
+/// however that comes.
+struct Recording<'a> {
+    engine: &'a CudaEngine,
+    begun: bool,
+}
+
+impl<'a> Recording<'a> {
+    fn enter(engine: &'a CudaEngine) -> Result<Self, GraphError> {
+        engine.call(engine.api.enter)?;
+        Ok(Self { engine, begun: false })
+    }
+
+    fn begin(&mut self) -> Result<(), GraphError> {
+        self.engine.call(self.engine.api.begin)?;
+        self.begun = true;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), GraphError> {
+        if std::mem::take(&mut self.begun) { self.engine.call(self.engine.api.end) } else { Ok(()) }
+    }
+}
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        for failed in
+            [self.end(), self.engine.call(self.engine.api.leave)].into_iter().filter_map(Result::err)
+        {
+            tracing::warn!("a CUDA graph's recording does not end: {failed}");
+        }
     }
 }
 
 impl Engine for CudaEngine {
     fn record(&mut self, work: &mut dyn FnMut() -> Result<(), TchError>) -> Result<(), GraphError> {
-        self.graph = None;
-        // SAFETY: it takes a number and gives a graph or null.
-        let graph = unsafe { (self.api.new)(self.device) };
-        if graph.is_null() {
-            return self.api.checked(1);
-        }
-        let graph = Handle { api: self.api, graph };
-        let api = self.api;
-        graph.call(api.enter)?;
-        // On the stream that will be recorded, once as it is: libraries prepare themselves for each stream.
-        let done = work().map_err(GraphError::from).and_then(|()| {
-            graph.call(api.begin)?;
-            let work = work().map_err(GraphError::from);
-            // A recording has to end, also one that failed.
-            let end = graph.call(api.end);
-            work.and(end)
+        let recorded = Recording::enter(self).and_then(|mut recording| {
+            // Once as it is, on the stream that will be recorded: libraries prepare themselves for each stream.
+            work()?;
+            recording.begin()?;
+            work()?;
+            recording.end()
         });
-        let left = graph.call(api.leave);
-        done.and(left)?;
-        self.graph = Some(graph);
-        Ok(())
+        if recorded.is_err() {
+            self.forget();
+        }
+        recorded
     }
 
     fn replay(&mut self, _: &mut dyn FnMut() -> Result<(), TchError>) -> Result<(), GraphError> {
-        match &self.graph {
-            Some(graph) => graph.call(self.api.replay),
-            None => Err(GraphError::Cuda("nothing was recorded".into())),
-        }
+        self.call(self.api.replay)
+    }
+
+    fn forget(&mut self) {
+        // SAFETY: a living recorder; what is thrown is caught.
+        unsafe { (self.api.forget)(self.recorder) };
     }
 }

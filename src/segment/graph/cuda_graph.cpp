@@ -3,9 +3,11 @@
 // tch has neither graphs nor streams, and recording needs libtorch's allocator to know of it, hence C++. It is a library of its own,
 // opened after libtorch's CUDA part, so that one program runs with and without a GPU. Every function catches what is thrown:
 // nothing may pass through Rust. Functions that can fail give 0 when they have not; sonomask_graph_error() says what has.
-// All calls about a graph come from one thread.
+// A recorder is used by one thread at a time.
 
+#include <ATen/core/CachingHostAllocator.h>
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <exception>
@@ -32,17 +34,36 @@ int guarded(F work) {
     return 1;
 }
 
-struct Graph {
-    explicit Graph(c10::DeviceIndex device) : side(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device)) {}
+struct Recorder {
+    explicit Recorder(c10::DeviceIndex device)
+        : side(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device)) {}
 
-    at::cuda::CUDAGraph graph;
-    // The default stream cannot be recorded.
+    c10::DeviceIndex device() const { return side.device_index(); }
+
+    // Where work is recorded: the default stream cannot be. One for all that is recorded, as each has memory of its own for cuBLAS.
     c10::cuda::CUDAStream side;
     // The stream that was current before.
     std::optional<c10::cuda::CUDAStream> before;
+    // Where the memory of what is being recorded comes from.
+    at::cuda::MempoolId_t pool{0, 0};
+    std::optional<at::cuda::CUDAGraph> graph;
 };
 
-Graph& of(void* handle) { return *static_cast<Graph*>(handle); }
+Recorder& of(void* handle) { return *static_cast<Recorder*>(handle); }
+
+// After a recording that failed libtorch's allocators still wait for its end: libtorch 2.11 forgets to tell them, and would from then
+// on neither free nor retry when memory runs out.
+void abandon(Recorder& recorder) {
+    auto why = error;
+    auto device = recorder.device();
+    auto pool = recorder.pool;
+    guarded([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool); });
+    guarded([&] { c10::cuda::CUDACachingAllocator::releasePool(device, pool); });
+    guarded([&] { at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(pool); });
+    guarded([&] { at::getHostAllocator(at::kCUDA)->release_pool(pool); });
+    guarded([&] { recorder.graph.reset(); });
+    error = std::move(why);
+}
 
 }  // namespace
 
@@ -53,50 +74,91 @@ const char* sonomask_graph_torch() { return TORCH_VERSION; }
 
 const char* sonomask_graph_error() { return error.c_str(); }
 
-// Null if it fails.
+// A recorder of a device; null if there is none.
 void* sonomask_graph_new(int device) {
     void* made = nullptr;
-    guarded([&] { made = new Graph(static_cast<c10::DeviceIndex>(device)); });
+    guarded([&] { made = new Recorder(static_cast<c10::DeviceIndex>(device)); });
     return made;
 }
 
-// What this thread queues from here on goes to the graph's stream. Waits for what was queued before.
+// What this thread queues from here on goes to the recorder's stream. Waits for what was queued before.
 int sonomask_graph_enter(void* handle) {
     return guarded([&] {
-        auto current = c10::cuda::getCurrentCUDAStream(of(handle).side.device_index());
+        auto& recorder = of(handle);
+        c10::cuda::CUDAGuard guard(recorder.device());
+        auto current = c10::cuda::getCurrentCUDAStream(recorder.device());
         current.synchronize();
-        of(handle).before = current;
-        c10::cuda::setCurrentCUDAStream(of(handle).side);
+        recorder.before = current;
+        c10::cuda::setCurrentCUDAStream(recorder.side);
     });
 }
 
-// Goes back to the stream that was current before. Waits for the graph's.
+// Goes back to the stream that was current before. Waits for the recorder's.
 int sonomask_graph_leave(void* handle) {
     return guarded([&] {
-        if (auto before = std::exchange(of(handle).before, std::nullopt)) {
+        auto& recorder = of(handle);
+        c10::cuda::CUDAGuard guard(recorder.device());
+        if (auto before = std::exchange(recorder.before, std::nullopt)) {
             c10::cuda::setCurrentCUDAStream(*before);
         }
-        of(handle).side.synchronize();
+        recorder.side.synchronize();
     });
 }
 
 // What this thread queues from here on is recorded instead of run. Other threads go on as they do.
 int sonomask_graph_begin(void* handle) {
-    return guarded([&] { of(handle).graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal); });
+    return guarded([&] {
+        auto& recorder = of(handle);
+        c10::cuda::CUDAGuard guard(recorder.device());
+        recorder.graph.reset();
+        // Within a recording nothing that is kept can be given back to make room. Another thread's recording may forbid it here, too.
+        recorder.side.synchronize();
+        guarded([&] { c10::cuda::CUDACachingAllocator::emptyCache(); });
+        recorder.pool = at::cuda::graph_pool_handle();
+        recorder.graph.emplace();
+        try {
+            recorder.graph->capture_begin(recorder.pool, cudaStreamCaptureModeThreadLocal);
+        } catch (const std::exception& e) {
+            error = e.what();
+            abandon(recorder);
+            throw;
+        }
+    });
 }
 
 // Ends what was begun, however it went.
 int sonomask_graph_end(void* handle) {
-    return guarded([&] { of(handle).graph.capture_end(); });
+    return guarded([&] {
+        auto& recorder = of(handle);
+        c10::cuda::CUDAGuard guard(recorder.device());
+        TORCH_CHECK(recorder.graph, "nothing is being recorded");
+        try {
+            recorder.graph->capture_end();
+        } catch (const std::exception& e) {
+            error = e.what();
+            abandon(recorder);
+            throw;
+        }
+    });
 }
 
 // Queues all that was recorded, on the current stream.
 int sonomask_graph_replay(void* handle) {
-    return guarded([&] { of(handle).graph.replay(); });
+    return guarded([&] {
+        auto& recorder = of(handle);
+        TORCH_CHECK(recorder.graph, "nothing was recorded");
+        c10::cuda::CUDAGuard guard(recorder.device());
+        recorder.graph->replay();
+    });
+}
+
+// Gives back what was recorded, and its memory.
+void sonomask_graph_forget(void* handle) {
+    guarded([&] { of(handle).graph.reset(); });
 }
 
 void sonomask_graph_free(void* handle) {
-    guarded([&] { delete static_cast<Graph*>(handle); });
+    guarded([&] { delete static_cast<Recorder*>(handle); });
 }
 
 }  // extern "C"

@@ -55,7 +55,8 @@ impl Tensors for Sam2Features {
 
 /// Who records and repeats.
 pub trait Engine: fmt::Debug + Send {
-    /// Runs `work` once, in such a way that [`Engine::replay`] can repeat it. What was recorded before is forgotten.
+    /// Runs `work` in such a way that [`Engine::replay`] can repeat it; it may be run more than once. What was recorded before is
+    /// forgotten.
     ///
     /// # Errors
     /// Those of `work`, and what cannot be recorded; nothing can be repeated then.
@@ -67,6 +68,9 @@ pub trait Engine: fmt::Debug + Send {
     /// # Errors
     /// What fails when it is queued.
     fn replay(&mut self, again: &mut dyn FnMut() -> Result<(), TchError>) -> Result<(), GraphError>;
+
+    /// Gives back what was recorded, and its memory.
+    fn forget(&mut self);
 }
 
 /// Why there is no graph.
@@ -80,89 +84,93 @@ pub enum GraphError {
     Cuda(String),
 }
 
-/// A step that depends on nothing but one tensor and a key.
+/// A step that depends on nothing but one tensor, always of one shape, and on which of two kinds it is.
 #[derive(Debug)]
-pub struct Step<K, T> {
+pub struct Step<T> {
     engine: Option<Box<dyn Engine>>,
-    key: Option<K>,
-    /// Runs with this key.
+    kind: bool,
+    /// Runs of this kind.
     runs: u32,
     recorded: Option<(Tensor, T)>,
 }
 
-impl<K, T> Default for Step<K, T> {
+impl<T> Default for Step<T> {
     fn default() -> Self {
-        Self { engine: None, key: None, runs: 0, recorded: None }
+        Self { engine: None, kind: false, runs: 0, recorded: None }
     }
 }
 
-impl<K: PartialEq, T: Tensors> Step<K, T> {
+impl<T: Tensors> Step<T> {
     /// Recorded by `engine`; a step by default is run every time.
     pub fn recorded_by(engine: Box<dyn Engine>) -> Self {
         Self { engine: Some(engine), ..Self::default() }
     }
 
-    /// Whether anything is recorded at all.
-    pub fn records(&self) -> bool {
-        self.engine.is_some()
-    }
-
-    /// What `work` makes of `input`. With a `key` of before it has to be the same work on a tensor of the same size.
+    /// What `work` makes of `input`. With a `kind` of before it has to be the same work, on nothing but what is there for good.
     ///
     /// # Errors
     /// Those of `work`. One of recording is logged, and the work is run as it is from then on.
     pub fn run(
         &mut self,
-        key: K,
+        kind: bool,
         input: &Tensor,
         work: &dyn Fn(&Tensor) -> Result<T, TchError>,
     ) -> Result<T, TchError> {
-        if self.key.as_ref() != Some(&key) {
-            (self.key, self.runs, self.recorded) = (Some(key), 0, None);
-        }
         let Some(engine) = &mut self.engine else { return work(input) };
+        if self.kind != kind {
+            (self.kind, self.runs, self.recorded) = (kind, 0, None);
+            engine.forget();
+        }
         self.runs = self.runs.saturating_add(1);
-        let done = match &mut self.recorded {
-            None if self.runs <= BEFORE => return work(input),
-            None => {
-                let own = copied(input)?;
-                let mut made = None;
-                let recorded = engine.record(&mut || {
-                    made = Some(work(&own)?);
-                    Ok(())
-                });
-                self.recorded = made.map(|made| (own, made));
-                // What was recorded has not been run.
-                recorded.and_then(|()| engine.replay(&mut || Ok(())))
-            }
-            Some((own, made)) => {
-                own.f_copy_(input)?;
-                engine.replay(&mut || {
-                    let mut again = Vec::new();
-                    work(own)?.try_map(&mut |t| {
-                        again.push(t.shallow_clone());
-                        Ok(t.shallow_clone())
-                    })?;
-                    let mut again = again.iter();
-                    made.try_map(&mut |t| {
-                        let mut place = t.shallow_clone();
-                        again.next().map_or(Ok(()), |from| place.f_copy_(from))?;
-                        Ok(place)
-                    })?;
-                    Ok(())
-                })
-            }
-        };
-        match (done, &self.recorded) {
-            // Whoever keeps an answer keeps it beyond the next frame.
-            (Ok(()), Some((_, made))) => made.try_map(&mut copied),
-            (Err(error), _) => {
+        if self.runs <= BEFORE {
+            return work(input);
+        }
+        match Self::repeated(engine.as_mut(), &mut self.recorded, input, work) {
+            Ok(made) => Ok(made),
+            Err(error) => {
                 tracing::warn!("CUDA graphs are off: {error}");
                 (self.engine, self.recorded) = (None, None);
                 work(input)
             }
-            (Ok(()), None) => work(input),
         }
+    }
+
+    fn repeated(
+        engine: &mut dyn Engine,
+        recorded: &mut Option<(Tensor, T)>,
+        input: &Tensor,
+        work: &dyn Fn(&Tensor) -> Result<T, TchError>,
+    ) -> Result<T, GraphError> {
+        let (own, made) = match recorded {
+            Some(known) => known,
+            None => {
+                let own = copied(input)?;
+                let mut made = None;
+                engine.record(&mut || {
+                    made = Some(work(&own)?);
+                    Ok(())
+                })?;
+                let made = made.ok_or_else(|| GraphError::Cuda("nothing was recorded".into()))?;
+                recorded.insert((own, made))
+            }
+        };
+        own.f_copy_(input)?;
+        engine.replay(&mut || {
+            let mut again = Vec::new();
+            work(own)?.try_map(&mut |t| {
+                again.push(t.shallow_clone());
+                Ok(t.shallow_clone())
+            })?;
+            let mut again = again.iter();
+            made.try_map(&mut |t| {
+                let mut place = t.shallow_clone();
+                again.next().map_or(Ok(()), |from| place.f_copy_(from))?;
+                Ok(place)
+            })?;
+            Ok(())
+        })?;
+        // Whoever keeps an answer keeps it beyond the next frame.
+        Ok(made.try_map(&mut copied)?)
     }
 }
 
@@ -184,6 +192,8 @@ impl Engine for Rehearsal {
     fn replay(&mut self, again: &mut dyn FnMut() -> Result<(), TchError>) -> Result<(), GraphError> {
         Ok(again()?)
     }
+
+    fn forget(&mut self) {}
 }
 
 #[cfg(test)]
@@ -207,6 +217,8 @@ mod tests {
         fn replay(&mut self, _: &mut dyn FnMut() -> Result<(), TchError>) -> Result<(), GraphError> {
             panic!("nothing was recorded");
         }
+
+        fn forget(&mut self) {}
     }
 
     fn doubled(x: &Tensor) -> Result<SamFeatures, TchError> {
@@ -237,18 +249,18 @@ mod tests {
             let mut plain = Step::default();
             let mut kept = Vec::new();
             for frame in 0..12 {
-                // Another size in between is another step.
-                let key = if frame == 7 { "other" } else { "size" };
+                // Something else in between.
+                let kind = frame == 7;
                 let x = input(f64::from(frame));
-                let own = step.run(key, &x, &doubled).unwrap();
-                assert_eq!(values(&own), values(&plain.run(key, &x, &doubled).unwrap()));
+                let own = step.run(kind, &x, &doubled).unwrap();
+                assert_eq!(values(&own), values(&plain.run(kind, &x, &doubled).unwrap()));
                 kept.push((frame, own));
             }
             for (frame, own) in &kept {
                 let x = f64::from(*frame);
                 assert_eq!(values(own), [2.0 * x, 2.0 * x + 1.0, 2.0 * x + 2.0, -x]);
             }
-            assert_eq!(step.records(), !fails);
+            assert_eq!(step.engine.is_some(), !fails);
         }
     }
 
@@ -260,12 +272,12 @@ mod tests {
             calls.set(calls.get() + 1);
             if calls.get() > 2 { Err(TchError::Shape("no".into())) } else { doubled(x) }
         };
-        let ran = |step: &mut Step<_, _>| step.run((), &input(1.0), &failing).is_ok();
+        let ran = |step: &mut Step<_>| step.run(false, &input(1.0), &failing).is_ok();
         assert_eq!(
             [ran(&mut step), ran(&mut step), ran(&mut step), ran(&mut step)],
             [true, true, false, false]
         );
-        assert!(!step.records());
+        assert!(step.engine.is_none());
     }
 
     #[test]

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use tch::{TchError, Tensor};
 
 use self::frame::{Made, Shot};
-use super::graph::Engine;
+use super::graph::{Engine, Step};
 use super::memory::{
     Continuity, Course, Found, MemoryCounts, MemorySettings, Scene, Tracker, TrackerSettings, Video,
 };
 use super::network::Network;
 use super::preprocess::{Picture, Placement};
 use super::prompt::once_a_class;
-use super::sam::{Answer, EncodeStep, Sam};
+use super::sam::{Answer, Sam};
 use super::{Guidance, MemoryEvent, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::ClassMask;
@@ -36,7 +36,7 @@ const MAX_EVENTS: usize = 64;
 #[derive(Debug)]
 pub struct VideoSam {
     sam: Sam,
-    step: EncodeStep<Sam2Features>,
+    step: Step<Sam2Features>,
     memory: Sam2Memory,
     settings: MemorySettings,
     /// Of the predictor.
@@ -75,7 +75,7 @@ impl VideoSam {
         };
         Self {
             sam,
-            step: EncodeStep::default(),
+            step: Step::default(),
             memory,
             settings,
             classes,
@@ -98,7 +98,7 @@ impl VideoSam {
 
     /// As [`Sam::record_by`].
     pub fn record_by(&mut self, engine: Box<dyn Engine>) {
-        self.step = EncodeStep::recorded_by(engine);
+        self.step = Step::recorded_by(engine);
     }
 
     fn video(&self) -> Result<Video<'_>, SegmentError> {
