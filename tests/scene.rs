@@ -5,6 +5,7 @@
 use sonomask::frame::Rgb;
 use sonomask::phantom::{FrameRange, Geometry, Occlusion, Phantom, PhantomClass, PhantomConfig};
 use sonomask::segment::memory::{Continuity, MemorySettings, Scene};
+use sonomask::segment::preprocess::Picture;
 
 /// Frames that do not simply go on, with every `gap`-th frame of the phantom shown.
 fn noticed(config: PhantomConfig, frames: u64, gap: usize) -> Vec<(u64, Continuity)> {
@@ -15,7 +16,7 @@ fn noticed(config: PhantomConfig, frames: u64, gap: usize) -> Vec<(u64, Continui
     let looked = (0..frames).step_by(gap).map(|i| {
         let gray = phantom.image(i);
         let data = gray.iter().flat_map(|&v| [v; 3]).collect();
-        (i, scene.look(&Rgb { width, height, data }))
+        (i, scene.look(&Picture::Rgb(&Rgb { width, height, data })))
     });
     looked.filter(|(_, what)| *what != Continuity::Live).collect()
 }
@@ -60,7 +61,7 @@ fn darkness_between_two_scenes_hides_no_cut_and_is_none() {
         for i in 0..30 {
             let gray = if (20..24).contains(&i) { vec![0; 320 * 240] } else { phantom.image(i) };
             let data = gray.iter().flat_map(|&v| [v; 3]).collect();
-            let what = scene.look(&Rgb { width: 320, height: 240, data });
+            let what = scene.look(&Picture::Rgb(&Rgb { width: 320, height: 240, data }));
             if what != Continuity::Live {
                 seen.push((i, what));
             }
@@ -88,7 +89,7 @@ fn pictures_of_any_size_are_compared() {
     for (width, height) in [(1, 1), (7, 300), (64, 64), (0, 0)] {
         let picture = Rgb { width, height, data: vec![9; width * height * 3] };
         scene.forget();
-        let seen: Vec<Continuity> = (0..3).map(|_| scene.look(&picture)).collect();
+        let seen: Vec<Continuity> = (0..3).map(|_| scene.look(&Picture::Rgb(&picture))).collect();
         assert_eq!(seen, [Continuity::Live, Continuity::Live, Continuity::Frozen], "{width}x{height}");
     }
 }

@@ -59,6 +59,29 @@ impl Rgb {
     }
 }
 
+impl ImageView<'_> {
+    /// The green of row `y` as [`Rgb`] has it, into as many bytes as the row has pixels.
+    pub fn green_row(&self, y: usize, out: &mut [u8]) {
+        let luma = self.row(0, y);
+        let yuv = Yuv::new(self.color());
+        match self.format() {
+            PixelFormat::Gray8 => out.copy_from_slice(&luma[..out.len()]),
+            PixelFormat::I420 => {
+                let (u, v) = (self.row(1, y / 2), self.row(2, y / 2));
+                yuv.green(luma, |x| (u[x / 2], v[x / 2]), out);
+            }
+            PixelFormat::Nv12 => {
+                let uv = self.row(1, y / 2);
+                yuv.green(luma, |x| (uv[x & !1], uv[x | 1]), out);
+            }
+            format => {
+                let [_, green, _] = format.packed_rgb().unwrap_or([0, 1, 2]);
+                out.iter_mut().zip(luma.as_chunks::<4>().0).for_each(|(out, px)| *out = px[green]);
+            }
+        }
+    }
+}
+
 /// YUV to RGB in 16.16 fixed point: what luma less its offset, and chroma less 128, are multiplied by for each channel.
 #[derive(Clone, Copy, Debug)]
 pub struct Yuv {
@@ -94,15 +117,26 @@ impl Yuv {
         }
     }
 
+    fn green(&self, luma: &[u8], chroma: impl Fn(usize) -> (u8, u8), out: &mut [u8]) {
+        for (x, (out, &l)) in out.iter_mut().zip(luma).enumerate() {
+            let (u, v) = chroma(x);
+            let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
+            *out = Self::byte((i32::from(l) - self.y_off) * self.y + self.gu * u + self.gv * v);
+        }
+    }
+
+    fn byte(v: i32) -> u8 {
+        ((v + 0x8000) >> 16).clamp(0, 255) as u8
+    }
+
     fn row(&self, luma: &[u8], chroma: impl Fn(usize) -> (u8, u8), out: &mut [u8]) {
-        let clamp = |v: i32| ((v + 0x8000) >> 16).clamp(0, 255) as u8;
         for (x, (rgb, &l)) in out.chunks_exact_mut(3).zip(luma).enumerate() {
             let (u, v) = chroma(x);
             let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
             let l = (i32::from(l) - self.y_off) * self.y;
-            rgb[0] = clamp(l + self.rv * v);
-            rgb[1] = clamp(l + self.gu * u + self.gv * v);
-            rgb[2] = clamp(l + self.bu * u);
+            rgb[0] = Self::byte(l + self.rv * v);
+            rgb[1] = Self::byte(l + self.gu * u + self.gv * v);
+            rgb[2] = Self::byte(l + self.bu * u);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a picture continues the one before it: a cut to another scene, and a frozen scanner.
 
-use crate::frame::Rgb;
+use crate::segment::preprocess::Picture;
 
 /// Cells a side of the thumbnails that are compared.
 const CELLS: usize = 64;
@@ -64,7 +64,7 @@ impl Scene {
     }
 
     /// Compares a picture with the one before it, and keeps it.
-    pub fn look(&mut self, picture: &Rgb) -> Continuity {
+    pub fn look(&mut self, picture: &Picture<'_>) -> Continuity {
         let now = thumbnail(picture);
         let was_frozen = self.is_frozen();
         let still = self.last.as_ref().is_some_and(|last| is_still(last, &now));
@@ -110,21 +110,25 @@ impl Scene {
 }
 
 /// Means of the cells, row by row, of the green of a picture.
-fn thumbnail(picture: &Rgb) -> Vec<f32> {
-    let (width, height) = (picture.width, picture.height);
+fn thumbnail(picture: &Picture<'_>) -> Vec<f32> {
+    let (width, height) = picture.size();
+    let columns: Vec<_> = (0..CELLS).map(|column| span(column, width)).collect();
+    // Of each row of pixels, what it gives to each cell.
+    let mut green = vec![0; width];
+    let sums: Vec<[u32; CELLS]> = (0..height)
+        .map(|y| {
+            picture.green_row(y, &mut green);
+            std::array::from_fn(|cell| {
+                let own = green.get(columns[cell].clone()).unwrap_or_default();
+                own.iter().map(|&v| u32::from(v)).sum()
+            })
+        })
+        .collect();
     let mut cells = Vec::with_capacity(CELLS * CELLS);
     for row in 0..CELLS {
         let rows = span(row, height);
-        for column in 0..CELLS {
-            let columns = span(column, width);
-            let sum: u32 = rows
-                .clone()
-                .map(|y| {
-                    let of_row = picture.data.get(y * width * 3..).unwrap_or_default();
-                    let greens = of_row.iter().skip(columns.start * 3 + 1).step_by(3).take(columns.len());
-                    greens.map(|&v| u32::from(v)).sum::<u32>()
-                })
-                .sum();
+        for (cell, columns) in columns.iter().enumerate() {
+            let sum: u32 = sums.get(rows.clone()).unwrap_or_default().iter().map(|row| row[cell]).sum();
             cells.push(sum as f32 / (rows.len() * columns.len()).max(1) as f32);
         }
     }

@@ -152,8 +152,8 @@ impl VideoSam {
     }
 
     /// Clears the memory where the picture does not continue the one before it.
-    fn look(&mut self, picture: &Rgb) {
-        let size = (picture.width, picture.height);
+    fn look(&mut self, picture: &Picture<'_>) {
+        let size = picture.size();
         if self.size.replace(size).is_some_and(|before| before != size) {
             self.scene.forget();
             self.begin(Reset::Size);
@@ -241,8 +241,9 @@ impl VideoSam {
     ) -> Result<Vec<ClassMask>, SegmentError> {
         let size = (image.width(), image.height());
         let rgb = times.time(Stage::Preprocess, || {
-            let rgb = Rgb::from(image);
-            self.look(&rgb);
+            // A device makes its own of the picture.
+            let rgb = (!self.sam.works_on_device()).then(|| Rgb::from(image));
+            self.look(&rgb.as_ref().map_or(Picture::View(image), Picture::Rgb));
             rgb
         });
         if std::mem::take(&mut self.missed) {
@@ -261,7 +262,7 @@ impl VideoSam {
                 Some(net) => net.encode_image(input),
                 None => Err(TchError::Shape("only SAM 2 has a memory".into())),
             };
-            let picture = if self.sam.works_on_device() { Picture::View(image) } else { Picture::Rgb(&rgb) };
+            let picture = rgb.as_ref().map_or(Picture::View(image), Picture::Rgb);
             let (features, placement) = self.sam.features(&picture, false, &mut self.step, encode, times)?;
             let shot = Shot {
                 picture: SamFeatures::from(&features),

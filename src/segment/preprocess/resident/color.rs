@@ -32,6 +32,18 @@ impl Picture<'_> {
         }
     }
 
+    /// The green of row `y`, into as many bytes as the row has pixels; zero where it has not.
+    pub fn green_row(&self, y: usize, out: &mut [u8]) {
+        match self {
+            Self::View(view) => view.green_row(y, out),
+            Self::Rgb(rgb) => {
+                out.fill(0);
+                let row = rgb.data.get(y * rgb.width * 3..).unwrap_or_default();
+                out.iter_mut().zip(row.as_chunks::<3>().0).for_each(|(out, px)| *out = px[1]);
+            }
+        }
+    }
+
     /// Whether it has all of its pixels, and any.
     pub fn is_whole(&self) -> bool {
         match self {
@@ -174,6 +186,10 @@ mod tests {
                         let mut bytes = vec![0; layout.bytes()];
                         picture.write(&mut bytes);
                         let found = layout.rgb(&Tensor::from_slice(&bytes)).unwrap();
+                        let mut green = vec![1; width];
+                        picture.green_row(height - 1, &mut green);
+                        let last = expected.data[(height - 1) * width * 3..].as_chunks::<3>().0;
+                        assert!(green.iter().eq(last.iter().map(|px| &px[1])), "{format:?} {color:?}");
                         let found = found.expand([3, height as i64, width as i64], false);
                         let found = found.permute([1, 2, 0]).to_kind(Kind::Uint8).contiguous().view([-1]);
                         assert!(Vec::<u8>::try_from(found).unwrap() == expected.data, "{format:?} {color:?}");
