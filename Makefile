@@ -28,7 +28,7 @@ setup: ## Install what is missing: system packages, libtorch, weights, demo reco
 
 build: setup ## Release build: target/release/sonomask (and with CUDA=1 the library for CUDA graphs)
 	cargo build --locked --release
-	@$(if $(filter 1,$(CUDA)),scripts/shim.sh $(dir $(BINARY))libsonomask_cuda.so,true)
+	@$(if $(filter 1,$(CUDA)),scripts/shim.sh $(dir $(BINARY))libsonomask_cuda.so,rm -f $(dir $(BINARY))libsonomask_cuda.so)
 
 demo: build ## A phantom without any prompt, and a real echo cine-loop with one box, into out/
 	@rm -rf out/phantom out/phantom-found && mkdir -p out

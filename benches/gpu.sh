@@ -4,14 +4,14 @@
 # tried out. Masks of a phantom, which needs no prompt, on the CPU and on the device, kernel by kernel and as a CUDA graph, in fp32 and
 # bf16: a table of their agreement in OUT/agreement.txt. Then benches/gpu.toml, on a GPU alone.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ $# -lt 2 ]; then
-    sed -n '2,3s/^# //p' benches/gpu.sh >&2
+    sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}" >&2
     exit 2
 fi
-program=$1 out=$2 device=${3:-cuda:0}
-mkdir -p "$out"
+mkdir -p "$2"
+program=$(realpath "$1") out=$(realpath "$2") device=${3:-cuda:0}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 "$program" doctor | tee "$out/doctor.txt" || true
 [ -f "$out/phantom.mp4" ] || "$program" phantom --output "$out/phantom.mp4" --frames 12 --set phantom.seed=9000
@@ -43,7 +43,11 @@ for case in "fp32 false" "fp32 true" "bf16 false" "bf16 true"; do
 done
 
 if [ "$device" != cpu ]; then
-    "$program" bench --config benches/gpu.toml --out "$out/bench" --overwrite
+    # Paths in it are relative to it.
+    config=$(mktemp benches/gpu-XXXXXX.toml)
+    trap 'rm -f "$config"' EXIT
+    sed "s/^devices = .*/devices = [\"$device\"]/" benches/gpu.toml >"$config"
+    "$program" bench --config "$config" --out "$out/bench" --overwrite
     cp "$out/bench/report.html" "$out/bench/cases.csv" "$out/" 2>/dev/null || true
 fi
 exit $failed

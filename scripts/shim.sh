@@ -15,7 +15,10 @@ for place in ${CUDA_HOME:+"$CUDA_HOME/include"} "$torch/../nvidia/cu13/include" 
     fi
 done
 if [ -z "$cuda" ] || [ ! -f "$torch/include/ATen/cuda/CUDAGraph.h" ]; then
-    echo "left out  the library for CUDA graphs: it needs the headers of libtorch ($torch/include) and of CUDA (CUDA_HOME)" >&2
+    echo "left out  the library for CUDA graphs: it needs the headers of libtorch ($torch/include) and of CUDA (CUDA_HOME, or pip's" \
+        "nvidia-cuda-runtime and nvidia-cuda-crt)" >&2
+    # Not one of another libtorch either.
+    case ${1-} in *.so) rm -f "$1" ;; esac
     exit 0
 fi
 

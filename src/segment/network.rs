@@ -112,18 +112,13 @@ impl Network {
         }
     }
 
-    /// A preprocessed picture `[1, 3, S, S]` to its features, with those that only the predictor looks at if it is `learned`.
+    /// A preprocessed picture `[1, 3, S, S]` to its features, with those that only the predictor looks at if there is one that does.
     ///
     /// # Errors
     /// libtorch's.
-    pub fn encode(&self, input: &Tensor, learned: bool) -> Result<SamFeatures, TchError> {
-        self.net.encode(input, self.gives_levels(learned))
-    }
-
-    /// Whether the features of a picture have more for a predictor that is asked (`learned`). SAM 2's have all in any case.
-    pub(super) fn gives_levels(&self, learned: bool) -> bool {
-        let of_levels = |(_, form): &(PromptPredictor, PpnForm)| *form != PpnForm::SingleScale;
-        learned && self.net.sam2().is_none() && self.learned.as_ref().is_some_and(of_levels)
+    pub fn encode(&self, input: &Tensor) -> Result<SamFeatures, TchError> {
+        let levels = self.learned.as_ref().is_some_and(|(_, form)| *form != PpnForm::SingleScale);
+        self.net.encode(input, levels)
     }
 
     /// Logits of the masks that the predictor's pyramid alone makes of its classes, `[K, 1, 4h, 4w]`.

@@ -119,12 +119,15 @@ impl Sam {
         if let Some(marks) = marks {
             marks.lock().begin();
         }
-        if let Some(resident) = &mut self.resident
-            && resident.takes(picture, side)?
+        if let Picture::View(view) = picture
+            && let Some(resident) = &mut self.resident
+            && times.time(Stage::Preprocess, || resident.takes(view, side))?
         {
-            let layout = picture.layout();
-            let bytes = timed(marks, device, times, Stage::Upload, || resident.send(picture))?;
-            let input = timed(marks, device, times, Stage::Preprocess, || resident.input(&layout, &bytes))?;
+            if let Some(marks) = marks {
+                marks.lock().pass();
+            }
+            let bytes = timed(marks, device, times, Stage::Upload, || resident.send(view))?;
+            let input = timed(marks, device, times, Stage::Preprocess, || resident.input(view, &bytes))?;
             return Ok(input);
         }
         let (input, placement) = times.time(Stage::Preprocess, || {
@@ -142,18 +145,17 @@ impl Sam {
     }
 
     /// What `encode` makes of a picture, and where that lies in the input. `step` repeats what it has recorded; there is one for each
-    /// `encode`, whose work depends on `kind` and on nothing else that changes.
+    /// `encode`, whose work depends on nothing else that changes.
     pub(super) fn features<T: Tensors>(
         &mut self,
         picture: &Picture<'_>,
-        kind: bool,
         step: &mut Step<T>,
         encode: impl Fn(&Network, &Tensor) -> Result<T, TchError>,
         times: &mut StageTimes,
     ) -> Result<(T, Placement), SegmentError> {
         let (input, placement) = self.input(picture, times)?;
         let work = |input: &Tensor| encode(&self.network, input);
-        Ok((self.timed(times, Stage::Encode, || step.run(kind, &input, &work))?, placement))
+        Ok((self.timed(times, Stage::Encode, || step.run(&input, &work))?, placement))
     }
 
     /// A frame is done. Where there are masks, its answer has been read, and so all that it was made of has been used.
@@ -290,11 +292,8 @@ impl Sam {
         if prompts.is_empty() && !guidance.mode.is_learned() {
             return Ok(Vec::new());
         }
-        let learned = guidance.mode.is_learned();
         let mut step = std::mem::take(&mut self.step);
-        let levels = self.network.gives_levels(learned);
-        let encode = |network: &Network, input: &Tensor| network.encode(input, learned);
-        let features = self.features(&Picture::View(image), levels, &mut step, encode, times);
+        let features = self.features(&Picture::View(image), &mut step, Network::encode, times);
         self.step = step;
         let (features, placement) = features?;
         let masks =

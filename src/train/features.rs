@@ -61,7 +61,7 @@ impl FeatureCache {
         let network = sam.network();
         let picture = view.image(picture);
         let (input, _) = network.manners().preprocess.input(&picture, network.input_size())?;
-        let features = network.encode(&input.f_to_device(network.device())?, true)?;
+        let features = network.encode(&input.f_to_device(network.device())?)?;
         let mut tensors = vec![("embedding", &features.embedding)];
         if let Some((s0, s1)) = &features.high_res {
             tensors.extend([("s0", s0), ("s1", s1)]);

@@ -197,17 +197,13 @@ impl Engine for CudaEngine {
             recording.end()
         });
         if recorded.is_err() {
-            self.forget();
+            // SAFETY: a living recorder; what is thrown is caught.
+            unsafe { (self.api.forget)(self.recorder) };
         }
         recorded
     }
 
     fn replay(&mut self, _: &mut dyn FnMut() -> Result<(), TchError>) -> Result<(), GraphError> {
         self.call(self.api.replay)
-    }
-
-    fn forget(&mut self) {
-        // SAFETY: a living recorder; what is thrown is caught.
-        unsafe { (self.api.forget)(self.recorder) };
     }
 }

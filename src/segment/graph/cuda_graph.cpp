@@ -40,7 +40,8 @@ struct Recorder {
 
     c10::DeviceIndex device() const { return side.device_index(); }
 
-    // Where work is recorded: the default stream cannot be. One for all that is recorded, as each has memory of its own for cuBLAS.
+    // Where work is recorded: the default stream cannot be. One for all that this recorder records, as each has memory of its own for
+    // cuBLAS.
     c10::cuda::CUDAStream side;
     // The stream that was current before.
     std::optional<c10::cuda::CUDAStream> before;
@@ -51,18 +52,19 @@ struct Recorder {
 
 Recorder& of(void* handle) { return *static_cast<Recorder*>(handle); }
 
-// After a recording that failed libtorch's allocators still wait for its end: libtorch 2.11 forgets to tell them, and would from then
-// on neither free nor retry when memory runs out.
+// After a recording that failed libtorch's allocators still wait for its end where libtorch 2.11 has not come to telling them, and would
+// from then on neither free nor retry when memory runs out. What they do not wait for is the graph's own to release.
 void abandon(Recorder& recorder) {
-    auto why = error;
     auto device = recorder.device();
     auto pool = recorder.pool;
-    guarded([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool); });
-    guarded([&] { c10::cuda::CUDACachingAllocator::releasePool(device, pool); });
-    guarded([&] { at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(pool); });
-    guarded([&] { at::getHostAllocator(at::kCUDA)->release_pool(pool); });
-    guarded([&] { recorder.graph.reset(); });
-    error = std::move(why);
+    if (guarded([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(device, pool); }) == 0) {
+        guarded([&] { c10::cuda::CUDACachingAllocator::releasePool(device, pool); });
+    }
+    auto* host = at::getHostAllocator(at::kCUDA);
+    if (guarded([&] { host->end_allocate_to_pool(pool); }) == 0) {
+        guarded([&] { host->release_pool(pool); });
+    }
+    recorder.graph.reset();
 }
 
 }  // namespace
@@ -85,7 +87,6 @@ void* sonomask_graph_new(int device) {
 int sonomask_graph_enter(void* handle) {
     return guarded([&] {
         auto& recorder = of(handle);
-        c10::cuda::CUDAGuard guard(recorder.device());
         auto current = c10::cuda::getCurrentCUDAStream(recorder.device());
         current.synchronize();
         recorder.before = current;
@@ -97,7 +98,6 @@ int sonomask_graph_enter(void* handle) {
 int sonomask_graph_leave(void* handle) {
     return guarded([&] {
         auto& recorder = of(handle);
-        c10::cuda::CUDAGuard guard(recorder.device());
         if (auto before = std::exchange(recorder.before, std::nullopt)) {
             c10::cuda::setCurrentCUDAStream(*before);
         }
@@ -118,8 +118,7 @@ int sonomask_graph_begin(void* handle) {
         recorder.graph.emplace();
         try {
             recorder.graph->capture_begin(recorder.pool, cudaStreamCaptureModeThreadLocal);
-        } catch (const std::exception& e) {
-            error = e.what();
+        } catch (...) {
             abandon(recorder);
             throw;
         }
@@ -134,8 +133,7 @@ int sonomask_graph_end(void* handle) {
         TORCH_CHECK(recorder.graph, "nothing is being recorded");
         try {
             recorder.graph->capture_end();
-        } catch (const std::exception& e) {
-            error = e.what();
+        } catch (...) {
             abandon(recorder);
             throw;
         }
@@ -147,7 +145,6 @@ int sonomask_graph_replay(void* handle) {
     return guarded([&] {
         auto& recorder = of(handle);
         TORCH_CHECK(recorder.graph, "nothing was recorded");
-        c10::cuda::CUDAGuard guard(recorder.device());
         recorder.graph->replay();
     });
 }

@@ -13,8 +13,7 @@ use crate::nn::{Sam2Features, SamFeatures};
 
 pub use cuda::CudaEngine;
 
-/// Times that a step is run as it is before it is recorded: libtorch and the libraries under it prepare themselves in the first, and a
-/// frame of another size in between is not worth a graph.
+/// Times that a step is run as it is before it is recorded: libtorch and the libraries under it prepare themselves in the first.
 const BEFORE: u32 = 3;
 
 /// Something made of tensors.
@@ -55,8 +54,7 @@ impl Tensors for Sam2Features {
 
 /// Who records and repeats.
 pub trait Engine: fmt::Debug + Send {
-    /// Runs `work` in such a way that [`Engine::replay`] can repeat it; it may be run more than once. What was recorded before is
-    /// forgotten.
+    /// Runs `work` in such a way that [`Engine::replay`] can repeat it; it may be run more than once.
     ///
     /// # Errors
     /// Those of `work`, and what cannot be recorded; nothing can be repeated then.
@@ -68,9 +66,6 @@ pub trait Engine: fmt::Debug + Send {
     /// # Errors
     /// What fails when it is queued.
     fn replay(&mut self, again: &mut dyn FnMut() -> Result<(), TchError>) -> Result<(), GraphError>;
-
-    /// Gives back what was recorded, and its memory.
-    fn forget(&mut self);
 }
 
 /// Why there is no graph.
@@ -84,19 +79,17 @@ pub enum GraphError {
     Cuda(String),
 }
 
-/// A step that depends on nothing but one tensor, always of one shape, and on which of two kinds it is.
+/// A step that depends on nothing but one tensor, always of one shape, and on what is there for good.
 #[derive(Debug)]
 pub struct Step<T> {
     engine: Option<Box<dyn Engine>>,
-    kind: bool,
-    /// Runs of this kind.
     runs: u32,
     recorded: Option<(Tensor, T)>,
 }
 
 impl<T> Default for Step<T> {
     fn default() -> Self {
-        Self { engine: None, kind: false, runs: 0, recorded: None }
+        Self { engine: None, runs: 0, recorded: None }
     }
 }
 
@@ -106,21 +99,16 @@ impl<T: Tensors> Step<T> {
         Self { engine: Some(engine), ..Self::default() }
     }
 
-    /// What `work` makes of `input`. With a `kind` of before it has to be the same work, on nothing but what is there for good.
+    /// What `work` makes of `input`; it has to be the same work each time.
     ///
     /// # Errors
     /// Those of `work`. One of recording is logged, and the work is run as it is from then on.
     pub fn run(
         &mut self,
-        kind: bool,
         input: &Tensor,
         work: &dyn Fn(&Tensor) -> Result<T, TchError>,
     ) -> Result<T, TchError> {
         let Some(engine) = &mut self.engine else { return work(input) };
-        if self.kind != kind {
-            (self.kind, self.runs, self.recorded) = (kind, 0, None);
-            engine.forget();
-        }
         self.runs = self.runs.saturating_add(1);
         if self.runs <= BEFORE {
             return work(input);
@@ -192,8 +180,6 @@ impl Engine for Rehearsal {
     fn replay(&mut self, again: &mut dyn FnMut() -> Result<(), TchError>) -> Result<(), GraphError> {
         Ok(again()?)
     }
-
-    fn forget(&mut self) {}
 }
 
 #[cfg(test)]
@@ -217,8 +203,6 @@ mod tests {
         fn replay(&mut self, _: &mut dyn FnMut() -> Result<(), TchError>) -> Result<(), GraphError> {
             panic!("nothing was recorded");
         }
-
-        fn forget(&mut self) {}
     }
 
     fn doubled(x: &Tensor) -> Result<SamFeatures, TchError> {
@@ -249,11 +233,9 @@ mod tests {
             let mut plain = Step::default();
             let mut kept = Vec::new();
             for frame in 0..12 {
-                // Something else in between.
-                let kind = frame == 7;
                 let x = input(f64::from(frame));
-                let own = step.run(kind, &x, &doubled).unwrap();
-                assert_eq!(values(&own), values(&plain.run(kind, &x, &doubled).unwrap()));
+                let own = step.run(&x, &doubled).unwrap();
+                assert_eq!(values(&own), values(&plain.run(&x, &doubled).unwrap()));
                 kept.push((frame, own));
             }
             for (frame, own) in &kept {
@@ -272,7 +254,7 @@ mod tests {
             calls.set(calls.get() + 1);
             if calls.get() > 2 { Err(TchError::Shape("no".into())) } else { doubled(x) }
         };
-        let ran = |step: &mut Step<_>| step.run(false, &input(1.0), &failing).is_ok();
+        let ran = |step: &mut Step<_>| step.run(&input(1.0), &failing).is_ok();
         assert_eq!(
             [ran(&mut step), ran(&mut step), ran(&mut step), ran(&mut step)],
             [true, true, false, false]

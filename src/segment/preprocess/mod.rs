@@ -6,6 +6,7 @@
 
 mod input;
 mod mask_prompt;
+mod picture;
 mod placement;
 mod resident;
 
@@ -20,8 +21,9 @@ use crate::weights::Family;
 
 pub use input::{DEVIATION, MEAN};
 pub use mask_prompt::{mask_canvas, mask_logits};
+pub use picture::Picture;
 pub use placement::Placement;
-pub use resident::{Layout, Picture, Resident, settle};
+pub use resident::{Resident, settle};
 
 /// How a frame becomes the input `[1, 3, side, side]` of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

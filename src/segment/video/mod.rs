@@ -263,7 +263,7 @@ impl VideoSam {
                 None => Err(TchError::Shape("only SAM 2 has a memory".into())),
             };
             let picture = rgb.as_ref().map_or(Picture::View(image), Picture::Rgb);
-            let (features, placement) = self.sam.features(&picture, false, &mut self.step, encode, times)?;
+            let (features, placement) = self.sam.features(&picture, &mut self.step, encode, times)?;
             let shot = Shot {
                 picture: SamFeatures::from(&features),
                 features: &features,

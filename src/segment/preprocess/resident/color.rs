@@ -2,91 +2,40 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::frame::{ImageView, PixelFormat, Rgb, Yuv, YuvColor};
-
-/// A picture whose bytes are to be sent.
-#[derive(Clone, Copy, Debug)]
-pub enum Picture<'a> {
-    /// As the stream has it.
-    View(&'a ImageView<'a>),
-    /// As packed RGB, where somebody has needed that anyway.
-    Rgb(&'a Rgb),
-}
+use crate::frame::{ImageView, PixelFormat, Yuv, YuvColor};
 
 /// How the bytes of a picture lie, without what its rows are padded with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     width: usize,
     height: usize,
-    /// `None` is three bytes a pixel.
-    format: Option<PixelFormat>,
+    format: PixelFormat,
     color: YuvColor,
 }
 
-impl Picture<'_> {
-    /// Width and height.
-    pub fn size(&self) -> (usize, usize) {
-        match self {
-            Self::View(view) => (view.width(), view.height()),
-            Self::Rgb(rgb) => (rgb.width, rgb.height),
+/// Writes the rows of `view` one after the other, plane by plane, into [`Layout::bytes`] bytes.
+pub fn write(view: &ImageView<'_>, out: &mut [u8]) {
+    let planes = view.format().planes(view.width(), view.height());
+    let mut rest = out;
+    for (plane, (row, rows)) in planes.into_iter().enumerate() {
+        let (own, after) = rest.split_at_mut((row * rows).min(rest.len()));
+        for (y, out) in own.chunks_exact_mut(row).enumerate() {
+            out.copy_from_slice(view.row(plane, y));
         }
-    }
-
-    /// The green of row `y`, into as many bytes as the row has pixels; zero where it has not.
-    pub fn green_row(&self, y: usize, out: &mut [u8]) {
-        match self {
-            Self::View(view) => view.green_row(y, out),
-            Self::Rgb(rgb) => {
-                out.fill(0);
-                let row = rgb.data.get(y * rgb.width * 3..).unwrap_or_default();
-                out.iter_mut().zip(row.as_chunks::<3>().0).for_each(|(out, px)| *out = px[1]);
-            }
-        }
-    }
-
-    /// Whether it has all of its pixels, and any.
-    pub fn is_whole(&self) -> bool {
-        match self {
-            Self::View(_) => true,
-            Self::Rgb(rgb) => !rgb.data.is_empty() && rgb.data.len() == self.layout().bytes(),
-        }
-    }
-
-    /// How its bytes will lie.
-    pub fn layout(&self) -> Layout {
-        let (width, height) = self.size();
-        match self {
-            Self::View(view) => Layout { width, height, format: Some(view.format()), color: view.color() },
-            Self::Rgb(_) => Layout { width, height, format: None, color: YuvColor::default() },
-        }
-    }
-
-    /// Writes its rows one after the other, plane by plane, into [`Layout::bytes`] bytes.
-    pub fn write(&self, out: &mut [u8]) {
-        match self {
-            Self::Rgb(rgb) => out.iter_mut().zip(&rgb.data).for_each(|(out, v)| *out = *v),
-            Self::View(view) => {
-                let planes = view.format().planes(view.width(), view.height());
-                let mut rest = out;
-                for (plane, (row, rows)) in planes.into_iter().enumerate() {
-                    let (own, after) = rest.split_at_mut((row * rows).min(rest.len()));
-                    for (y, out) in own.chunks_exact_mut(row).enumerate() {
-                        out.copy_from_slice(view.row(plane, y));
-                    }
-                    rest = after;
-                }
-            }
-        }
+        rest = after;
     }
 }
 
 impl Layout {
+    /// How [`write`] lays out `view`.
+    pub fn of(view: &ImageView<'_>) -> Self {
+        let (width, height) = (view.width(), view.height());
+        Self { width, height, format: view.format(), color: view.color() }
+    }
+
     /// Rows and bytes of a row of each plane.
     fn planes(&self) -> Vec<(usize, usize)> {
-        match self.format {
-            Some(format) => format.planes(self.width, self.height),
-            None => vec![(3 * self.width, self.height)],
-        }
+        self.format.planes(self.width, self.height)
     }
 
     /// Bytes.
@@ -107,21 +56,19 @@ impl Layout {
             planes.push(plane.f_reshape([rows as i64, row as i64])?);
             at += (row * rows) as i64;
         }
-        let pixels = |of: i64| planes[0].f_reshape([h, w, of])?.f_permute([2, 0, 1]);
         let float = |t: Tensor| t.f_to_kind(Kind::Float);
         match self.format {
-            None => float(pixels(3)?),
-            Some(PixelFormat::Gray8) => float(planes[0].f_unsqueeze(0)?),
-            Some(PixelFormat::I420) => self.of_yuv(&planes[0], &planes[1], &planes[2]),
-            Some(PixelFormat::Nv12) => {
+            PixelFormat::Gray8 => float(planes[0].f_unsqueeze(0)?),
+            PixelFormat::I420 => self.of_yuv(&planes[0], &planes[1], &planes[2]),
+            PixelFormat::Nv12 => {
                 let (rows, row) = planes[1].size2()?;
                 let pairs = planes[1].f_reshape([rows, row / 2, 2])?;
                 self.of_yuv(&planes[0], &pairs.f_select(2, 0)?, &pairs.f_select(2, 1)?)
             }
-            Some(format) => {
+            format => {
                 // The formats left are packed; their order is known.
                 let order = format.packed_rgb().unwrap_or([0, 1, 2]);
-                let all = pixels(4)?;
+                let all = planes[0].f_reshape([h, w, 4])?.f_permute([2, 0, 1])?;
                 let channels: Vec<Tensor> =
                     order.iter().map(|&c| all.f_select(0, c as i64)).collect::<Result<_, _>>()?;
                 float(Tensor::f_stack(&channels, 0)?)
@@ -155,7 +102,8 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Plane, YuvMatrix};
+    use crate::frame::{Plane, Rgb, YuvMatrix};
+    use crate::segment::preprocess::Picture;
 
     #[test]
     fn every_format_is_the_rgb_of_the_cpu_to_the_bit() {
@@ -181,18 +129,19 @@ mod tests {
                         planes.iter().map(|(data, stride)| Plane { data, stride: *stride }).collect();
                     let view = ImageView::new(format, width, height, color, planes).unwrap();
                     let expected = Rgb::from(&view);
+                    let layout = Layout::of(&view);
+                    let mut bytes = vec![0; layout.bytes()];
+                    write(&view, &mut bytes);
+                    let found = layout.rgb(&Tensor::from_slice(&bytes)).unwrap();
+                    let found = found.expand([3, height as i64, width as i64], false);
+                    let found = found.permute([1, 2, 0]).to_kind(Kind::Uint8).contiguous().view([-1]);
+                    assert!(Vec::<u8>::try_from(found).unwrap() == expected.data, "{format:?} {color:?}");
                     for picture in [Picture::View(&view), Picture::Rgb(&expected)] {
-                        let layout = picture.layout();
-                        let mut bytes = vec![0; layout.bytes()];
-                        picture.write(&mut bytes);
-                        let found = layout.rgb(&Tensor::from_slice(&bytes)).unwrap();
-                        let mut green = vec![1; width];
-                        picture.green_row(height - 1, &mut green);
-                        let last = expected.data[(height - 1) * width * 3..].as_chunks::<3>().0;
-                        assert!(green.iter().eq(last.iter().map(|px| &px[1])), "{format:?} {color:?}");
-                        let found = found.expand([3, height as i64, width as i64], false);
-                        let found = found.permute([1, 2, 0]).to_kind(Kind::Uint8).contiguous().view([-1]);
-                        assert!(Vec::<u8>::try_from(found).unwrap() == expected.data, "{format:?} {color:?}");
+                        for (y, row) in expected.data.chunks_exact(width * 3).enumerate() {
+                            let mut green = vec![1; width];
+                            picture.green_row(y, &mut green);
+                            assert!(green.iter().eq(row.iter().skip(1).step_by(3)), "{format:?} {color:?}");
+                        }
                     }
                 }
             }

@@ -6,12 +6,13 @@ mod staging;
 
 use tch::{Device, TchError, Tensor};
 
+use self::color::{Layout, write};
 use self::scale::Scaler;
 use self::staging::Staging;
 use super::{Placement, Preprocess};
+use crate::frame::ImageView;
 use crate::segment::MAX_INPUT_SIZE;
 
-pub use color::{Layout, Picture};
 pub use staging::settle;
 
 /// Makes inputs of frames on a device. What depends on their size is made for the second frame of it, and kept until it changes.
@@ -37,12 +38,12 @@ impl Resident {
         Self { how, device, staging: Staging::new(device), scaler: None }
     }
 
-    /// The bytes of `picture` on the device, as [`Layout::rgb`] takes them.
+    /// The bytes of `view` on the device, as [`Resident::input`] takes them.
     ///
     /// # Errors
     /// libtorch's.
-    pub fn send(&mut self, picture: &Picture<'_>) -> Result<Tensor, TchError> {
-        self.staging.send(picture.layout().bytes(), |bytes| picture.write(bytes))
+    pub fn send(&mut self, view: &ImageView<'_>) -> Result<Tensor, TchError> {
+        self.staging.send(Layout::of(view).bytes(), |bytes| write(view, bytes))
     }
 
     /// What was sent has been used.
@@ -54,12 +55,11 @@ impl Resident {
     ///
     /// # Errors
     /// libtorch's.
-    pub fn takes(&mut self, picture: &Picture<'_>, side: usize) -> Result<bool, TchError> {
-        if !picture.is_whole() || !(1..=MAX_INPUT_SIZE).contains(&side) {
+    pub fn takes(&mut self, view: &ImageView<'_>, side: usize) -> Result<bool, TchError> {
+        if !(1..=MAX_INPUT_SIZE).contains(&side) {
             return Ok(false);
         }
-        let (width, height) = picture.size();
-        let placement = self.how.place(width, height, side);
+        let placement = self.how.place(view.width(), view.height(), side);
         match &mut self.scaler {
             Some((known, prepared)) if *known == placement => {
                 if let Prepared::NotYet = prepared {
@@ -75,22 +75,22 @@ impl Resident {
         }
     }
 
-    /// The input `[1, 3, side, side]` that `bytes` of a frame become, if it is the one that [`Resident::takes`] has taken last.
+    /// The input `[1, 3, side, side]` that the `bytes` of a frame become, if it is the one that [`Resident::takes`] has taken last.
     ///
     /// # Errors
     /// libtorch's; a frame that was not taken.
-    pub fn input(&self, layout: &Layout, bytes: &Tensor) -> Result<(Tensor, Placement), TchError> {
+    pub fn input(&self, view: &ImageView<'_>, bytes: &Tensor) -> Result<(Tensor, Placement), TchError> {
         let Some((placement, Prepared::Here(scaler))) = &self.scaler else {
             return Err(TchError::Shape("frames of this size are prepared on the CPU".into()));
         };
-        Ok((scaler.input(&layout.rgb(bytes)?, placement)?, *placement))
+        Ok((scaler.input(&Layout::of(view).rgb(bytes)?, placement)?, *placement))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Rgb;
+    use crate::frame::{PixelFormat, Plane, Rgb, YuvColor};
 
     /// Speckle on a slope, so that neither ranges nor sums are trivial.
     fn picture(width: usize, height: usize) -> Rgb {
@@ -104,17 +104,17 @@ mod tests {
     /// Input of the CPU and of this, for a frame of so many pixels.
     fn both(how: Preprocess, (w, h): (usize, usize), side: usize) -> Option<(Tensor, Tensor)> {
         let rgb = picture(w, h);
+        let data = rgb.to_rgba();
+        let plane = vec![Plane { data: &data, stride: 4 * w }];
+        let view = ImageView::new(PixelFormat::Rgba, w, h, YuvColor::default(), plane).unwrap();
         let mut resident = Resident::new(how, Device::Cpu);
-        let picture = Picture::Rgb(&rgb);
-        assert!(
-            !resident.takes(&picture, side).unwrap(),
-            "nothing is prepared for a size that may come once"
-        );
-        if !resident.takes(&picture, side).unwrap() {
+        assert!(resident.input(&view, &Tensor::zeros([1], (tch::Kind::Uint8, Device::Cpu))).is_err());
+        assert!(!resident.takes(&view, side).unwrap(), "nothing is prepared for a size that may come once");
+        if !resident.takes(&view, side).unwrap() {
             return None;
         }
-        let bytes = resident.send(&picture).unwrap();
-        let (found, placement) = resident.input(&picture.layout(), &bytes).unwrap();
+        let bytes = resident.send(&view).unwrap();
+        let (found, placement) = resident.input(&view, &bytes).unwrap();
         let (expected, place) = how.input(&rgb, side).unwrap();
         assert_eq!(placement, place);
         Some((expected, found))
@@ -157,17 +157,6 @@ mod tests {
         // Where OpenCV interpolates instead of averaging.
         assert!(both(Preprocess::LiteMedSam, (40, 30), 64).is_none());
         assert!(both(Preprocess::Sam2, (9000, 2), 64).is_none());
-        let mut resident = Resident::new(Preprocess::Sam2, Device::Cpu);
-        let mut small = picture(4, 4);
-        let layout = Picture::Rgb(&small).layout();
-        for _ in 0..2 {
-            assert!(!resident.takes(&Picture::Rgb(&small), 0).unwrap());
-        }
-        small.data.pop();
-        for _ in 0..2 {
-            assert!(!resident.takes(&Picture::Rgb(&small), 8).unwrap());
-        }
-        // Nothing was taken.
-        assert!(resident.input(&layout, &Tensor::zeros([48], (tch::Kind::Uint8, Device::Cpu))).is_err());
+        assert!(both(Preprocess::Sam2, (10, 10), 0).is_none());
     }
 }

@@ -52,10 +52,11 @@ impl Staging {
     }
 
     /// Frees the memory. libtorch puts an event behind the last copy first, and a GPU that has failed for good refuses: it throws where
-    /// nothing may be thrown, which would end the program, and with it the picture. There the memory is left where it is.
+    /// nothing may be thrown, which would end the program, and with it the picture. There the memory is left where it is. Whether it
+    /// has failed is known when all that was queued has ended.
     fn give_back(&mut self) {
         let Some(bytes) = self.bytes.take() else { return };
-        if self.device.is_cuda() && Tensor::f_zeros([1], (Kind::Float, self.device)).is_err() {
+        if settle(self.device).is_err() {
             std::mem::forget(bytes);
         }
     }
