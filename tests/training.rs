@@ -323,6 +323,28 @@ fn sam2_is_taught_as_well() {
 }
 
 #[test]
+fn few_pictures_are_shown_more_often_unless_somebody_says_how_often() {
+    let root = folder();
+    let data = pictures(root.path());
+    let given = configure(root.path(), &data);
+    let text = std::fs::read_to_string(&given).unwrap();
+    let (before, rest) = text.split_once("[[stages]]").unwrap();
+    let usual = root.path().join("usual.toml");
+    std::fs::write(&usual, format!("{before}[run]{}", rest.split_once("[run]").unwrap().1)).unwrap();
+    let epochs = |file: &Path, learned: usize| {
+        let env = std::iter::empty();
+        let args = LoadArgs { preset: None, file: Some(file), env, set: &[], flags: &[] };
+        let spec = TrainConfig::load(args).unwrap().spec.for_pictures(learned);
+        (spec.stages.iter().map(|stage| stage.epochs).collect::<Vec<_>>(), spec.validate_every)
+    };
+    assert_eq!(epochs(&usual, 4), (vec![240, 32], 8));
+    assert_eq!(epochs(&usual, 50), (vec![90, 12], 3));
+    assert_eq!(epochs(&usual, 160), (vec![30, 4], 1));
+    assert_eq!(epochs(&usual, 2000), (vec![30, 4], 1));
+    assert_eq!(epochs(&given, 4), (vec![2, 2], 1));
+}
+
+#[test]
 fn mistakes_in_the_data_are_told_at_once_and_before_anything_is_written() {
     let root = folder();
     let data = pictures(root.path());

@@ -48,7 +48,7 @@ impl TrainConfig {
         let loss = read_loss(loss, &mut log)?;
         let prompts = read_prompts(prompts, &mut log)?;
         let (views, augment) = read_augment(augment, &mut log)?;
-        let stages = read_stages(stages, form, &mut log)?;
+        let (stages, usual) = read_stages(stages, form, &mut log)?;
         let mut s = Section::new("run", run, &mut log)?;
         let out = s.path_opt("out")?.unwrap_or_else(|| PathBuf::from("training"));
         let spec = TrainSpec {
@@ -63,6 +63,7 @@ impl TrainConfig {
             views,
             augment,
             stages,
+            usual,
             batch: s.int("batch", 4, 1, 1024)? as usize,
             weight_decay: s.double("weight_decay", 0.1, 0.0, 1.0)?,
             clip: s.double("clip", 1.0, 0.0, 1e6)?,
@@ -305,12 +306,19 @@ fn read_augment(node: Option<Node>, log: &mut Log) -> Result<(usize, Augment), C
     Ok((views, found))
 }
 
-fn read_stages(node: Option<Node>, form: PpnForm, log: &mut Log) -> Result<Vec<StageSpec>, ConfigError> {
+/// The stages, and whether they are the usual ones because none are given.
+fn read_stages(
+    node: Option<Node>,
+    form: PpnForm,
+    log: &mut Log,
+) -> Result<(Vec<StageSpec>, bool), ConfigError> {
     let mut given = tables(node, "stages")?;
-    if given.is_empty() {
+    let usual = given.is_empty();
+    if usual {
         given = usual_stages(form);
     }
-    given.into_iter().enumerate().map(|(i, node)| read_stage(i, Some(node), log)).collect()
+    let stages = given.into_iter().enumerate().map(|(i, node)| read_stage(i, Some(node), log));
+    Ok((stages.collect::<Result<_, _>>()?, usual))
 }
 
 /// A pyramid first learns alone, which costs a tenth; other forms have one stage.

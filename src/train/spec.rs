@@ -137,6 +137,8 @@ pub struct TrainSpec {
     pub augment: Augment,
     /// One after the other; at least one.
     pub stages: Vec<StageSpec>,
+    /// They are the usual ones, which have more epochs where few pictures are learned from: see [`TrainSpec::for_pictures`].
+    pub usual: bool,
     /// Pictures of a step.
     pub batch: usize,
     /// AdamW's.
@@ -158,4 +160,29 @@ pub struct TrainSpec {
     pub cache: PathBuf,
     /// Folder of what the run leaves.
     pub out: PathBuf,
+}
+
+/// Pictures that the usual epochs are meant for.
+const USUAL_PICTURES: usize = 160;
+/// Fewer pictures are shown more often, up to so many times: a run of few steps learns little.
+const MOST_REPEATS: u64 = 8;
+
+impl TrainSpec {
+    /// The same with as many epochs as suit `learned` pictures, where they are the usual ones.
+    pub fn for_pictures(&self, learned: usize) -> Self {
+        let mut spec = self.clone();
+        if self.usual {
+            spec.repeat(USUAL_PICTURES, learned);
+        }
+        spec
+    }
+
+    /// As many steps for `used` pictures as it has for `meant` ones, if it has fewer: more epochs, and as many measurements.
+    pub fn repeat(&mut self, meant: usize, used: usize) {
+        let repeats = ((meant / used.max(1)) as u64).clamp(1, MOST_REPEATS);
+        for stage in &mut self.stages {
+            stage.epochs *= repeats;
+        }
+        self.validate_every *= repeats;
+    }
 }

@@ -118,14 +118,27 @@ struct Trainer<'a> {
 /// # Errors
 /// Wrong data, weights that do not fit, a full disk, a loss that is no number. What the run had come to before stays.
 pub fn train(
-    spec: &TrainSpec,
+    given: &TrainSpec,
     device: &Resolved,
     settings: &str,
     resume: bool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    let _folder = Folder::take(&spec.out)?;
-    let mut lesson = Lesson::new(spec, device, |done, total| observer.checked(done, total))?;
+    let _folder = Folder::take(&given.out)?;
+    let mut lesson = Lesson::new(given, device, |done, total| observer.checked(done, total))?;
+    let learned = lesson.material.train.len();
+    let own = given.for_pictures(learned);
+    let spec = &own;
+    let mut settings = settings.to_owned();
+    if let (Some(stage), Some(given)) = (spec.stages.first(), given.stages.first())
+        && stage.epochs > given.epochs
+    {
+        let said =
+            format!("{learned} pictures: {} times the usual epochs", stage.epochs / given.epochs.max(1));
+        tracing::info!("{said}");
+        settings += &format!("\n# {said}");
+    }
+    let settings = settings.as_str();
     let parameters = &lesson.net.parameters;
     let mut optimizer = Optimizer::new(parameters, spec.weight_decay, spec.clip, spec.average)?;
     let fingerprint = fingerprint(spec, &lesson);

@@ -16,8 +16,6 @@ use crate::whole;
 
 /// Shares of damaged masks.
 const NOISE: [f64; 4] = [0.0, 0.25, 0.5, 0.75];
-/// Fewer pictures are shown more often, up to so many times: a run of few steps says little of few pictures.
-const MOST_REPEATS: u64 = 8;
 /// What marks a run that is done, with everything that the table needs.
 const RESULT: &str = "result.json";
 
@@ -137,7 +135,11 @@ fn runs(args: &Args, study: Study, spec: &TrainSpec) -> Result<Vec<Run>> {
                     add(name, &group, &|spec| {
                         spec.seed = spec.seed.wrapping_add(draw);
                         spec.datasets.iter_mut().for_each(|data| data.limit = shot);
-                        repeat(spec, learned);
+                        // So that all draws make about as many steps.
+                        let limits = spec.datasets.iter().map(|data| data.limit.unwrap_or(usize::MAX));
+                        let used = limits.map(|limit| limit.min(learned)).sum();
+                        spec.usual = false;
+                        spec.repeat(learned, used);
                     });
                 }
             }
@@ -230,14 +232,4 @@ fn settings_of(spec: &TrainSpec, settings: &str) -> String {
         text += &format!("\n# {}: {split:?}, limit {limit:?}, noise {noise}", set.name);
     }
     text
-}
-
-/// More epochs where fewer pictures are learned from, so that all draws make about as many steps.
-fn repeat(spec: &mut TrainSpec, learned: usize) {
-    let used: usize = spec.datasets.iter().map(|data| data.limit.unwrap_or(usize::MAX).min(learned)).sum();
-    let repeats = ((learned / used.max(1)) as u64).clamp(1, MOST_REPEATS);
-    for stage in &mut spec.stages {
-        stage.epochs *= repeats;
-    }
-    spec.validate_every *= repeats;
 }
