@@ -86,6 +86,11 @@ cache = "{}"
     file
 }
 
+fn read(config: &Path, flags: &[(&str, toml::Value, &str)]) -> TrainSpec {
+    let args = LoadArgs { preset: None, file: Some(config), env: std::iter::empty(), set: &[], flags };
+    TrainConfig::load(args).unwrap().spec
+}
+
 fn sonomask() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sonomask"));
     command.env_remove("RUST_LOG").env("GOMP_SPINCOUNT", "0").stdin(Stdio::null());
@@ -230,9 +235,7 @@ fn a_run_that_is_stopped_within_an_epoch_comes_to_the_same_end() {
     let config = configure(root.path(), &data);
     let spec = |out: &str| {
         let out = toml::Value::String(root.path().join(out).to_string_lossy().into_owned());
-        let (env, flags) = (std::iter::empty(), [("run.out", out, "--out")]);
-        let args = LoadArgs { preset: None, file: Some(&config), env, set: &[], flags: &flags };
-        TrainConfig::load(args).unwrap().spec
+        read(&config, &[("run.out", out, "--out")])
     };
     let device = DeviceChoice::Cpu.resolve().unwrap();
     let (whole, stopped) = (spec("whole"), spec("stopped"));
@@ -332,9 +335,8 @@ fn few_pictures_are_shown_more_often_unless_somebody_says_how_often() {
     let usual = root.path().join("usual.toml");
     std::fs::write(&usual, format!("{before}[run]{}", rest.split_once("[run]").unwrap().1)).unwrap();
     let epochs = |file: &Path, learned: usize| {
-        let env = std::iter::empty();
-        let args = LoadArgs { preset: None, file: Some(file), env, set: &[], flags: &[] };
-        let spec = TrainConfig::load(args).unwrap().spec.for_pictures(learned);
+        let spec = read(file, &[]);
+        let spec = spec.repeated(spec.repeats(learned));
         (spec.stages.iter().map(|stage| stage.epochs).collect::<Vec<_>>(), spec.validate_every)
     };
     assert_eq!(epochs(&usual, 4), (vec![240, 32], 8));

@@ -1,9 +1,10 @@
 //! Where a network runs: what was asked for, what is there, what was chosen.
 
-use std::ffi::CStr;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
+
+use super::library;
 
 /// What the user asked for: `auto`, `cpu` or `cuda:N` (`cuda` means `cuda:0`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -119,22 +120,7 @@ impl DeviceChoice {
 /// The dynamic linker's words, on a machine without it; libtorch then works on the CPU.
 pub fn load_cuda() -> Result<(), String> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
-    LOADED.get_or_init(|| dlopen(c"libtorch_cuda.so")).clone()
-}
-
-fn dlopen(library: &CStr) -> Result<(), String> {
-    // SAFETY: the name is a NUL-terminated string; libtorch's initialisers are made to run at load time. The handle is
-    // never closed, so nothing that was registered can dangle.
-    let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-    if !handle.is_null() {
-        return Ok(());
-    }
-    // SAFETY: dlerror returns NULL or a NUL-terminated string that stays valid until this thread's next dl call.
-    let message = unsafe {
-        let error = libc::dlerror();
-        if error.is_null() { None } else { Some(CStr::from_ptr(error).to_string_lossy().into_owned()) }
-    };
-    Err(message.unwrap_or_else(|| "libtorch_cuda.so cannot be loaded".into()))
+    LOADED.get_or_init(|| library::open(c"libtorch_cuda.so", libc::RTLD_GLOBAL).map(drop)).clone()
 }
 
 #[cfg(test)]

@@ -6,15 +6,18 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::fmt;
 
-use tch::Device;
+use parking_lot::Mutex;
+use tch::{Device, TchError};
 
+use super::library;
+use super::preprocess::settle;
 use crate::stage::{Stage, StageTimes};
 
 /// Most marks of a frame; what comes after them is not measured.
 const MOST: usize = 256;
 
 /// Points in what a device does, by their number.
-pub trait Events: fmt::Debug + Send + Sync {
+trait Events: fmt::Debug + Send {
     /// Puts point `at` behind everything that is queued; an earlier one of this number is forgotten. `false` if that fails.
     fn record(&mut self, at: usize) -> bool;
     /// Waits until the device has come to a point. `false` if that fails.
@@ -23,9 +26,65 @@ pub trait Events: fmt::Debug + Send + Sync {
     fn between(&self, from: usize, to: usize) -> Option<f32>;
 }
 
+/// What charges times to the stages of a frame on a device.
+#[derive(Debug)]
+pub struct Clock {
+    device: Device,
+    /// Where stages end, on a GPU that can say so.
+    marks: Option<Mutex<Marks>>,
+}
+
+impl Clock {
+    /// For `device`.
+    pub fn new(device: Device) -> Self {
+        Self { device, marks: Marks::new(device).map(Mutex::new) }
+    }
+
+    /// A frame begins.
+    pub fn begin(&self) {
+        if let Some(marks) = &self.marks {
+            marks.lock().begin();
+        }
+    }
+
+    /// What has been done since the last stage ended belongs to none, or was measured by somebody else.
+    pub fn pass(&self) {
+        if let Some(marks) = &self.marks {
+            marks.lock().put(None);
+        }
+    }
+
+    /// Runs `work` and charges its time to `stage`. Kernels are queued on a GPU, and the stage ends when they have run: that is marked
+    /// there, or waited for where it cannot be.
+    pub fn timed<T, E: From<TchError>>(
+        &self,
+        times: &mut StageTimes,
+        stage: Stage,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        if let Some(marks) = &self.marks {
+            let done = work()?;
+            marks.lock().put(Some(stage));
+            return Ok(done);
+        }
+        times.time(stage, || {
+            let done = work()?;
+            settle(self.device)?;
+            Ok(done)
+        })
+    }
+
+    /// A frame is done: adds to `times` what was only marked.
+    pub fn collect(&self, times: &mut StageTimes) {
+        if let Some(marks) = &self.marks {
+            marks.lock().collect(times);
+        }
+    }
+}
+
 /// Where the stages of a frame end on a device.
 #[derive(Debug)]
-pub struct Marks {
+struct Marks {
     events: Box<dyn Events>,
     /// The stage that ends at each point, by its number; none where something that is no stage has ended.
     stages: Vec<Option<Stage>>,
@@ -33,7 +92,7 @@ pub struct Marks {
 
 impl Marks {
     /// For `device`; `None` where it has no events: on a CPU, or where the CUDA runtime is not to be found.
-    pub fn new(device: Device) -> Option<Self> {
+    fn new(device: Device) -> Option<Self> {
         // Events belong to the device that is current when they are made: the first, unless somebody changes it.
         match device {
             Device::Cuda(0) => Some(Self::of(Box::new(CudaEvents::load()?))),
@@ -46,21 +105,12 @@ impl Marks {
     }
 
     /// A frame begins; what one that failed has left is forgotten.
-    pub fn begin(&mut self) {
+    fn begin(&mut self) {
         self.stages.clear();
         self.put(None);
     }
 
-    /// What has been done since the last mark belongs to no stage, or was measured by somebody else.
-    pub fn pass(&mut self) {
-        self.put(None);
-    }
-
-    /// `stage` ends here; it has begun at the mark before.
-    pub fn end(&mut self, stage: Stage) {
-        self.put(Some(stage));
-    }
-
+    /// `stage` ends here, having begun at the mark before; with none, something that is no stage or is measured elsewhere.
     fn put(&mut self, stage: Option<Stage>) {
         let at = self.stages.len();
         if at < MOST && self.events.record(at) {
@@ -69,7 +119,7 @@ impl Marks {
     }
 
     /// Waits for the last mark and adds what the stages took to `times`.
-    pub fn collect(&mut self, times: &mut StageTimes) {
+    fn collect(&mut self, times: &mut StageTimes) {
         let last = self.stages.len().checked_sub(1);
         if last.is_some_and(|last| self.events.wait(last)) {
             for (at, stage) in self.stages.iter().enumerate().skip(1) {
@@ -98,8 +148,6 @@ struct CudaEvents {
 
 // SAFETY: the runtime's functions may be called from any thread, and its events are handles that belong to none.
 unsafe impl Send for CudaEvents {}
-// SAFETY: as above; what takes `&self` only reads.
-unsafe impl Sync for CudaEvents {}
 
 impl fmt::Debug for CudaEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,6 +161,7 @@ impl CudaEvents {
         type Record = unsafe extern "C" fn(Event, *mut c_void) -> c_int;
         type Elapsed = unsafe extern "C" fn(*mut f32, Event, Event) -> c_int;
         type Of = unsafe extern "C" fn(Event) -> c_int;
+        let symbol = |name: &CStr| library::symbol(libc::RTLD_DEFAULT, name).ok();
         let (create, record) = (symbol(c"cudaEventCreate")?, symbol(c"cudaEventRecord")?);
         let (wait, elapsed) = (symbol(c"cudaEventSynchronize")?, symbol(c"cudaEventElapsedTime")?);
         let destroy = symbol(c"cudaEventDestroy")?;
@@ -169,13 +218,6 @@ impl Events for CudaEvents {
     }
 }
 
-/// A function of a library that is loaded.
-fn symbol(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: the name is a NUL-terminated string; nothing is loaded or run by asking.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    (!found.is_null()).then_some(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,10 +257,10 @@ mod tests {
         let mut marks = Marks::of(Box::new(Fake::default()));
         for _ in 0..2 {
             marks.begin();
-            marks.end(Stage::Encode);
-            marks.end(Stage::Decode);
-            marks.pass();
-            marks.end(Stage::Decode);
+            marks.put(Some(Stage::Encode));
+            marks.put(Some(Stage::Decode));
+            marks.put(None);
+            marks.put(Some(Stage::Decode));
             let mut times = StageTimes::default();
             marks.collect(&mut times);
             // Points 0 to 4; what was passed, point 3, belongs to nobody.
@@ -236,9 +278,9 @@ mod tests {
     fn a_frame_that_failed_leaves_nothing_to_the_next() {
         let mut marks = Marks::of(Box::new(Fake::default()));
         marks.begin();
-        marks.end(Stage::Encode);
+        marks.put(Some(Stage::Encode));
         marks.begin();
-        marks.end(Stage::Decode);
+        marks.put(Some(Stage::Decode));
         let mut times = StageTimes::default();
         marks.collect(&mut times);
         assert_eq!((millis(&times, Stage::Encode), millis(&times, Stage::Decode)), (None, Some(2)));
@@ -248,7 +290,7 @@ mod tests {
     fn a_device_that_fails_and_frames_without_end_are_survived() {
         let mut marks = Marks::of(Box::new(Fake { fails: true, ..Fake::default() }));
         for _ in 0..10 * MOST {
-            marks.end(Stage::Encode);
+            marks.put(Some(Stage::Encode));
         }
         let mut times = StageTimes::default();
         marks.collect(&mut times);

@@ -10,6 +10,7 @@ mod generate;
 mod graph;
 mod guidance;
 mod learned;
+mod library;
 mod load;
 mod manners;
 mod marks;

@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use parking_lot::Mutex;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::graph::{Engine, Step, Tensors};
-use super::marks::Marks;
+use super::marks::Clock;
 use super::network::Network;
 use super::postprocess::{Decoded, Packed, clean};
-use super::preprocess::{Picture, Placement, Resident, settle};
+use super::preprocess::{Picture, Placement, Resident};
 use super::prompt::once_a_class;
 use super::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
@@ -55,8 +54,7 @@ pub struct Sam {
     info: ModelInfo,
     /// Frames are prepared, and masks made, where the network is.
     resident: Option<Resident>,
-    /// Where stages end, on a GPU that can say so.
-    marks: Option<Mutex<Marks>>,
+    clock: Clock,
     /// From an input to what the encoder says of it.
     step: Step<SamFeatures>,
 }
@@ -65,8 +63,8 @@ impl Sam {
     /// Wraps a network; `info` is what reports say of it.
     pub fn new(network: Network, cleanup: Cleanup, info: ModelInfo) -> Self {
         let device = network.device();
-        let marks = Marks::new(device).map(Mutex::new);
-        let mut sam = Self { network, cleanup, info, resident: None, marks, step: Step::default() };
+        let clock = Clock::new(device);
+        let mut sam = Self { network, cleanup, info, resident: None, clock, step: Step::default() };
         sam.work_on_device(device.is_cuda());
         sam
     }
@@ -97,15 +95,14 @@ impl Sam {
         &self.network
     }
 
-    /// Runs `work` and charges its time to `stage`. Kernels are queued on a GPU, and the stage ends when they have run: that is marked
-    /// there, or waited for where it cannot be.
+    /// See [`Clock::timed`].
     pub(super) fn timed<T, E: From<TchError>>(
         &self,
         times: &mut StageTimes,
         stage: Stage,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        timed(self.marks.as_ref(), self.network.device(), times, stage, work)
+        self.clock.timed(times, stage, work)
     }
 
     /// A picture as the network takes it, on its device, and where it lies in that.
@@ -114,20 +111,16 @@ impl Sam {
         picture: &Picture<'_>,
         times: &mut StageTimes,
     ) -> Result<(Tensor, Placement), SegmentError> {
-        let (network, marks) = (&self.network, self.marks.as_ref());
-        let (device, side) = (network.device(), network.input_size());
-        if let Some(marks) = marks {
-            marks.lock().begin();
-        }
+        let (network, clock) = (&self.network, &self.clock);
+        let side = network.input_size();
+        clock.begin();
         if let Picture::View(view) = picture
             && let Some(resident) = &mut self.resident
             && times.time(Stage::Preprocess, || resident.takes(view, side))?
         {
-            if let Some(marks) = marks {
-                marks.lock().pass();
-            }
-            let bytes = timed(marks, device, times, Stage::Upload, || resident.send(view))?;
-            let input = timed(marks, device, times, Stage::Preprocess, || resident.input(view, &bytes))?;
+            clock.pass();
+            let bytes = clock.timed(times, Stage::Upload, || resident.send(view))?;
+            let input = clock.timed(times, Stage::Preprocess, || resident.input(view, &bytes))?;
             return Ok(input);
         }
         let (input, placement) = times.time(Stage::Preprocess, || {
@@ -137,10 +130,8 @@ impl Sam {
             };
             network.manners().preprocess.input(&picture, side)
         })?;
-        if let Some(marks) = marks {
-            marks.lock().pass();
-        }
-        let input = timed(marks, device, times, Stage::Upload, || input.f_to_device(device))?;
+        clock.pass();
+        let input = clock.timed(times, Stage::Upload, || input.f_to_device(network.device()))?;
         Ok((input, placement))
     }
 
@@ -163,9 +154,7 @@ impl Sam {
         if let Some(resident) = self.resident.as_mut().filter(|_| !masks.is_empty()) {
             resident.settled();
         }
-        if let Some(marks) = &self.marks {
-            marks.lock().collect(times);
-        }
+        self.clock.collect(times);
     }
 
     /// What is done with masks.
@@ -221,9 +210,7 @@ impl Sam {
             let bytes = self.timed(times, Stage::Postprocess, || Packed::fetch(&packed))?;
             let how = self.network.manners().postprocess;
             masks.extend(times.time(Stage::Postprocess, || how.unpack(&packed, &bytes))?);
-            if let Some(marks) = &self.marks {
-                marks.lock().pass();
-            }
+            self.clock.pass();
         }
         for found in masks.iter_mut().filter(|m| m.presence < self.cleanup.presence_threshold) {
             found.mask = Mask::empty(found.mask.width(), found.mask.height());
@@ -301,26 +288,6 @@ impl Sam {
         self.done(&masks, times);
         Ok(masks)
     }
-}
-
-/// See [`Sam::timed`].
-fn timed<T, E: From<TchError>>(
-    marks: Option<&Mutex<Marks>>,
-    device: Device,
-    times: &mut StageTimes,
-    stage: Stage,
-    work: impl FnOnce() -> Result<T, E>,
-) -> Result<T, E> {
-    if let Some(marks) = marks {
-        let done = work()?;
-        marks.lock().end(stage);
-        return Ok(done);
-    }
-    times.time(stage, || {
-        let done = work()?;
-        settle(device)?;
-        Ok(done)
-    })
 }
 
 impl Segmenter for Sam {

@@ -137,7 +137,7 @@ pub struct TrainSpec {
     pub augment: Augment,
     /// One after the other; at least one.
     pub stages: Vec<StageSpec>,
-    /// They are the usual ones, which have more epochs where few pictures are learned from: see [`TrainSpec::for_pictures`].
+    /// They are the usual ones, which have more epochs where few pictures are learned from: see [`TrainSpec::repeats`].
     pub usual: bool,
     /// Pictures of a step.
     pub batch: usize,
@@ -167,22 +167,21 @@ const USUAL_PICTURES: usize = 160;
 /// Fewer pictures are shown more often, up to so many times: a run of few steps learns little.
 const MOST_REPEATS: u64 = 8;
 
+/// How often `used` pictures are shown where `meant` ones are shown once, so that both make about as many steps.
+pub fn repeats(meant: usize, used: usize) -> u64 {
+    ((meant / used.max(1)) as u64).clamp(1, MOST_REPEATS)
+}
+
 impl TrainSpec {
-    /// The same with as many epochs as suit `learned` pictures, where they are the usual ones.
-    pub fn for_pictures(&self, learned: usize) -> Self {
-        let mut spec = self.clone();
-        if self.usual {
-            spec.repeat(USUAL_PICTURES, learned);
-        }
-        spec
+    /// How often its epochs are repeated for `learned` pictures: more than once if they are the usual ones and the pictures few.
+    pub fn repeats(&self, learned: usize) -> u64 {
+        if self.usual { repeats(USUAL_PICTURES, learned) } else { 1 }
     }
 
-    /// As many steps for `used` pictures as it has for `meant` ones, if it has fewer: more epochs, and as many measurements.
-    pub fn repeat(&mut self, meant: usize, used: usize) {
-        let repeats = ((meant / used.max(1)) as u64).clamp(1, MOST_REPEATS);
-        for stage in &mut self.stages {
-            stage.epochs *= repeats;
-        }
-        self.validate_every *= repeats;
+    /// So many times the epochs, with as many measurements.
+    pub fn repeated(&self, times: u64) -> Self {
+        let mut spec = Self { validate_every: self.validate_every * times, ..self.clone() };
+        spec.stages.iter_mut().for_each(|stage| stage.epochs *= times);
+        spec
     }
 }

@@ -127,14 +127,11 @@ pub fn train(
     let _folder = Folder::take(&given.out)?;
     let mut lesson = Lesson::new(given, device, |done, total| observer.checked(done, total))?;
     let learned = lesson.material.train.len();
-    let own = given.for_pictures(learned);
-    let spec = &own;
+    let times = given.repeats(learned);
+    let spec = &given.repeated(times);
     let mut settings = settings.to_owned();
-    if let (Some(stage), Some(given)) = (spec.stages.first(), given.stages.first())
-        && stage.epochs > given.epochs
-    {
-        let said =
-            format!("{learned} pictures: {} times the usual epochs", stage.epochs / given.epochs.max(1));
+    if times > 1 {
+        let said = format!("{learned} pictures: {times} times the usual epochs");
         tracing::info!("{said}");
         settings += &format!("\n# {said}");
     }

@@ -138,8 +138,8 @@ fn runs(args: &Args, study: Study, spec: &TrainSpec) -> Result<Vec<Run>> {
                         // So that all draws make about as many steps.
                         let limits = spec.datasets.iter().map(|data| data.limit.unwrap_or(usize::MAX));
                         let used = limits.map(|limit| limit.min(learned)).sum();
-                        spec.usual = false;
-                        spec.repeat(learned, used);
+                        let times = train::repeats(learned, used);
+                        *spec = TrainSpec { usual: false, ..spec.repeated(times) };
                     });
                 }
             }

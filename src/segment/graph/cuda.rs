@@ -1,7 +1,7 @@
 //! CUDA graphs, through a library of our own: tch has neither graphs nor streams.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -9,6 +9,7 @@ use tch::{Device, TchError};
 
 use super::{Engine, GraphError};
 use crate::segment::device::load_cuda;
+use crate::segment::library;
 
 /// The functions of `cuda_graph.cpp`.
 #[derive(Debug)]
@@ -45,30 +46,16 @@ impl Api {
         load_cuda()?;
         let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
         let places = beside.filter(|file| file.is_file()).into_iter().chain([PathBuf::from(LIBRARY)]);
-        let mut handle = std::ptr::null_mut();
         let mut why = Vec::new();
-        for place in places {
-            let Ok(name) = CString::new(place.as_os_str().as_bytes()) else { continue };
-            // SAFETY: the name is a NUL-terminated string. The library has no initialisers but those of its thread-local text, and
-            // is never closed.
-            handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-            if !handle.is_null() {
-                break;
-            }
-            why.push(last_error());
-        }
-        if handle.is_null() {
-            return Err(why.join("; "));
-        }
-        let symbol = |name: &CStr| -> Result<*mut c_void, String> {
-            // SAFETY: the handle is open, the name NUL-terminated.
-            let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
-            if found.is_null() { Err(last_error()) } else { Ok(found) }
-        };
+        let opened = places.into_iter().find_map(|place| {
+            let name = CString::new(place.into_os_string().into_vec()).ok()?;
+            library::open(&name, libc::RTLD_LOCAL).map_err(|e| why.push(e)).ok()
+        });
+        let Some(handle) = opened else { return Err(why.join("; ")) };
         macro_rules! function {
             ($name:literal: $type:ty) => {
                 // SAFETY: `cuda_graph.cpp` declares the function with this type.
-                unsafe { std::mem::transmute::<*mut c_void, $type>(symbol($name)?) }
+                unsafe { std::mem::transmute::<*mut c_void, $type>(library::symbol(handle, $name)?) }
             };
         }
         let api = Self {
@@ -100,18 +87,6 @@ impl Api {
 
 /// The libtorch that tch is made for.
 const TORCH: &str = "2.11.";
-
-fn last_error() -> String {
-    // SAFETY: dlerror returns NULL or a NUL-terminated string that stays valid until this thread's next dl call.
-    unsafe {
-        let error = libc::dlerror();
-        if error.is_null() {
-            format!("{LIBRARY} cannot be loaded")
-        } else {
-            CStr::from_ptr(error).to_string_lossy().into_owned()
-        }
-    }
-}
 
 /// Graphs of a CUDA device.
 #[derive(Debug)]

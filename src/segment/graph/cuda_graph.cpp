@@ -67,6 +67,16 @@ void abandon(Recorder& recorder) {
     recorder.graph.reset();
 }
 
+template <typename F>
+void or_abandon(Recorder& recorder, F work) {
+    try {
+        work();
+    } catch (...) {
+        abandon(recorder);
+        throw;
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -116,12 +126,7 @@ int sonomask_graph_begin(void* handle) {
         guarded([&] { c10::cuda::CUDACachingAllocator::emptyCache(); });
         recorder.pool = at::cuda::graph_pool_handle();
         recorder.graph.emplace();
-        try {
-            recorder.graph->capture_begin(recorder.pool, cudaStreamCaptureModeThreadLocal);
-        } catch (...) {
-            abandon(recorder);
-            throw;
-        }
+        or_abandon(recorder, [&] { recorder.graph->capture_begin(recorder.pool, cudaStreamCaptureModeThreadLocal); });
     });
 }
 
@@ -131,12 +136,7 @@ int sonomask_graph_end(void* handle) {
         auto& recorder = of(handle);
         c10::cuda::CUDAGuard guard(recorder.device());
         TORCH_CHECK(recorder.graph, "nothing is being recorded");
-        try {
-            recorder.graph->capture_end();
-        } catch (...) {
-            abandon(recorder);
-            throw;
-        }
+        or_abandon(recorder, [&] { recorder.graph->capture_end(); });
     });
 }
 

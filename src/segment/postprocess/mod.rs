@@ -126,7 +126,7 @@ impl Postprocess {
                 class,
                 mask: to_mask(&full.f_gt(self.threshold())?, placement.frame)?,
                 score: scores[i],
-                presence: 1.0 / (1.0 + (-presence[i]).exp()),
+                presence: certainty(presence[i]),
                 logits: keep_logits.then(|| LowResLogits {
                     width: cols,
                     height: rows,
@@ -183,13 +183,24 @@ fn checked(decoded: &Decoded<'_>, classes: &[usize]) -> Result<(i64, usize, usiz
     Ok((batch, rows as usize, cols as usize))
 }
 
+/// The probability of a logit of presence.
+fn certainty(logit: f32) -> f32 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
+/// Whether as many values of something were `found` as there are classes.
+fn one_each(found: usize, classes: &[usize], what: &str) -> Result<(), SegmentError> {
+    let expected = classes.len();
+    if found == expected {
+        return Ok(());
+    }
+    Err(SegmentError::Other(format!("{found} values of {what} for {expected} classes")))
+}
+
 /// One number for each class.
 fn per_class(tensor: &Tensor, classes: &[usize], what: &'static str) -> Result<Vec<f32>, SegmentError> {
     let values = to_vec(tensor)?;
-    if values.len() != classes.len() {
-        let (found, expected) = (values.len(), classes.len());
-        return Err(SegmentError::Other(format!("{found} values of {what} for {expected} classes")));
-    }
+    one_each(values.len(), classes, what)?;
     match values.iter().zip(classes).find(|(v, _)| !v.is_finite()) {
         Some((_, &class)) => Err(SegmentError::NonFinite { what, class }),
         None => Ok(values),
@@ -197,11 +208,16 @@ fn per_class(tensor: &Tensor, classes: &[usize], what: &'static str) -> Result<V
 }
 
 fn to_mask(inside: &Tensor, (width, height): (usize, usize)) -> Result<Mask, SegmentError> {
-    let inside = inside.f_to_kind(Kind::Uint8)?.f_to_device(Device::Cpu)?.f_contiguous()?;
-    let mut bytes = vec![0u8; inside.numel()];
-    inside.f_copy_data_u8(&mut bytes, inside.numel())?;
-    Mask::new(width, height, bytes)
+    Mask::new(width, height, to_bytes(&inside.f_to_kind(Kind::Uint8)?)?)
         .ok_or_else(|| SegmentError::Other(format!("a mask that is not {width}x{height}")))
+}
+
+/// The values of a tensor of bytes.
+fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>, TchError> {
+    let tensor = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let mut bytes = vec![0u8; tensor.numel()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes)
 }
 
 fn to_vec(tensor: &Tensor) -> Result<Vec<f32>, TchError> {

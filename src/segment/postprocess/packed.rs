@@ -1,8 +1,8 @@
 //! Answers that leave the device together: masks of eight pixels a byte, and the numbers beside them.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
-use super::{Decoded, Postprocess, checked};
+use super::{Decoded, Postprocess, certainty, checked, one_each, to_bytes};
 use crate::mask::{ClassMask, LowResLogits, Mask};
 use crate::segment::SegmentError;
 use crate::segment::preprocess::Placement;
@@ -33,10 +33,7 @@ impl Packed {
         if all.is_empty() {
             return Ok(Vec::new());
         }
-        let all = Tensor::f_cat(&all, 0)?.f_to_device(Device::Cpu)?.f_contiguous()?;
-        let mut bytes = vec![0u8; all.numel()];
-        all.f_copy_data_u8(&mut bytes, all.numel())?;
-        Ok(bytes)
+        to_bytes(&Tensor::f_cat(&all, 0)?)
     }
 }
 
@@ -55,11 +52,8 @@ impl Postprocess {
         let _guard = tch::no_grad_guard();
         let (count, rows, columns) = checked(decoded, classes)?;
         let column = |t: &Tensor, what: &str| -> Result<Tensor, SegmentError> {
-            if t.numel() == classes.len() {
-                return Ok(t.f_to_kind(Kind::Float)?.f_reshape([count, 1])?);
-            }
-            let (found, expected) = (t.numel(), classes.len());
-            Err(SegmentError::Other(format!("{found} values of {what} for {expected} classes")))
+            one_each(t.numel(), classes, what)?;
+            Ok(t.f_to_kind(Kind::Float)?.f_reshape([count, 1])?)
         };
         let score = column(decoded.scores, "score")?;
         let presence = match decoded.presence {
@@ -136,7 +130,7 @@ impl Postprocess {
                 class,
                 mask: Mask::from_bits(width, height, bits).ok_or_else(short)?,
                 score,
-                presence: 1.0 / (1.0 + (-presence).exp()),
+                presence: certainty(presence),
                 logits,
             });
         }

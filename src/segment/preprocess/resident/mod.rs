@@ -6,7 +6,6 @@ mod staging;
 
 use tch::{Device, TchError, Tensor};
 
-use self::color::{Layout, write};
 use self::scale::Scaler;
 use self::staging::Staging;
 use super::{Placement, Preprocess};
@@ -43,7 +42,7 @@ impl Resident {
     /// # Errors
     /// libtorch's.
     pub fn send(&mut self, view: &ImageView<'_>) -> Result<Tensor, TchError> {
-        self.staging.send(Layout::of(view).bytes(), |bytes| write(view, bytes))
+        self.staging.send(color::len(view), |bytes| color::write(view, bytes))
     }
 
     /// What was sent has been used.
@@ -83,7 +82,7 @@ impl Resident {
         let Some((placement, Prepared::Here(scaler))) = &self.scaler else {
             return Err(TchError::Shape("frames of this size are prepared on the CPU".into()));
         };
-        Ok((scaler.input(&Layout::of(view).rgb(bytes)?, placement)?, *placement))
+        Ok((scaler.input(&color::rgb(view, bytes)?, placement)?, *placement))
     }
 }
 

@@ -112,28 +112,19 @@ impl Scaler {
     /// # Errors
     /// libtorch's.
     pub fn input(&self, pixels: &Tensor, placement: &Placement) -> Result<Tensor, TchError> {
-        let byte = |t: Tensor| match self.rounding {
-            Rounding::None => Ok(t),
-            Rounding::EachUp => t.f_add_scalar(0.5)?.f_floor()?.f_clamp(0.0, 255.0),
-            Rounding::LastEven => t.f_mul_scalar(self.factor)?.f_round()?.f_clamp(0.0, 255.0),
-            Rounding::LastQuarterUp => t.f_add_scalar(2.0)?.f_mul_scalar(self.factor)?.f_floor(),
-        };
         let mut values = pixels.shallow_clone();
-        if let Some(columns) = &self.columns {
-            values = values.f_matmul(columns)?;
+        for (axis, across) in [(&self.columns, true), (&self.rows, false)] {
+            let Some(axis) = axis else { continue };
+            values = if across { values.f_matmul(axis)? } else { axis.f_matmul(&values)? };
             if self.rounding == Rounding::EachUp {
-                values = byte(values)?;
+                values = values.f_add_scalar(0.5)?.f_floor()?.f_clamp(0.0, 255.0)?;
             }
         }
-        if let Some(rows) = &self.rows {
-            values = rows.f_matmul(&values)?;
-            if self.rounding == Rounding::EachUp {
-                values = byte(values)?;
-            }
-        }
-        if self.rounding != Rounding::EachUp {
-            values = byte(values)?;
-        }
+        values = match self.rounding {
+            Rounding::None | Rounding::EachUp => values,
+            Rounding::LastEven => values.f_mul_scalar(self.factor)?.f_round()?.f_clamp(0.0, 255.0)?,
+            Rounding::LastQuarterUp => values.f_add_scalar(2.0)?.f_mul_scalar(self.factor)?.f_floor()?,
+        };
         values = match &self.values {
             Values::Normal(scale, mean, deviation) => {
                 values.f_div_scalar(*scale)?.f_sub(mean)?.f_div(deviation)?
