@@ -263,7 +263,7 @@ fn levels_are_the_last_two_blocks() {
             }
         })
         .unwrap();
-    let features = encoder.features(&x).unwrap();
+    let features = encoder.features(&x, None).unwrap();
     assert_eq!(features.embedding, traced);
     assert_eq!(features.embedding, encoder.forward(&x).unwrap());
     assert_eq!(features.embedding.size(), [1, 256, 6, 6]);

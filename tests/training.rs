@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use image::{GrayImage, Luma};
 use serde_json::Value;
 use sonomask::config::{LoadArgs, TrainConfig};
-use sonomask::segment::DeviceChoice;
+use sonomask::segment::{DeviceChoice, EncoderLora};
 use sonomask::train::{Ending, Epoch, Observer, TrainSpec, train as train_run};
 use sonomask::weights::Checkpoint;
 
@@ -302,9 +302,11 @@ fn sam2_is_taught_as_well() {
     ended(&made, 0);
     let text = std::fs::read_to_string(&config).unwrap();
     let own = format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"));
-    // The smallest input that leaves the pyramid its grid.
-    let text =
-        text.replace(&format!("weights = \"{own}\""), &format!("weights = {weights:?}\ninput_size = 128"));
+    // The smallest input that leaves the pyramid its grid. The encoder's last stage is adapted too.
+    let text = text
+        .replace(&format!("weights = \"{own}\""), &format!("weights = {weights:?}\ninput_size = 128"))
+        .replace("[decoder]", "[encoder]\ntuning = \"lora\"\n[decoder]")
+        .replace("decoder = 1e-4", "decoder = 1e-4\nencoder = 1e-3");
     std::fs::write(&config, text).unwrap();
     let out = root.path().join("out");
     ended(&train(&config, &out, &[]).output().unwrap(), 0);
@@ -312,6 +314,9 @@ fn sam2_is_taught_as_well() {
     assert!(losses.len() == 4 && losses.iter().all(|loss| loss.is_finite()), "{losses:?}");
     let names = tensors(&out.join("last.safetensors"));
     assert!(names.keys().any(|name| name.starts_with("sam_mask_decoder.transformer.")));
+    // It began as zeros.
+    let factor = &names["image_encoder.trunk.blocks.11.attn.qkv.w_b.weight"];
+    assert!(factor.iter().any(|&byte| byte != 0));
     let output = sonomask()
         .args(["segment", "--input-size", "128", "--presence-threshold", "0", "--weights"])
         .arg(&weights)
@@ -323,6 +328,73 @@ fn sam2_is_taught_as_well() {
         .output()
         .unwrap();
     ended(&output, 0);
+}
+
+#[test]
+fn an_adapted_encoder_comes_to_the_same_end_when_it_is_stopped() {
+    let root = folder();
+    let data = pictures(root.path());
+    let config = configure(root.path(), &data);
+    let text = std::fs::read_to_string(&config).unwrap();
+    // It learns beside the pyramid, and is left as it is where everything else learns.
+    let text = text
+        .replace("[decoder]", "[encoder]\ntuning = \"lora\"\nrank = 2\n[decoder]")
+        .replace("predictor = 1e-3", "predictor = 1e-3\nencoder = 3e-3");
+    std::fs::write(&config, text).unwrap();
+    let spec = |out: &str| {
+        let out = toml::Value::String(root.path().join(out).to_string_lossy().into_owned());
+        read(&config, &[("run.out", out, "--out")])
+    };
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let (whole, stopped) = (spec("whole"), spec("stopped"));
+    let run =
+        |spec: &TrainSpec, resume, stop| train_run(spec, &device, "", resume, &mut StopAfter(stop)).unwrap();
+    assert_eq!(run(&whole, false, u64::MAX).ending, Ending::Done);
+    // Where the encoder learns, and where it has learned.
+    for (resume, stop) in [(false, 3), (true, 6)] {
+        assert_eq!(run(&stopped, resume, stop).ending, Ending::Stopped);
+    }
+    // Features that are lost are encoded as they were, by the encoder as it was.
+    let kept = |file: &Path| std::fs::read(file).unwrap();
+    let pattern = root.path().join("features/*/*.safetensors").to_string_lossy().into_owned();
+    let lost = glob::glob(&pattern).unwrap().next().unwrap().unwrap();
+    let before = kept(&lost);
+    std::fs::remove_file(&lost).unwrap();
+    assert_eq!(run(&stopped, true, u64::MAX).ending, Ending::Done);
+    assert!(kept(&lost) == before, "the features are another encoder's");
+    assert_eq!(timeless(lines(&whole.out)), timeless(lines(&stopped.out)));
+    let last = whole.out.join("last.safetensors");
+    let learned = tensors(&last);
+    assert!(learned == tensors(&stopped.out.join("last.safetensors")));
+    let factors = learned.iter().filter(|(name, _)| name.starts_with("image_encoder."));
+    let (names, bytes): (Vec<_>, Vec<_>) = factors.unzip();
+    // Two blocks of four layers, each with two factors; the second of which began as zeros.
+    assert!(names.len() == 16 && names.iter().all(|name| name.starts_with("image_encoder.layers.3.blocks.")));
+    assert!(bytes.iter().all(|bytes| bytes.iter().any(|&byte| byte != 0)));
+    let shown = sonomask().args(["weights", "inspect", "--json"]).arg(&last).output().unwrap();
+    ended(&shown, 0);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!((&shown["encoder_lora_rank"], &shown["lora_rank"]), (&2.into(), &8.into()));
+
+    // A run that goes on with it keeps features of its own, and adapts it further.
+    let encoded = || glob::glob(&pattern).unwrap().count();
+    let before = encoded();
+    let ppn = toml::Value::String(last.to_string_lossy().into_owned());
+    let out = toml::Value::String(root.path().join("further").to_string_lossy().into_owned());
+    let mut further = read(&config, &[("run.out", out, "--out"), ("model.ppn", ppn, "--ppn")]);
+    let refused =
+        |spec: &TrainSpec| train_run(spec, &device, "", false, &mut StopAfter(1)).unwrap_err().to_string();
+    further.encoder = further.encoder.map(|lora| EncoderLora { rank: 4, ..lora });
+    assert!(refused(&further).contains("encoder.rank = 4: the predictor that is gone on with has 2"));
+    further.encoder = further.encoder.map(|lora| EncoderLora { rank: 2, ..lora });
+    further.stages.truncate(1);
+    further.stages[0].epochs = 1;
+    assert_eq!(run(&further, false, u64::MAX).ending, Ending::Done);
+    assert_eq!(encoded(), 2 * before);
+    let further = tensors(&further.out.join("last.safetensors"));
+    let same =
+        learned.keys().filter(|name| name.starts_with("image_encoder.") && learned[*name] == further[*name]);
+    assert_eq!(same.count(), 0);
 }
 
 #[test]
@@ -344,6 +416,10 @@ fn few_pictures_are_shown_more_often_unless_somebody_says_how_often() {
     assert_eq!(epochs(&usual, 160), (vec![30, 4], 1));
     assert_eq!(epochs(&usual, 2000), (vec![30, 4], 1));
     assert_eq!(epochs(&given, 4), (vec![2, 2], 1));
+    let text = std::fs::read_to_string(&usual).unwrap();
+    std::fs::write(&usual, text.replace("[decoder]", "[encoder]\ntuning = \"lora\"\n[decoder]")).unwrap();
+    assert_eq!(epochs(&usual, 160), (vec![20, 10, 4], 1));
+    assert_eq!(epochs(&usual, 4), (vec![160, 80, 32], 8));
 }
 
 #[test]
@@ -374,6 +450,7 @@ fn settings_that_cannot_be_meant_are_refused_with_their_place() {
         ("run.sed=1", "unknown key run.sed"),
         ("loss.preset=dice", "expected \"sonomask\" or \"paper\" or \"authors\""),
         ("predictor.form=triple", "\"pyramid\""),
+        ("encoder.tuning=full", "expected \"frozen\" or \"lora\""),
         ("decoder.tuning=some", "expected \"frozen\" or \"lora\" or \"attention\" or \"full\""),
         ("model.weights=nothing.pth", "there are no weights"),
     ] {
@@ -386,4 +463,16 @@ fn settings_that_cannot_be_meant_are_refused_with_their_place() {
     ended(&shown, 0);
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("seed = 0 # default") && shown.contains("epochs = 2"), "{shown}");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("predictor = 1e-3", "predictor = 1e-3\nencoder = 1e-3")).unwrap();
+    let said = ended(&train(&config, &out, &[]).output().unwrap(), 2);
+    assert!(said.contains("expected encoder.tuning = \"lora\""), "{said}");
+    let never = ["--set", "encoder.tuning=lora"];
+    std::fs::write(&config, &text).unwrap();
+    let said = ended(&train(&config, &out, &never).output().unwrap(), 2);
+    assert!(said.contains("no stage tunes the encoder"), "{said}");
+    std::fs::write(&config, text.replace("predictor = 1e-3", "predictor = 1e-3\nencoder = 1e-3")).unwrap();
+    let many = ["--set", "encoder.tuning=lora", "--set", "encoder.blocks=9"];
+    let said = ended(&train(&config, &out, &many).output().unwrap(), 2);
+    assert!(said.contains("encoder.blocks = 9: expected 1 to 8 of lite-medsam"), "{said}");
 }

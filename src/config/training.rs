@@ -7,7 +7,7 @@ use super::tree::{Item, Node};
 use super::{ConfigError, LoadArgs, Origin, layers, print};
 use crate::dataset::{Augment, ClassLabel, DatasetSpec, MaskLayout};
 use crate::nn::PpnForm;
-use crate::segment::{DeviceChoice, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
+use crate::segment::{DeviceChoice, EncoderLora, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
 use crate::train::{
     DataSpec, DecoderTuning, LossConfig, MaskLoss, PromptSampling, Split, StageSpec, TrainSpec,
 };
@@ -37,18 +37,29 @@ impl TrainConfig {
         let (tree, _, _) = layers::merge(args)?;
         let mut log = Log::new();
         let mut top = Section::new("", Some(tree), &mut log)?;
-        let [model, datasets, predictor, decoder, loss, prompts, augment, stages, run] =
-            ["model", "datasets", "predictor", "decoder", "loss", "prompts", "augment", "stages", "run"]
-                .map(|key| top.take(key));
+        let [model, datasets, predictor, encoder, decoder, loss, prompts, augment, stages, run] = [
+            "model",
+            "datasets",
+            "predictor",
+            "encoder",
+            "decoder",
+            "loss",
+            "prompts",
+            "augment",
+            "stages",
+            "run",
+        ]
+        .map(|key| top.take(key));
         top.finish()?;
         let (model, device) = read_model(model, &mut log)?;
         let datasets = read_datasets(datasets, &mut log)?;
         let (form, tokens) = read_predictor(predictor, &mut log)?;
+        let encoder = read_encoder(encoder, &mut log)?;
         let (decoder, object_score) = read_decoder(decoder, &mut log)?;
         let loss = read_loss(loss, &mut log)?;
         let prompts = read_prompts(prompts, &mut log)?;
         let (views, augment) = read_augment(augment, &mut log)?;
-        let (stages, usual) = read_stages(stages, form, &mut log)?;
+        let (stages, usual) = read_stages(stages, form, encoder.is_some(), &mut log)?;
         let mut s = Section::new("run", run, &mut log)?;
         let out = s.path_opt("out")?.unwrap_or_else(|| PathBuf::from("training"));
         let spec = TrainSpec {
@@ -57,6 +68,7 @@ impl TrainConfig {
             form,
             tokens,
             decoder,
+            encoder,
             object_score,
             loss,
             prompts,
@@ -223,6 +235,17 @@ fn read_predictor(node: Option<Node>, log: &mut Log) -> Result<(PpnForm, i64), C
     Ok(found)
 }
 
+/// Low rank in the last blocks, or nothing.
+fn read_encoder(node: Option<Node>, log: &mut Log) -> Result<Option<EncoderLora>, ConfigError> {
+    let mut s = Section::new("encoder", node, log)?;
+    let rank = i64::from(s.int("rank", 32, 1, 256)?);
+    let blocks = s.int("blocks", 0, 0, 64)? as usize;
+    let lora = EncoderLora { rank, blocks };
+    let found = s.choice("tuning", None, &[("frozen", None), ("lora", Some(lora))])?;
+    s.finish()?;
+    Ok(found)
+}
+
 fn read_decoder(node: Option<Node>, log: &mut Log) -> Result<(DecoderTuning, bool), ConfigError> {
     let mut s = Section::new("decoder", node, log)?;
     let rank = i64::from(s.int("rank", 8, 1, 256)?);
@@ -310,20 +333,38 @@ fn read_augment(node: Option<Node>, log: &mut Log) -> Result<(usize, Augment), C
 fn read_stages(
     node: Option<Node>,
     form: PpnForm,
+    adapted: bool,
     log: &mut Log,
 ) -> Result<(Vec<StageSpec>, bool), ConfigError> {
+    let at = node.as_ref().map_or(Origin::Default, |node| node.at.clone());
     let mut given = tables(node, "stages")?;
     let usual = given.is_empty();
     if usual {
-        given = usual_stages(form);
+        given = usual_stages(form, adapted);
     }
-    let stages = given.into_iter().enumerate().map(|(i, node)| read_stage(i, Some(node), log));
-    Ok((stages.collect::<Result<_, _>>()?, usual))
+    let stages = given.into_iter().enumerate().map(|(i, node)| read_stage(i, Some(node), adapted, log));
+    let stages: Vec<StageSpec> = stages.collect::<Result<_, _>>()?;
+    if adapted && stages.iter().all(|stage| stage.encoder == 0.0) {
+        let what = "encoder.tuning = \"lora\", and no stage tunes the encoder: expected one with encoder = 1e-3 or so, or no [[stages]]";
+        return impossible(what, &at);
+    }
+    Ok((stages, usual))
 }
 
-/// A pyramid first learns alone, which costs a tenth; other forms have one stage.
-fn usual_stages(form: PpnForm) -> Vec<Node> {
+/// A pyramid first learns alone, which costs a tenth; other forms have one stage. An encoder is `adapted` together with a pyramid that has
+/// learned something, and then left as it is.
+fn usual_stages(form: PpnForm, adapted: bool) -> Vec<Node> {
     let stages = match form {
+        PpnForm::Pyramid if adapted => toml::toml! {
+            stages = [
+                { name = "pyramid", trains = "pyramid", epochs = 20, predictor = 1e-3, decoder = 0.0 },
+                { name = "encoder", trains = "pyramid", epochs = 10, predictor = 5e-4, decoder = 0.0, encoder = 1e-3 },
+                { name = "all", trains = "all", epochs = 4, predictor = 3e-4, decoder = 1e-4 },
+            ]
+        },
+        PpnForm::SingleScale | PpnForm::HighRes if adapted => toml::toml! {
+            stages = [{ name = "all", encoder = 1e-4 }]
+        },
         PpnForm::Pyramid => toml::toml! {
             stages = [
                 { name = "pyramid", trains = "pyramid", epochs = 30, predictor = 1e-3, decoder = 0.0 },
@@ -338,7 +379,7 @@ fn usual_stages(form: PpnForm) -> Vec<Node> {
     stages.iter().map(|stage| Node::of(stage, &Origin::Default)).collect()
 }
 
-fn read_stage(i: usize, node: Option<Node>, log: &mut Log) -> Result<StageSpec, ConfigError> {
+fn read_stage(i: usize, node: Option<Node>, adapted: bool, log: &mut Log) -> Result<StageSpec, ConfigError> {
     let mut s = Section::new(&format!("stages[{i}]"), node, log)?;
     let word = |t: &str| (!t.is_empty()).then(|| t.to_owned());
     let (at, unnamed) = (s.at().clone(), format!("stage {}", i + 1));
@@ -348,11 +389,18 @@ fn read_stage(i: usize, node: Option<Node>, log: &mut Log) -> Result<StageSpec, 
         epochs: u64::from(s.int("epochs", 30, 1, MANY)?),
         predictor: s.double("predictor", 1e-4, 0.0, 1.0)?,
         decoder: s.double("decoder", 1e-5, 0.0, 1.0)?,
+        encoder: s.double("encoder", 0.0, 0.0, 1.0)?,
         warmup: s.double("warmup", 0.05, 0.0, 1.0)?,
         floor: s.double("floor", 0.01, 0.0, 1.0)?,
     };
     s.finish()?;
-    if found.predictor == 0.0 && (found.decoder == 0.0 || found.pyramid) {
+    if found.encoder > 0.0 && !adapted {
+        return impossible(
+            format!("the stage {:?} tunes the encoder: expected encoder.tuning = \"lora\"", found.name),
+            &at,
+        );
+    }
+    if found.predictor == 0.0 && found.encoder == 0.0 && (found.decoder == 0.0 || found.pyramid) {
         return impossible(
             format!("the stage {:?} has learning rates of 0: it would learn nothing", found.name),
             &at,

@@ -39,11 +39,20 @@ impl FpnNeck {
     /// # Errors
     /// libtorch's.
     pub fn forward(&self, maps: &[Tensor; 4]) -> Result<[Tensor; 3], TchError> {
-        let lateral = |level: usize| self.convs[level].forward(&maps[level]);
+        let [fine0, fine1, fine2, coarsest] = maps;
+        let top = self.top(fine2, coarsest)?;
+        Ok([self.convs[0].forward(fine0)?, self.convs[1].forward(fine1)?, top])
+    }
+
+    /// Level 2 alone, from the trunk's maps of strides 16 and 32.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn top(&self, map: &Tensor, coarsest: &Tensor) -> Result<Tensor, TchError> {
         // A sum stays in `f32`, whatever the layers compute in.
-        let level2 = lateral(2)?.f_to_kind(Kind::Float)?;
+        let level2 = self.convs[2].forward(map)?.f_to_kind(Kind::Float)?;
         let (_, _, h, w) = level2.size4()?;
-        let coarsest = lateral(3)?.f_upsample_nearest2d([h, w], None, None)?;
-        Ok([lateral(0)?, lateral(1)?, add_to(level2, &coarsest)?])
+        let coarsest = self.convs[3].forward(coarsest)?.f_upsample_nearest2d([h, w], None, None)?;
+        add_to(level2, &coarsest)
     }
 }

@@ -5,8 +5,10 @@ use tch::{TchError, Tensor};
 use super::mask_decoder::{Decoded, MaskDecoder, MaskSelection};
 use super::ppn::{PpnConfig, PpnForm};
 use super::prompt_encoder::PromptEncoder;
-use super::sam1::{Sam1, Sam1Config};
+use super::sam1::{Sam1, Sam1Config, Sam1Features};
 use super::sam2::{Sam2, Sam2Features};
+#[cfg(doc)]
+use super::tail::LastBlocks;
 use crate::weights::{Family, Weights, WeightsError};
 
 /// Side of SAM 2's input that its published weights were trained at.
@@ -37,6 +39,8 @@ pub struct SamFeatures {
     pub levels: Option<[Tensor; 2]>,
     /// With them, of encoders that have it: features from before most of the attention, `[1, C, h, w]`.
     pub early: Option<Tensor>,
+    /// What the encoder's last blocks get, `[1, C, h, w]`, where asked for: [`Sam::finish`] goes on from there.
+    pub cut: Option<Tensor>,
 }
 
 impl Sam {
@@ -93,28 +97,52 @@ impl Sam {
     }
 
     /// A preprocessed picture `[1, 3, S, S]` to its features; with `levels` also those that only a prompt predictor of the
-    /// first generation looks at.
+    /// first generation looks at, with `blocks` also what so many of the encoder's last blocks get, if [`LastBlocks`] allows so many.
     ///
     /// # Errors
     /// libtorch's.
-    pub fn encode(&self, x: &Tensor, levels: bool) -> Result<SamFeatures, TchError> {
-        Ok(match self {
-            Self::One(net) if levels => {
-                let features = net.image_encoder.features(x)?;
-                SamFeatures {
-                    embedding: features.embedding,
-                    high_res: None,
-                    levels: Some(features.levels),
-                    early: features.early,
-                }
+    pub fn encode(&self, x: &Tensor, levels: bool, blocks: Option<usize>) -> Result<SamFeatures, TchError> {
+        Ok(match (self, blocks) {
+            (Self::One(net), _) if levels || blocks.is_some() => {
+                SamFeatures::of_one(net.image_encoder.features(x, blocks)?, levels)
             }
-            Self::One(net) => SamFeatures {
+            (Self::One(net), _) => SamFeatures {
                 embedding: net.image_encoder.forward(x)?,
                 high_res: None,
                 levels: None,
                 early: None,
+                cut: None,
             },
-            Self::Two { net, .. } => SamFeatures::from(&net.encode_image(x)?),
+            (Self::Two { net, .. }, None) => SamFeatures::from(&net.encode_image(x)?),
+            (Self::Two { net, .. }, Some(blocks)) => {
+                let (features, cut) = net.encode_to(x, blocks)?;
+                SamFeatures { cut: Some(cut), ..SamFeatures::from(&features) }
+            }
+        })
+    }
+
+    /// Runs the encoder's last `blocks` blocks anew on what they got when `features` were made: what comes before them is as it was.
+    ///
+    /// # Errors
+    /// Features of which that was not kept; else libtorch's.
+    pub fn finish(&self, features: &SamFeatures, blocks: usize) -> Result<SamFeatures, TchError> {
+        let Some(cut) = &features.cut else {
+            return Err(TchError::Shape("what the encoder's last blocks got was not kept".into()));
+        };
+        let kept = |part: &Option<Tensor>| part.as_ref().map(Tensor::shallow_clone);
+        Ok(match self {
+            Self::One(net) => {
+                let found = net.image_encoder.finish(cut, blocks)?;
+                let early = kept(&features.early);
+                SamFeatures { early, ..SamFeatures::of_one(found, features.levels.is_some()) }
+            }
+            Self::Two { net, .. } => SamFeatures {
+                embedding: net.finish(cut, blocks)?,
+                high_res: features.high_res.as_ref().map(|(a, b)| (a.shallow_clone(), b.shallow_clone())),
+                levels: None,
+                early: None,
+                cut: None,
+            },
         })
     }
 
@@ -161,11 +189,23 @@ impl From<&Sam2Features> for SamFeatures {
             high_res: Some((s0.shallow_clone(), s1.shallow_clone())),
             levels: None,
             early: None,
+            cut: None,
         }
     }
 }
 
 impl SamFeatures {
+    /// Of the first generation. `levels`: with what only a predictor looks at.
+    fn of_one(features: Sam1Features, levels: bool) -> Self {
+        Self {
+            embedding: features.embedding,
+            high_res: None,
+            levels: levels.then_some(features.levels),
+            early: features.early.filter(|_| levels),
+            cut: features.cut,
+        }
+    }
+
     /// The levels that a prompt predictor of this `form` looks at, from coarse to fine, the embedding first; a pyramid's early
     /// features are the last.
     ///

@@ -93,6 +93,8 @@ pub struct Sam1Features {
     pub levels: [Tensor; 2],
     /// What TinyViT's third layer gets, `[B, C, 64, 64]`: texture that the layers behind it have forgotten.
     pub early: Option<Tensor>,
+    /// What the blocks get that [`Sam1Encoder::finish`] is to run, where asked for, `[B, C, 64, 64]`.
+    pub cut: Option<Tensor>,
 }
 
 impl Sam1Encoder {
@@ -126,22 +128,68 @@ impl Sam1Encoder {
         }
     }
 
-    /// The embedding with outputs of the layers before it.
+    /// The embedding with outputs of the layers before it; `blocks` are the last blocks whose input is wanted too.
     ///
     /// # Errors
     /// As [`Sam1Encoder::forward`].
-    pub fn features(&self, x: &Tensor) -> Result<Sam1Features, TchError> {
-        let mut last = [None, None];
-        let mut early = None;
-        let embedding = self.trace(x, |step, output| match step {
-            EncoderStep::Block { .. } => last = [last[1].take(), Some(output.shallow_clone())],
-            EncoderStep::Downsample { layer: 1 } => early = Some(output.shallow_clone()),
-            _ => {}
+    pub fn features(&self, x: &Tensor, blocks: Option<usize>) -> Result<Sam1Features, TchError> {
+        let wanted = blocks.map(|blocks| self.depth().saturating_sub(blocks));
+        let (mut last, mut early, mut cut) = ([None, None], None, None);
+        let mut attended = 0;
+        let embedding = self.trace(x, |step, output| {
+            match step {
+                EncoderStep::Block { layer, .. } => {
+                    last = [last[1].take(), Some(output.shallow_clone())];
+                    attended += usize::from(self.attends(layer));
+                }
+                EncoderStep::Downsample { layer: 1 } => early = Some(output.shallow_clone()),
+                _ => {}
+            }
+            // The last that is shown before the block is what it gets.
+            if wanted == Some(attended) && !matches!(step, EncoderStep::Neck) {
+                cut = Some(output.shallow_clone());
+            }
         })?;
         let [Some(first), Some(second)] = last else {
             return Err(TchError::Shape("the encoder has fewer than two blocks".into()));
         };
-        Ok(Sam1Features { embedding, levels: [first, second], early })
+        Ok(Sam1Features { embedding, levels: [first, second], early, cut })
+    }
+
+    /// The last `blocks` blocks with attention and the neck, on what the first of them gets. Early features are not among the
+    /// answers: they are those of the layers before.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn finish(&self, cut: &Tensor, blocks: usize) -> Result<Sam1Features, TchError> {
+        let first = self.depth().saturating_sub(blocks);
+        let mut last = [None, Some(cut.shallow_clone())];
+        let visit = |step, output: &Tensor| {
+            if matches!(step, EncoderStep::Block { .. }) {
+                last = [last[1].take(), Some(output.shallow_clone())];
+            }
+        };
+        let embedding = match self {
+            Self::Vit(encoder) => encoder.finish(cut, first, visit),
+            Self::TinyVit(encoder) => encoder.finish(cut, first, visit),
+        }?;
+        let [Some(first), Some(second)] = last else {
+            return Err(TchError::Shape("no block was to be run".into()));
+        };
+        Ok(Sam1Features { embedding, levels: [first, second], early: None, cut: None })
+    }
+
+    /// Blocks with attention.
+    fn depth(&self) -> usize {
+        match self {
+            Self::Vit(encoder) => encoder.depth(),
+            Self::TinyVit(encoder) => encoder.depth(),
+        }
+    }
+
+    /// TinyViT's first layer is of convolutions.
+    fn attends(&self, layer: usize) -> bool {
+        matches!(self, Self::Vit(_)) || layer > 0
     }
 }
 

@@ -107,6 +107,43 @@ impl Sam2 {
         self.features(self.image_encoder.neck.forward(&maps)?)
     }
 
+    /// The same, and what the last `blocks` blocks of the trunk got, `[B, C, h, w]`; see [`Sam2::finish`].
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn encode_to(&self, x: &Tensor, blocks: usize) -> Result<(Sam2Features, Tensor), TchError> {
+        let trunk = &self.image_encoder.trunk;
+        // The patches are shown first, and are no block's output.
+        let (mut shown, wanted) = (0, trunk.depth().saturating_sub(blocks));
+        let mut cut = None;
+        let maps = trunk.forward_traced(x, |output| {
+            if shown == wanted && shown > 0 {
+                cut = Some(output.shallow_clone());
+            }
+            shown += 1;
+        })?;
+        let cut =
+            cut.ok_or_else(|| TchError::Shape("a trunk cannot be cut before its first block".into()))?;
+        Ok((self.features(self.image_encoder.neck.forward(&maps)?)?, cut.f_permute([0, 3, 1, 2])?))
+    }
+
+    /// The last `blocks` blocks on what they get, to the embedding as the decoder takes it, `[B, 256, h, w]`. They must lie in the
+    /// last two stages: the finer levels are those of the stages before.
+    ///
+    /// # Errors
+    /// Other blocks; else libtorch's.
+    pub fn finish(&self, cut: &Tensor, blocks: usize) -> Result<Tensor, TchError> {
+        let Sam2ImageEncoder { trunk, neck } = &self.image_encoder;
+        let maps = trunk.finish(cut, trunk.depth().saturating_sub(blocks))?;
+        let top = match &maps[..] {
+            [map, coarsest] => neck.top(map, coarsest)?,
+            // Cut where the last stage begins: its input is the map of the stage before.
+            [coarsest] => neck.top(cut, coarsest)?,
+            _ => return Err(TchError::Shape("only blocks of the last two stages can be run alone".into())),
+        };
+        top.f_add(&self.no_mem_embed)
+    }
+
     /// The neck's levels 0 to 2 to what decoder and memory take.
     ///
     /// # Errors

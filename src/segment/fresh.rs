@@ -19,6 +19,26 @@ pub struct Additions {
     pub object_score: bool,
 }
 
+/// Low rank beside every linear layer of some blocks of an encoder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Adapted<'a> {
+    /// Rank of the factors.
+    pub(super) rank: i64,
+    /// Names of the blocks, each with a dot behind it; empty where nothing is adapted.
+    pub(super) blocks: &'a [String],
+}
+
+impl Adapted<'_> {
+    /// Whether the tensor `name` is a factor of these blocks.
+    pub(super) fn has(&self, name: &str) -> bool {
+        is_factor(name) && self.blocks.iter().any(|block| name.starts_with(block.as_str()))
+    }
+}
+
+fn is_factor(name: &str) -> bool {
+    name.ends_with(".w_a.weight") || name.ends_with(".w_b.weight")
+}
+
 /// The tensors of `base`, and new ones where it has none. A new tensor depends on its name, its shape and the seed alone.
 ///
 /// - Weights of layers: uniform within `1 / sqrt(inputs)`, PyTorch's default; biases 0; norms 1.
@@ -28,24 +48,39 @@ pub struct Additions {
 pub(super) struct Fresh<'a> {
     base: &'a dyn Source,
     decoder: &'static str,
+    encoder: Adapted<'a>,
     additions: Additions,
     seed: u64,
     made: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Fresh<'a> {
-    /// `decoder` is the name under which the network has its mask decoder.
-    pub(super) fn new(base: &'a dyn Source, decoder: &'static str, additions: Additions, seed: u64) -> Self {
-        Self { base, decoder, additions, seed, made: RefCell::default() }
+    /// `decoder` is the name under which the network has its mask decoder, `encoder` what is adapted of its encoder.
+    pub(super) fn new(
+        base: &'a dyn Source,
+        decoder: &'static str,
+        encoder: Adapted<'a>,
+        additions: Additions,
+        seed: u64,
+    ) -> Self {
+        Self { base, decoder, encoder, additions, seed, made: RefCell::default() }
+    }
+
+    /// The rank of new factors of the layer that the factor `name` lies beside, if it may have some.
+    fn rank(&self, name: &str) -> Option<i64> {
+        if self.encoder.has(name) {
+            return Some(self.encoder.rank);
+        }
+        let of_decoder = name.strip_prefix(self.decoder).and_then(|rest| rest.strip_prefix(".transformer."));
+        let projection = ["q_proj.", "v_proj."].iter().any(|p| name.contains(p));
+        self.additions.lora.filter(|_| of_decoder.is_some() && projection)
     }
 
     /// Whether `name` may be made.
     fn may_make(&self, name: &str) -> bool {
         let of_decoder = name.strip_prefix(self.decoder).and_then(|rest| rest.strip_prefix('.'));
-        if [".w_a.weight", ".w_b.weight"].iter().any(|factor| name.ends_with(factor)) {
-            let projection = ["q_proj.", "v_proj."].iter().any(|p| name.contains(p));
-            let of_transformer = of_decoder.is_some_and(|rest| rest.starts_with("transformer."));
-            return self.additions.lora.is_some() && projection && of_transformer;
+        if is_factor(name) {
+            return self.rank(name).is_some();
         }
         let score = of_decoder.is_some_and(|rest| {
             rest.starts_with("obj_score_token.") || rest.starts_with("pred_obj_score_head.")
@@ -67,7 +102,7 @@ impl Source for Fresh<'_> {
 
     fn shape(&self, name: &str) -> Option<Vec<i64>> {
         // Asked of optional parts alone, of which the first side may count: the rank.
-        let made = || match self.additions.lora {
+        let made = || match self.rank(name) {
             Some(rank) if name.ends_with(".w_a.weight") => vec![rank, 1],
             _ => Vec::new(),
         };
@@ -113,15 +148,18 @@ mod tests {
 
     #[test]
     fn only_what_was_asked_for_is_made() {
-        let nothing = Generated::new(0);
+        let (nothing, blocks) = (Generated::new(0), ["image_encoder.blocks.11.".to_owned()]);
         let fresh = |lora| {
             let additions = Additions { lora, object_score: true };
-            Fresh::new(&nothing, "mask_decoder", additions, 1)
+            let encoder = Adapted { rank: 2, blocks: &blocks };
+            Fresh::new(&nothing, "mask_decoder", encoder, additions, 1)
         };
         let q = "mask_decoder.transformer.layers.0.self_attn.q_proj.w_a.weight";
         assert_eq!(fresh(None).shape(q), None);
         assert_eq!(fresh(Some(4)).shape(q), Some(vec![4, 1]));
-        // Low rank is the decoder's, and there of two projections.
+        let qkv = |block| format!("image_encoder.blocks.{block}.attn.qkv.w_a.weight");
+        assert_eq!((fresh(None).shape(&qkv(11)), fresh(None).shape(&qkv(1))), (Some(vec![2, 1]), None));
+        // Of the decoder two projections are adapted.
         for name in [
             "ppn.layers.0.self_attn.q_proj.w_a.weight",
             "ppn.pyramid.class.w_a.weight",

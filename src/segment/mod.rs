@@ -43,7 +43,7 @@ pub use network::{Asked, Network, Question};
 pub use prompt::{Point, Prompt, PromptError, Units};
 pub use sam::{Cleanup, Sam};
 pub use spec::{MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
-pub use trainable::{Beginning, PredictorPlan, Trainable, load_trainable};
+pub use trainable::{Beginning, EncoderLora, PredictorPlan, Trainable, load_trainable};
 pub use video::VideoSam;
 
 /// What a report says of a model.

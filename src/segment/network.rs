@@ -117,8 +117,24 @@ impl Network {
     /// # Errors
     /// libtorch's.
     pub fn encode(&self, input: &Tensor) -> Result<SamFeatures, TchError> {
+        self.encode_to(input, None)
+    }
+
+    /// The same, with what so many of the encoder's last blocks get.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn encode_to(&self, input: &Tensor, blocks: Option<usize>) -> Result<SamFeatures, TchError> {
         let levels = self.learned.as_ref().is_some_and(|(_, form)| *form != PpnForm::SingleScale);
-        self.net.encode(input, levels)
+        self.net.encode(input, levels, blocks)
+    }
+
+    /// Runs the encoder's last `blocks` blocks anew; see [`nn::Sam::finish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish(&self, features: &SamFeatures, blocks: usize) -> Result<SamFeatures, TchError> {
+        self.net.finish(features, blocks)
     }
 
     /// Logits of the masks that the predictor's pyramid alone makes of its classes, `[K, 1, 4h, 4w]`.

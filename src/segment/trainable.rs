@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use tch::Tensor;
 
 use super::device::Resolved;
-use super::fresh::{Additions, Fresh};
+use super::fresh::{Adapted, Additions, Fresh};
 use super::learned::PREFIX;
 use super::load::{Files, LoadError};
 use super::network::Network;
 use super::sam::Sam;
 use super::{ModelInfo, ModelSpec, PpnInfo};
 use crate::nn::{self, PpnForm, PromptPredictor};
-use crate::weights::{Family, Weights, WeightsError};
+use crate::weights::{Family, Source as _, Weights, WeightsError};
 
 /// What a predictor is to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,15 +25,26 @@ pub struct PredictorPlan {
     pub datasets: Vec<(String, Vec<String>)>,
 }
 
+/// Low rank beside every linear layer of an encoder's last blocks, which is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncoderLora {
+    /// Rank of the factors.
+    pub rank: i64,
+    /// Blocks, counted from the last, of those that [`LastBlocks`](nn::LastBlocks) allows; 0: its usual ones.
+    pub blocks: usize,
+}
+
 /// What training begins with, beside the files of a [`ModelSpec`].
 pub struct Beginning<'a> {
     /// The predictor.
     pub predictor: PredictorPlan,
     /// What is added to the network.
     pub additions: Additions,
+    /// How the encoder is adapted.
+    pub encoder: Option<EncoderLora>,
     /// Seed of everything that no file has.
     pub seed: u64,
-    /// Which tensors are trained, by their full names.
+    /// Which tensors are trained beside the encoder's, by their full names.
     pub trained: &'a dyn Fn(&str) -> bool,
 }
 
@@ -46,6 +57,8 @@ pub struct Trainable {
     pub family: Family,
     /// The queries of each data set `[K, N, 256]`, in the order they were asked for. The network begins with the first.
     pub queries: Vec<Tensor>,
+    /// How many of the encoder's last blocks are adapted.
+    pub adapted_blocks: Option<usize>,
     /// The tensors that are trained, by their full names; they share their memory with the network's.
     pub parameters: BTreeMap<String, Tensor>,
     /// What the file of the predictor that training began with holds beside them; on the CPU.
@@ -76,14 +89,36 @@ pub fn load_trainable(
         tch::set_num_threads(i32::try_from(spec.threads).unwrap_or(i32::MAX));
     }
     let base = files.source();
-    let source = Fresh::new(&base, decoder_name(family), beginning.additions, beginning.seed);
+    let last = nn::LastBlocks::of(family);
+    let (encoder, adapted_blocks) = match beginning.encoder {
+        Some(EncoderLora { rank, blocks: asked }) => {
+            let asked = if asked == 0 { last.usual() } else { asked };
+            let blocks = last.last(asked).map_err(|(fewest, most)| {
+                LoadError::Setting(format!(
+                    "encoder.blocks = {asked}: expected {fewest} to {most} of {family}"
+                ))
+            })?;
+            (Adapted { rank, blocks }, Some(asked))
+        }
+        None => (Adapted { rank: 0, blocks: &[] }, None),
+    };
+    for name in base.names().iter().filter(|name| encoder.has(name) && name.ends_with(".w_a.weight")) {
+        let found = base.shape(name).and_then(|shape| shape.first().copied());
+        if let Some(found) = found.filter(|&found| found != encoder.rank) {
+            let asked = encoder.rank;
+            return Err(LoadError::Setting(format!(
+                "encoder.rank = {asked}: the predictor that is gone on with has {found}"
+            )));
+        }
+    }
+    let source = Fresh::new(&base, decoder_name(family), encoder, beginning.additions, beginning.seed);
     let unfit = |reason: WeightsError| LoadError::Weights { reason, path: spec.weights.clone() };
     let unfit_ppn = |reason: WeightsError| {
         let path = spec.ppn.as_ref().unwrap_or(&spec.weights).clone();
         LoadError::Weights { reason, path }
     };
-    let view =
-        Weights::new(&source, device.device).computing_in(spec.precision.kind()).training(beginning.trained);
+    let trained = |name: &str| (beginning.trained)(name) || encoder.has(name);
+    let view = Weights::new(&source, device.device).computing_in(spec.precision.kind()).training(&trained);
     let side = spec.input_size.and_then(|side| i64::try_from(side).ok());
     let net = nn::Sam::new(&view, family, side).map_err(unfit)?;
     let PredictorPlan { form, tokens, datasets } = &beginning.predictor;
@@ -122,5 +157,6 @@ pub fn load_trainable(
     let says = files.says();
     let manners = files.manners(spec, family)?;
     let network = Network::new(net, Some((predictor, *form)), manners, device.device);
-    Ok(Trainable { sam: Sam::new(network, spec.cleanup(), info), family, queries, parameters, carried, says })
+    let sam = Sam::new(network, spec.cleanup(), info);
+    Ok(Trainable { sam, family, queries, adapted_blocks, parameters, carried, says })
 }

@@ -1,4 +1,4 @@
-//! What the frozen encoder says of every view of every picture: computed once, kept on disk.
+//! What the encoder says of every view of every picture before it is tuned: computed once, kept on disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -23,23 +23,26 @@ pub struct FeatureCache {
     dir: PathBuf,
     /// The network's part of the key.
     network: String,
+    /// The encoder's last blocks whose input is kept too.
+    blocks: Option<usize>,
 }
 
 impl FeatureCache {
-    /// The features of `sam` in `dir`.
-    pub fn new(dir: &Path, sam: &Sam) -> Self {
+    /// The features of `sam` in `dir`; with `blocks` also what so many of the encoder's last blocks get, which can then be tuned.
+    pub fn new(dir: &Path, sam: &Sam, blocks: Option<usize>) -> Self {
         let info = sam.info();
         let ppn = info.ppn.as_ref();
         // A run that goes on with a predictor finds the features of the run before, unless its file changes them.
         let changed = ppn.filter(|ppn| ppn.changes_features).and_then(|ppn| ppn.sha256.as_deref());
         let sum = changed.map_or_else(String::new, |sum| format!(" {sum}"));
         let ppn = ppn.map_or("", |ppn| ppn.form);
+        let cut = blocks.map_or_else(String::new, |blocks| format!(" cut {blocks}"));
         let manners = sam.network().manners();
         let network = format!(
-            "{FORM} {} {} {} {:?} {ppn}{sum}",
+            "{FORM} {} {} {} {:?} {ppn}{sum}{cut}",
             info.weights_sha256, info.input_size, info.precision, manners.preprocess
         );
-        Self { dir: dir.to_owned(), network }
+        Self { dir: dir.to_owned(), network, blocks }
     }
 
     /// The file of a picture's view.
@@ -61,7 +64,7 @@ impl FeatureCache {
         let network = sam.network();
         let picture = view.image(picture);
         let (input, _) = network.manners().preprocess.input(&picture, network.input_size())?;
-        let features = network.encode(&input.f_to_device(network.device())?)?;
+        let features = network.encode_to(&input.f_to_device(network.device())?, self.blocks)?;
         let mut tensors = vec![("embedding", &features.embedding)];
         if let Some((s0, s1)) = &features.high_res {
             tensors.extend([("s0", s0), ("s1", s1)]);
@@ -70,6 +73,7 @@ impl FeatureCache {
             tensors.extend([("before", before), ("last", last)]);
         }
         tensors.extend(features.early.as_ref().map(|early| ("early", early)));
+        tensors.extend(features.cut.as_ref().map(|cut| ("cut", cut)));
         let mut halves = BTreeMap::new();
         for (name, tensor) in tensors {
             let Some(half) = halved(tensor)? else {
@@ -107,6 +111,7 @@ impl FeatureCache {
             high_res: pair("s0", "s1")?,
             levels: pair("before", "last")?.map(|(before, last)| [before, last]),
             early: part("early")?,
+            cut: part("cut")?,
         })
     }
 }

@@ -29,6 +29,8 @@ pub struct Lesson<'a> {
     pub net: Trainable,
     /// The pictures.
     pub material: Material,
+    /// The encoder's adapted blocks no longer answer as they did when the features were kept, and are run anew.
+    pub moved: bool,
     cache: FeatureCache,
 }
 
@@ -64,12 +66,13 @@ impl<'a> Lesson<'a> {
                 lora: if let DecoderTuning::Lora { rank } = spec.decoder { Some(rank) } else { None },
                 object_score: spec.object_score,
             },
+            encoder: spec.encoder,
             seed: spec.seed,
             trained: &trained,
         };
         let net = load_trainable(&spec.model, device, &beginning)?;
-        let cache = FeatureCache::new(&spec.cache, &net.sam);
-        Ok(Self { spec, net, material, cache })
+        let cache = FeatureCache::new(&spec.cache, &net.sam, net.adapted_blocks);
+        Ok(Self { spec, net, material, moved: false, cache })
     }
 
     /// Encodes what the cache lacks; `false` if `progress` said to end.
@@ -85,7 +88,10 @@ impl<'a> Lesson<'a> {
         let lost = || TrainError::Setting(format!("view {view} of picture {at} was not encoded"));
         let network = self.net.sam.network();
         let item = self.material.item(held_out, at).ok_or_else(lost)?;
-        let features = self.cache.read(item.features(view).ok_or_else(lost)?, network.device())?;
+        let mut features = self.cache.read(item.features(view).ok_or_else(lost)?, network.device())?;
+        if let Some(blocks) = self.net.adapted_blocks.filter(|_| self.moved) {
+            features = network.finish(&features, blocks)?;
+        }
         let placement =
             network.manners().preprocess.place(item.size().0, item.size().1, network.input_size());
         let queries = self.net.queries.get(item.dataset).ok_or_else(lost)?;

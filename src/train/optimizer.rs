@@ -18,23 +18,32 @@ pub enum Group {
     Predictor,
     /// The mask decoder.
     Decoder,
+    /// The image encoder.
+    Encoder,
 }
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 2] = [Self::Predictor, Self::Decoder];
+    pub const ALL: [Self; 3] = [Self::Predictor, Self::Decoder, Self::Encoder];
 
     /// Name in the journal.
     pub fn name(self) -> &'static str {
         match self {
             Self::Predictor => "predictor",
             Self::Decoder => "decoder",
+            Self::Encoder => "encoder",
         }
     }
 
     /// The group of the tensor `name`.
     pub fn of(name: &str) -> Self {
-        if name.starts_with("ppn.") { Self::Predictor } else { Self::Decoder }
+        if name.starts_with("ppn.") {
+            Self::Predictor
+        } else if name.starts_with("image_encoder.") {
+            Self::Encoder
+        } else {
+            Self::Decoder
+        }
     }
 }
 

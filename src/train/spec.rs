@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::LossConfig;
 use crate::dataset::{Augment, DatasetSpec};
 use crate::nn::PpnForm;
-use crate::segment::ModelSpec;
+use crate::segment::{EncoderLora, ModelSpec};
 
 /// How the mask decoder is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,8 @@ pub struct StageSpec {
     pub predictor: f64,
     /// Of the mask decoder.
     pub decoder: f64,
+    /// Of the image encoder.
+    pub encoder: f64,
     /// Steps over which rates rise from 0, as a share of the stage.
     pub warmup: f64,
     /// Share of the largest rate that the cosine ends at.
@@ -125,6 +127,8 @@ pub struct TrainSpec {
     pub tokens: i64,
     /// How the decoder is trained.
     pub decoder: DecoderTuning,
+    /// How the encoder is adapted; `None`: not at all.
+    pub encoder: Option<EncoderLora>,
     /// The decoder is to tell whether a class is there. SAM 2's do; to others a head is added.
     pub object_score: bool,
     /// What is minimised.

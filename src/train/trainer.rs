@@ -140,22 +140,29 @@ pub fn train(
     let mut optimizer = Optimizer::new(parameters, spec.weight_decay, spec.clip, spec.average)?;
     let fingerprint = fingerprint(spec, &lesson);
     let state = spec.out.join(STATE);
-    let position = if resume {
+    let saved = if resume {
         let saved = Saved::open(&state)?;
         if saved.position.fingerprint != fingerprint {
             let what = "the run was begun with other settings, weights or pictures".to_owned();
             return Err(TrainError::Resume { file: state, what });
         }
-        saved.restore(&mut optimizer)?;
-        saved.position
+        Some(saved)
     } else {
         forget(&spec.out, &lesson.material.datasets)?;
-        Position { fingerprint, ..Position::default() }
+        None
     };
+    // Before the run's own weights are in the network: features that are missing are to be those of the encoder as it was.
     let going = lesson.encode(|done, total| {
         observer.encoded(done, total);
         !observer.stopped()
     })?;
+    let position = match &saved {
+        Some(saved) => {
+            saved.restore(&mut optimizer)?;
+            saved.position.clone()
+        }
+        None => Position { fingerprint, ..Position::default() },
+    };
     let mut run = Trainer { spec, settings, lesson, optimizer, position };
     if !going {
         // Nothing but features, which are kept: the run can still be gone on with.
@@ -200,9 +207,14 @@ impl Trainer<'_> {
                 // What the stage before came to is not its fault.
                 self.position.stale = 0;
             }
-            for (group, rate) in [(Group::Predictor, stage.predictor), (Group::Decoder, stage.decoder)] {
+            for (group, rate) in [
+                (Group::Predictor, stage.predictor),
+                (Group::Decoder, stage.decoder),
+                (Group::Encoder, stage.encoder),
+            ] {
                 self.optimizer.set_trained(group, rate > 0.0)?;
             }
+            self.lesson.moved |= stage.encoder > 0.0;
             while self.position.epoch < after {
                 if self.is_stale() {
                     return Ok(self.outcome(Ending::Early));

@@ -3,7 +3,8 @@
 use super::optimizer::Group;
 use super::{DecoderTuning, StageSpec};
 
-/// Whether the tensor `name` is trained: the predictor always, of the decoder what its tuning says.
+/// Whether the tensor `name` is trained: the predictor always, of the decoder what its tuning says. What is trained of the encoder is
+/// chosen where it is adapted (`segment::EncoderLora`).
 pub fn is_trained(name: &str, tuning: DecoderTuning) -> bool {
     if name.starts_with("ppn.") {
         return true;
@@ -36,6 +37,7 @@ pub fn rate(stage: &StageSpec, group: Group, share: f64) -> f64 {
     let largest = match group {
         Group::Predictor => stage.predictor,
         Group::Decoder => stage.decoder,
+        Group::Encoder => stage.encoder,
     };
     if share < stage.warmup {
         return largest * share / stage.warmup;
@@ -57,6 +59,7 @@ mod tests {
             epochs: 10,
             predictor: 2.0,
             decoder: 0.0,
+            encoder: 0.5,
             warmup: 0.1,
             floor: 0.25,
         };
@@ -67,6 +70,7 @@ mod tests {
         assert!((at(0.55) - 1.25).abs() < 1e-12);
         assert!((at(1.0) - 0.5).abs() < 1e-12);
         assert_eq!(rate(&stage, Group::Decoder, 0.5), 0.0);
+        assert!((rate(&stage, Group::Encoder, 0.1) - 0.5).abs() < 1e-12);
     }
 
     #[test]

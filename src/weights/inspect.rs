@@ -98,8 +98,10 @@ pub struct Facts {
     pub elements: u64,
     /// Tensors per element type.
     pub dtypes: BTreeMap<String, usize>,
-    /// Rank of the LoRA in it.
+    /// Rank of the LoRA in its mask decoder.
     pub lora_rank: Option<usize>,
+    /// Rank of the LoRA in its image encoder.
+    pub encoder_lora_rank: Option<usize>,
     /// Whether it has encoder adapters.
     pub adapters: bool,
     /// Whether it has a prompt predictor.
@@ -127,6 +129,7 @@ impl Facts {
             elements: 0,
             dtypes: BTreeMap::new(),
             lora_rank: None,
+            encoder_lora_rank: None,
             adapters: false,
             prompt_predictor: false,
             learned_prompts: Vec::new(),
@@ -141,7 +144,9 @@ impl Facts {
             }
             *facts.dtypes.entry(info.dtype.to_string()).or_default() += 1;
             if name.ends_with(".w_a.weight") {
-                facts.lora_rank = info.shape.first().copied();
+                let of_encoder = name.starts_with("image_encoder.");
+                let rank = if of_encoder { &mut facts.encoder_lora_rank } else { &mut facts.lora_rank };
+                *rank = info.shape.first().copied();
             }
             facts.adapters |= name.starts_with("image_encoder.adapters.");
             match name.strip_prefix("ppn.learnable_prompts.") {

@@ -101,6 +101,9 @@ fn show(report: &Report) {
     if let Some(rank) = facts.lora_rank {
         line("LoRA", &format!("rank {rank}"));
     }
+    if let Some(rank) = facts.encoder_lora_rank {
+        line("encoder LoRA", &format!("rank {rank}"));
+    }
     if facts.adapters {
         line("adapters", "in the image encoder");
     }

@@ -173,7 +173,7 @@ impl Hiera {
     }
 
     /// The same, showing `visit` the patches before their positions and then the output of every block, all `[B, H, W, C]`.
-    /// What is shown may change when `visit` has returned.
+    /// The patches may change when `visit` has returned.
     ///
     /// # Errors
     /// libtorch's.
@@ -186,9 +186,32 @@ impl Hiera {
         let x = x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?;
         let patches = self.patch_embed.forward(&x)?.f_permute([0, 2, 3, 1])?.f_contiguous()?;
         visit(&patches);
-        let mut x = add_to(patches, &self.positions)?;
+        let outputs = self.attend(add_to(patches, &self.positions)?, 0, visit)?;
+        outputs.try_into().map_err(|_| TchError::Shape("a Hiera trunk has four stages".into()))
+    }
+
+    /// Blocks.
+    pub fn depth(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// From what the block `first` gets, `[B, C, h, w]`, to the outputs of the stages that end behind it, as [`Hiera::forward`] gives them.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn finish(&self, x: &Tensor, first: usize) -> Result<Vec<Tensor>, TchError> {
+        self.attend(x.f_permute([0, 2, 3, 1])?.f_contiguous()?, first, |_| ())
+    }
+
+    /// The blocks from `first` on, `x` is `[B, h, w, C]`: outputs of the stages that they end.
+    fn attend(
+        &self,
+        mut x: Tensor,
+        first: usize,
+        mut visit: impl FnMut(&Tensor),
+    ) -> Result<Vec<Tensor>, TchError> {
         let mut outputs = Vec::with_capacity(4);
-        for (at, step) in self.steps.iter().enumerate() {
+        for (at, step) in self.steps.iter().enumerate().skip(first) {
             if let Some(adapters) = &self.adapters {
                 x = adapters.apply(at, &x)?;
             }
@@ -198,7 +221,7 @@ impl Hiera {
                 outputs.push(x.f_permute([0, 3, 1, 2])?);
             }
         }
-        outputs.try_into().map_err(|_| TchError::Shape("a Hiera trunk has four stages".into()))
+        Ok(outputs)
     }
 }
 

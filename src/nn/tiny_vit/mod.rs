@@ -163,11 +163,42 @@ impl TinyVit {
         let mut x = second.forward(&Activation::Gelu.apply(first.forward(&x)?)?)?;
         visit(EncoderStep::PatchEmbed, &x);
         x = self.conv_layer.forward(x, &mut visit)?;
+        self.attend(x, 0, visit)
+    }
+
+    /// Blocks with attention.
+    pub fn depth(&self) -> usize {
+        self.layers.iter().map(|layer| layer.blocks.len()).sum()
+    }
+
+    /// From what the block with attention `first` gets, `[B, C, h, w]`, to the embedding; `visit` is shown what each step gives.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn finish(
+        &self,
+        x: &Tensor,
+        first: usize,
+        visit: impl FnMut(EncoderStep, &Tensor),
+    ) -> Result<Tensor, TchError> {
+        self.attend(x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?, first, visit)
+    }
+
+    /// The blocks with attention from `first` on, and the neck.
+    fn attend(
+        &self,
+        mut x: Tensor,
+        first: usize,
+        mut visit: impl FnMut(EncoderStep, &Tensor),
+    ) -> Result<Tensor, TchError> {
         let mut before = 0;
         for (layer, stage) in (1..).zip(&self.layers) {
-            let adapters = self.adapters.as_ref().map(|adapters| (adapters, before));
-            x = stage.forward(x, layer, adapters, &mut visit)?;
-            before += stage.blocks.len();
+            let after = before + stage.blocks.len();
+            if first < after {
+                let adapters = self.adapters.as_ref().map(|adapters| (adapters, before));
+                x = stage.forward(x, layer, first.saturating_sub(before), adapters, &mut visit)?;
+            }
+            before = after;
         }
         let embedding = self.neck.forward(&x)?;
         visit(EncoderStep::Neck, &embedding);
@@ -208,15 +239,16 @@ struct BasicLayer {
 }
 
 impl BasicLayer {
-    /// `adapters` come with the number of blocks before this layer.
+    /// Begins with the block `first`. `adapters` come with the number of blocks before this layer.
     fn forward(
         &self,
         mut x: Tensor,
         layer: usize,
+        first: usize,
         adapters: Option<(&Adapters, usize)>,
         visit: &mut impl FnMut(EncoderStep, &Tensor),
     ) -> Result<Tensor, TchError> {
-        for (block, weights) in self.blocks.iter().enumerate() {
+        for (block, weights) in self.blocks.iter().enumerate().skip(first) {
             if let Some((adapters, before)) = adapters {
                 let cells = x.f_permute([0, 2, 3, 1])?;
                 x = adapters.apply(before + block, &cells)?.f_permute([0, 3, 1, 2])?;

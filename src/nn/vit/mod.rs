@@ -128,8 +128,35 @@ impl ImageEncoderVit {
         expect_picture(x, self.img_size)?;
         let patches = self.patch_embed.forward(x)?;
         visit(EncoderStep::PatchEmbed, &patches);
-        let mut x = patches.f_permute([0, 2, 3, 1])?.f_add(&self.pos_embed)?;
-        for (block, layer) in self.blocks.iter().enumerate() {
+        self.attend(patches.f_permute([0, 2, 3, 1])?.f_add(&self.pos_embed)?, 0, visit)
+    }
+
+    /// Blocks.
+    pub fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// From what the block `first` gets, `[B, C, h, w]`, to the embedding; `visit` is shown what each step gives.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn finish(
+        &self,
+        x: &Tensor,
+        first: usize,
+        visit: impl FnMut(EncoderStep, &Tensor),
+    ) -> Result<Tensor, TchError> {
+        self.attend(x.f_permute([0, 2, 3, 1])?.f_contiguous()?, first, visit)
+    }
+
+    /// The blocks from `first` on, and the neck; `x` is `[B, h, w, C]`.
+    fn attend(
+        &self,
+        mut x: Tensor,
+        first: usize,
+        mut visit: impl FnMut(EncoderStep, &Tensor),
+    ) -> Result<Tensor, TchError> {
+        for (block, layer) in self.blocks.iter().enumerate().skip(first) {
             if let Some(adapters) = &self.adapters {
                 x = adapters.apply(block, &x)?;
             }

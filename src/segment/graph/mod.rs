@@ -37,7 +37,7 @@ impl Tensors for SamFeatures {
             None => None,
         };
         let early = self.early.as_ref().map(each).transpose()?;
-        Ok(Self { embedding, high_res, levels, early })
+        Ok(Self { embedding, high_res, levels, early, cut: None })
     }
 }
 
@@ -208,7 +208,7 @@ mod tests {
     fn doubled(x: &Tensor) -> Result<SamFeatures, TchError> {
         let embedding = x.f_mul_scalar(2.0)?;
         let levels = Some([embedding.f_add_scalar(1.0)?, embedding.f_add_scalar(2.0)?]);
-        Ok(SamFeatures { embedding, high_res: None, levels, early: Some(x.f_neg()?) })
+        Ok(SamFeatures { embedding, high_res: None, levels, early: Some(x.f_neg()?), cut: None })
     }
 
     fn input(value: f64) -> Tensor {
