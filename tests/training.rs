@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use image::{GrayImage, Luma};
+use parking_lot::Mutex;
 use serde_json::Value;
 use sonomask::config::{LoadArgs, TrainConfig};
 use sonomask::segment::{DeviceChoice, EncoderLora};
@@ -212,6 +213,9 @@ fn a_run_that_is_killed_three_times_comes_to_the_same_end() {
     assert!(ended(&none, 2).contains("no run to go on with"));
 }
 
+/// Runs within this process take turns: what they drop at random comes from libtorch's one generator.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Asks a run to end after so many steps.
 struct StopAfter(u64);
 
@@ -237,6 +241,7 @@ fn a_run_that_is_stopped_within_an_epoch_comes_to_the_same_end() {
         let out = toml::Value::String(root.path().join(out).to_string_lossy().into_owned());
         read(&config, &[("run.out", out, "--out")])
     };
+    let _turn = TURN.lock();
     let device = DeviceChoice::Cpu.resolve().unwrap();
     let (whole, stopped) = (spec("whole"), spec("stopped"));
     let run =
@@ -345,6 +350,7 @@ fn an_adapted_encoder_comes_to_the_same_end_when_it_is_stopped() {
         let out = toml::Value::String(root.path().join(out).to_string_lossy().into_owned());
         read(&config, &[("run.out", out, "--out")])
     };
+    let _turn = TURN.lock();
     let device = DeviceChoice::Cpu.resolve().unwrap();
     let (whole, stopped) = (spec("whole"), spec("stopped"));
     let run =
