@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
-use sonomask::nn::{LastBlocks, MergedLora, Sam, Sam1Encoder, Sam1EncoderConfig, SamFeatures, VitConfig};
+use sonomask::nn::{LastBlocks, MergedLora, Sam, SamFeatures};
 use sonomask::weights::{DEFAULT_SEED, Family, Generated, Source, Weights, WeightsError};
 use tch::{Device, Tensor};
 
@@ -50,28 +50,6 @@ fn blocks_run_alone_answer_as_in_the_whole_encoder() {
             the_rest_is_the_same(&net, side, blocks);
         }
         assert!(net.finish(&net.encode(&picture(side), true, None).unwrap(), 2).is_err());
-    }
-}
-
-#[test]
-fn a_vit_goes_on_from_any_block_but_the_first() {
-    let _guard = tch::no_grad_guard();
-    let source = Generated::new(DEFAULT_SEED);
-    let config = VitConfig {
-        img_size: 96,
-        embed_dim: 32,
-        depth: 4,
-        num_heads: 2,
-        window_size: 4,
-        global_attn_indexes: [0, 1, 2, 3],
-        ..VitConfig::base()
-    };
-    let w = Weights::new(&source, DEVICE).pp("image_encoder");
-    let encoder = Sam1Encoder::new(&w, &Sam1EncoderConfig::Vit(config)).unwrap();
-    for blocks in 1..4 {
-        let whole = encoder.features(&picture(96), Some(blocks)).unwrap();
-        let rest = encoder.finish(whole.cut.as_ref().unwrap(), blocks).unwrap();
-        assert_eq!((rest.embedding, rest.levels), (whole.embedding, whole.levels), "{blocks} blocks");
     }
 }
 

@@ -274,6 +274,18 @@ fn levels_are_the_last_two_blocks() {
 }
 
 #[test]
+fn a_vit_goes_on_from_any_block_but_the_first() {
+    let _guard = tch::no_grad_guard();
+    let encoder = Sam1Encoder::Vit(small_encoder());
+    let x = Tensor::from_slice(&Generated::new(4).unit("x", 3 * 96 * 96)).view([1, 3, 96, 96]);
+    for blocks in 1..4 {
+        let whole = encoder.features(&x, Some(blocks)).unwrap();
+        let rest = encoder.finish(whole.cut.as_ref().unwrap(), blocks).unwrap();
+        assert_eq!((rest.embedding, rest.levels), (whole.embedding, whole.levels), "{blocks} blocks");
+    }
+}
+
+#[test]
 fn a_batch_is_its_pictures_one_by_one() {
     let _guard = tch::no_grad_guard();
     let encoder = small_encoder();

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use sonomask::config::{LoadArgs, TrainConfig};
 use sonomask::segment::{DeviceChoice, EncoderLora};
-use sonomask::train::{Ending, Epoch, Observer, TrainSpec, train as train_run};
+use sonomask::train::{Ending, Epoch, Observer, Outcome, TrainError, TrainSpec, train as train_run};
 use sonomask::weights::Checkpoint;
 
 /// Longest wait for a step of a run on a busy machine.
@@ -213,8 +213,25 @@ fn a_run_that_is_killed_three_times_comes_to_the_same_end() {
     assert!(ended(&none, 2).contains("no run to go on with"));
 }
 
+/// What `config` asks for, into the folder `out` beside it.
+fn read_into(config: &Path, out: &str) -> TrainSpec {
+    let out = toml::Value::String(config.with_file_name(out).to_string_lossy().into_owned());
+    read(config, &[("run.out", out, "--out")])
+}
+
 /// Runs within this process take turns: what they drop at random comes from libtorch's one generator.
 static TURN: Mutex<()> = Mutex::new(());
+
+/// A run within this process, which is asked to end after so many steps.
+fn try_run(spec: &TrainSpec, resume: bool, stop: u64) -> Result<Outcome, TrainError> {
+    let _turn = TURN.lock();
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    train_run(spec, &device, "", resume, &mut StopAfter(stop))
+}
+
+fn run(spec: &TrainSpec, resume: bool, stop: u64) -> Outcome {
+    try_run(spec, resume, stop).unwrap()
+}
 
 /// Asks a run to end after so many steps.
 struct StopAfter(u64);
@@ -237,15 +254,7 @@ fn a_run_that_is_stopped_within_an_epoch_comes_to_the_same_end() {
     let root = folder();
     let data = pictures(root.path());
     let config = configure(root.path(), &data);
-    let spec = |out: &str| {
-        let out = toml::Value::String(root.path().join(out).to_string_lossy().into_owned());
-        read(&config, &[("run.out", out, "--out")])
-    };
-    let _turn = TURN.lock();
-    let device = DeviceChoice::Cpu.resolve().unwrap();
-    let (whole, stopped) = (spec("whole"), spec("stopped"));
-    let run =
-        |spec: &TrainSpec, resume, stop| train_run(spec, &device, "", resume, &mut StopAfter(stop)).unwrap();
+    let (whole, stopped) = (read_into(&config, "whole"), read_into(&config, "stopped"));
     assert_eq!(run(&whole, false, u64::MAX).ending, Ending::Done);
     // Two steps an epoch: in the first stage's first, and in the second stage's last.
     for (resume, stop) in [(false, 1), (true, 7)] {
@@ -346,15 +355,7 @@ fn an_adapted_encoder_comes_to_the_same_end_when_it_is_stopped() {
         .replace("[decoder]", "[encoder]\ntuning = \"lora\"\nrank = 2\n[decoder]")
         .replace("predictor = 1e-3", "predictor = 1e-3\nencoder = 3e-3");
     std::fs::write(&config, text).unwrap();
-    let spec = |out: &str| {
-        let out = toml::Value::String(root.path().join(out).to_string_lossy().into_owned());
-        read(&config, &[("run.out", out, "--out")])
-    };
-    let _turn = TURN.lock();
-    let device = DeviceChoice::Cpu.resolve().unwrap();
-    let (whole, stopped) = (spec("whole"), spec("stopped"));
-    let run =
-        |spec: &TrainSpec, resume, stop| train_run(spec, &device, "", resume, &mut StopAfter(stop)).unwrap();
+    let (whole, stopped) = (read_into(&config, "whole"), read_into(&config, "stopped"));
     assert_eq!(run(&whole, false, u64::MAX).ending, Ending::Done);
     // Where the encoder learns, and where it has learned.
     for (resume, stop) in [(false, 3), (true, 6)] {
@@ -386,10 +387,9 @@ fn an_adapted_encoder_comes_to_the_same_end_when_it_is_stopped() {
     let encoded = || glob::glob(&pattern).unwrap().count();
     let before = encoded();
     let ppn = toml::Value::String(last.to_string_lossy().into_owned());
-    let out = toml::Value::String(root.path().join("further").to_string_lossy().into_owned());
-    let mut further = read(&config, &[("run.out", out, "--out"), ("model.ppn", ppn, "--ppn")]);
-    let refused =
-        |spec: &TrainSpec| train_run(spec, &device, "", false, &mut StopAfter(1)).unwrap_err().to_string();
+    let mut further =
+        TrainSpec { out: root.path().join("further"), ..read(&config, &[("model.ppn", ppn, "--ppn")]) };
+    let refused = |spec: &TrainSpec| try_run(spec, false, 1).unwrap_err().to_string();
     further.encoder = further.encoder.map(|lora| EncoderLora { rank: 4, ..lora });
     assert!(refused(&further).contains("encoder.rank = 4: the predictor that is gone on with has 2"));
     further.encoder = further.encoder.map(|lora| EncoderLora { rank: 2, ..lora });

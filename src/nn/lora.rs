@@ -10,6 +10,11 @@ use crate::weights::{Source, Weights, WeightsError};
 /// Names of the two factors below a linear layer.
 const FACTORS: [&str; 2] = ["w_a.weight", "w_b.weight"];
 
+/// Whether the tensor `name` is a low-rank factor.
+pub fn is_factor(name: &str) -> bool {
+    FACTORS.iter().any(|factor| name.ends_with(factor))
+}
+
 /// What low rank adds to a linear layer: `w_b (w_a x)`, without a scale. Keys `w_a.weight [r, in]`, `w_b.weight [out, r]`.
 #[derive(Debug)]
 pub(super) struct Lora {
@@ -77,8 +82,7 @@ impl Source for MergedLora<'_> {
     }
 
     fn shape(&self, name: &str) -> Option<Vec<i64>> {
-        let factor = FACTORS.iter().any(|factor| name.ends_with(factor));
-        if factor { None } else { self.source.shape(name) }
+        if is_factor(name) { None } else { self.source.shape(name) }
     }
 
     /// All but the factors merged so far: those of a layer that nothing read stay in the list, to be noticed as unused.

@@ -41,7 +41,7 @@ pub use encoder_step::EncoderStep;
 pub use fpn_neck::FpnNeck;
 pub use hiera::{Hiera, HieraConfig};
 pub use linear::Linear;
-pub use lora::{MergedLora, lora_shapes};
+pub use lora::{MergedLora, is_factor, lora_shapes};
 pub use mask_decoder::{Decoded, MaskDecoder, MaskDecoderConfig, MaskSelection, OutputUpscaling};
 pub use memory_attention::{Memories, MemoryAttention, MemoryAttentionLayer, RotaryGrid};
 pub use memory_encoder::{MaskDownSampler, MemoryEncoder};

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
 use super::learned::PREFIX;
+use crate::nn::is_factor;
 use crate::weights::{Source, WeightsError, fnv1a};
 
 /// What is added to a network that does not have it.
@@ -33,10 +34,6 @@ impl Adapted<'_> {
     pub(super) fn has(&self, name: &str) -> bool {
         is_factor(name) && self.blocks.iter().any(|block| name.starts_with(block.as_str()))
     }
-}
-
-fn is_factor(name: &str) -> bool {
-    name.ends_with(".w_a.weight") || name.ends_with(".w_b.weight")
 }
 
 /// The tensors of `base`, and new ones where it has none. A new tensor depends on its name, its shape and the seed alone.

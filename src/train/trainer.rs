@@ -16,7 +16,7 @@ use super::optimizer::{Group, Optimizer};
 use super::output::{halved, write_tensors};
 use super::random::generator;
 use super::state::{self, Position, Saved};
-use super::tuning::rate;
+use super::tuning::{largest, rate};
 use super::{StageSpec, TrainError, TrainSpec};
 use crate::segment::{BASE_SHA256, ModelSpec, Resolved, Segmenter as _};
 use crate::weights::hex;
@@ -156,10 +156,10 @@ pub fn train(
         observer.encoded(done, total);
         !observer.stopped()
     })?;
-    let position = match &saved {
+    let position = match saved {
         Some(saved) => {
             saved.restore(&mut optimizer)?;
-            saved.position.clone()
+            saved.position
         }
         None => Position { fingerprint, ..Position::default() },
     };
@@ -207,12 +207,8 @@ impl Trainer<'_> {
                 // What the stage before came to is not its fault.
                 self.position.stale = 0;
             }
-            for (group, rate) in [
-                (Group::Predictor, stage.predictor),
-                (Group::Decoder, stage.decoder),
-                (Group::Encoder, stage.encoder),
-            ] {
-                self.optimizer.set_trained(group, rate > 0.0)?;
+            for group in Group::ALL {
+                self.optimizer.set_trained(group, largest(stage, group) > 0.0)?;
             }
             self.lesson.moved |= stage.encoder > 0.0;
             while self.position.epoch < after {

@@ -2,6 +2,7 @@
 
 use super::optimizer::Group;
 use super::{DecoderTuning, StageSpec};
+use crate::nn::is_factor;
 
 /// Whether the tensor `name` is trained: the predictor always, of the decoder what its tuning says. What is trained of the encoder is
 /// chosen where it is adapted (`segment::EncoderLora`).
@@ -21,9 +22,7 @@ pub fn is_trained(name: &str, tuning: DecoderTuning) -> bool {
     let mask = ["mask_tokens.", "output_upscaling.", "output_hypernetworks_mlps.0."];
     match tuning {
         DecoderTuning::Frozen => false,
-        DecoderTuning::Lora { .. } => {
-            part.ends_with(".w_a.weight") || part.ends_with(".w_b.weight") || begins(&mask)
-        }
+        DecoderTuning::Lora { .. } => is_factor(part) || begins(&mask),
         // The features that the decoder adds are kept on disk, and nothing says how good a mask is thought to be.
         DecoderTuning::Attention | DecoderTuning::Full => {
             let left_out = tuning == DecoderTuning::Attention && part.contains(".mlp.");
@@ -32,13 +31,18 @@ pub fn is_trained(name: &str, tuning: DecoderTuning) -> bool {
     }
 }
 
-/// The learning rate of a group when `share` of the stage's steps are done: a straight rise, then a half cosine.
-pub fn rate(stage: &StageSpec, group: Group, share: f64) -> f64 {
-    let largest = match group {
+/// The largest learning rate of a group in a stage.
+pub fn largest(stage: &StageSpec, group: Group) -> f64 {
+    match group {
         Group::Predictor => stage.predictor,
         Group::Decoder => stage.decoder,
         Group::Encoder => stage.encoder,
-    };
+    }
+}
+
+/// The learning rate of a group when `share` of the stage's steps are done: a straight rise, then a half cosine.
+pub fn rate(stage: &StageSpec, group: Group, share: f64) -> f64 {
+    let largest = largest(stage, group);
     if share < stage.warmup {
         return largest * share / stage.warmup;
     }
