@@ -30,8 +30,14 @@ struct Filler {
 
 fn filler(learned: &[&str]) -> Filler {
     let classes: Vec<String> = learned.iter().map(|&name| name.to_owned()).collect();
-    let ppn =
-        PpnInfo { form: "single-scale", dataset: "d".into(), classes, sha256: None, changes_features: false };
+    let ppn = PpnInfo {
+        form: "single-scale",
+        dataset: "d".into(),
+        classes,
+        sha256: None,
+        changes_features: false,
+        mask_threshold: "half",
+    };
     let info = ModelInfo {
         family: "filler <1>".into(),
         weights_sha256: "00ff".into(),

@@ -5,8 +5,9 @@
 use std::path::PathBuf;
 
 use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
+use sonomask::mask::ClassMask;
 use sonomask::phantom::{Phantom, PhantomConfig};
-use sonomask::segment::{DeviceChoice, Guidance, Mode, ModelSpec, load};
+use sonomask::segment::{DeviceChoice, Guidance, MaskThreshold, Mode, ModelSpec, Prompt, load};
 use sonomask::stage::StageTimes;
 use sonomask::weights::Checkpoint;
 
@@ -41,6 +42,47 @@ fn the_phantoms_structures_are_found_without_a_prompt() {
             assert!(dice > 0.8, "seed {seed} {}: Dice {dice:.3}", truth.class.name());
         }
     }
+}
+
+#[test]
+fn only_what_the_predictor_finds_by_itself_has_another_threshold() {
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let config = PhantomConfig::default();
+    let (width, height) = (config.width, config.height);
+    let frame = Phantom::new(config).unwrap().frame(3);
+    let bounds = frame.truth[0].mask.bounds().unwrap().corners();
+    let ask = |threshold: Option<MaskThreshold>, on_device: bool, mode: Mode| -> Vec<ClassMask> {
+        let spec = ModelSpec {
+            mask_threshold: threshold,
+            presence_threshold: 0.0,
+            on_device,
+            ..spec("nerve-vessel.safetensors")
+        };
+        let mut model = load(&spec, &device).unwrap();
+        // The first class has a person's box where there is one to be given.
+        let prompts = vec![Prompt { bbox: Some(bounds), ..Prompt::default() }];
+        let prompts = if mode == Mode::Autonomous { Vec::new() } else { prompts };
+        let plane = Plane { data: &frame.image, stride: width };
+        let view =
+            ImageView::new(PixelFormat::Gray8, width, height, YuvColor::default(), vec![plane]).unwrap();
+        model.segment(&view, &Guidance { mode, prompts }, true, &mut StageTimes::default()).unwrap()
+    };
+    let (half, dice) = (Some(MaskThreshold::Half), Some(MaskThreshold::ExpectedDice));
+    for on_device in [false, true] {
+        for mode in [Mode::Autonomous, Mode::Assisted] {
+            let (narrow, wide) = (ask(half, on_device, mode), ask(dice, on_device, mode));
+            for (narrow, wide) in narrow.iter().zip(&wide) {
+                let what = format!("{mode:?}, class {}", narrow.class);
+                assert!(narrow.logits == wide.logits, "{what}: logits are as the network gave them");
+                let within = narrow.mask.data().iter().zip(wide.mask.data()).all(|(n, w)| n <= w);
+                assert!(within, "{what}: a lower threshold takes nothing away");
+                let told = mode == Mode::Assisted && narrow.class == 0;
+                assert_eq!(narrow.mask == wide.mask, told, "{what}: {}", wide.mask.area());
+            }
+        }
+    }
+    // What the file says, unless something else is asked for.
+    assert!(ask(None, false, Mode::Autonomous) == ask(dice, false, Mode::Autonomous));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ClassConfig;
 use crate::overlay::ClassStyle;
-use crate::segment::{DeviceChoice, ModelSpec, Precision, Resolved};
+use crate::segment::{DeviceChoice, MaskThreshold, ModelSpec, Precision, Resolved};
 use crate::weights::{Family, find_weights, own_weights_dirs};
 use crate::whole;
 
@@ -181,6 +181,10 @@ struct ModelArgs {
     /// Certainty, 0 to 1, below which a class is not there; 0.5 if not given
     #[arg(long, value_name = "SCORE")]
     presence_threshold: Option<f32>,
+    /// From which probability on a pixel of a mask that the predictor finds by itself is inside: half, or expected-dice (0.2 to 0.5,
+    /// for each mask what lets expect the largest Dice); as the predictor's file says if not given
+    #[arg(long)]
+    mask_threshold: Option<MaskThreshold>,
     /// Fill holes of the low-resolution mask up to so many pixels
     #[arg(long, value_name = "PIXELS")]
     max_hole_area: Option<usize>,
@@ -213,6 +217,7 @@ impl ModelArgs {
         spec.dataset = self.dataset.clone().or(spec.dataset);
         spec.precision = self.precision.unwrap_or(spec.precision);
         spec.input_size = self.input_size.or(spec.input_size);
+        spec.mask_threshold = self.mask_threshold.or(spec.mask_threshold);
         spec.presence_threshold = self.presence_threshold.unwrap_or(spec.presence_threshold);
         spec.max_hole_area = self.max_hole_area.unwrap_or(spec.max_hole_area);
         spec.max_sprinkle_area = self.max_sprinkle_area.unwrap_or(spec.max_sprinkle_area);

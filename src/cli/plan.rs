@@ -279,6 +279,7 @@ pub fn model_spec(config: &Config) -> Result<ModelSpec> {
         precision: m.precision,
         input_size: m.input_size,
         presence_threshold: m.presence_threshold,
+        mask_threshold: m.mask_threshold,
         max_hole_area: m.max_hole_area,
         max_sprinkle_area: m.max_sprinkle_area,
         threads: m.threads,

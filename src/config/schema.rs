@@ -12,7 +12,9 @@ use crate::segment::memory::{
     Ask, BankLimits, Blend, MAX_PATIENCE, MAX_POINTERS, MAX_PROMPTED, MAX_STRIDE, MemorySettings,
     RECENT_FRAMES,
 };
-use crate::segment::{DeviceChoice, MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, Mode, Precision};
+use crate::segment::{
+    DeviceChoice, MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, MaskThreshold, Mode, Precision,
+};
 use crate::weights::Family;
 
 /// How the frames of a recorded source are paced.
@@ -41,6 +43,10 @@ pub struct SourceConfig {
     pub params: Params,
 }
 
+/// Words for what is inside a mask; without one it is as the predictor's file says.
+pub(super) const MASK_THRESHOLDS: [(&str, Option<MaskThreshold>); 3] =
+    [("", None), ("half", Some(MaskThreshold::Half)), ("expected-dice", Some(MaskThreshold::ExpectedDice))];
+
 /// `[model]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -60,6 +66,8 @@ pub struct ModelConfig {
     pub mode: Option<Mode>,
     /// Share of certainty, 0 to 1, below which a class is not there.
     pub presence_threshold: f32,
+    /// What is inside a mask that the predictor found by itself; `None`: as its file says.
+    pub mask_threshold: Option<MaskThreshold>,
     /// Arithmetic of the network.
     pub precision: Precision,
     /// Side of the network's input in pixels; `None`: the family's own.
@@ -238,6 +246,7 @@ impl ModelConfig {
                 ],
             )?,
             presence_threshold: s.float("presence_threshold", 0.5, 0.0, 1.0)?,
+            mask_threshold: s.choice("mask_threshold", None, &MASK_THRESHOLDS)?,
             precision: s.choice("precision", Precision::Fp32, &Precision::ALL.map(|p| (p.name(), p)))?,
             input_size: Some(s.int("input_size", 0, 0, MAX_INPUT_SIZE as u32)? as usize)
                 .filter(|&side| side > 0),

@@ -36,10 +36,11 @@ pub use expected::compare;
 pub use fresh::Additions;
 pub use generate::{GenerateError, GeneratedPpn, expected_tensors, generate};
 pub use guidance::{Guidance, Mode, ModeError};
-pub use load::{BASE_SHA256, LoadError, learned_classes, load};
+pub use load::{BASE_SHA256, LoadError, MASK_THRESHOLD, learned_classes, load};
 pub use manners::Manners;
 pub use memory::{MemoryCounts, MemoryEvent, MemorySettings};
 pub use network::{Asked, Network, Question};
+pub use postprocess::MaskThreshold;
 pub use prompt::{Point, Prompt, PromptError, Units};
 pub use sam::{Cleanup, Sam};
 pub use spec::{MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
@@ -82,6 +83,8 @@ pub struct PpnInfo {
     pub sha256: Option<String>,
     /// Whether that file changes what the encoder says of a picture.
     pub changes_features: bool,
+    /// `half` or `expected-dice`: what is inside the masks that it finds by itself.
+    pub mask_threshold: &'static str,
 }
 
 /// Why a frame has no masks.

@@ -5,6 +5,7 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::manners::Manners;
+use super::postprocess::MaskThreshold;
 use super::preprocess::Placement;
 use super::prompt::once_a_class;
 use super::{Mode, Prompt, SegmentError};
@@ -48,12 +49,14 @@ pub struct Asked {
     /// `dense` says something of this class, and is not the embedding of there being no mask.
     own_dense: bool,
     selection: MaskSelection,
+    /// The predictor alone speaks of it.
+    alone: bool,
 }
 
 impl Asked {
     /// Classes that can be decoded together are equal in it.
-    fn group(&self) -> (i64, u8, bool) {
-        (self.sparse.size().get(1).copied().unwrap_or(0), self.selection as u8, self.own_dense)
+    fn group(&self) -> (i64, u8, bool, bool) {
+        (self.sparse.size().get(1).copied().unwrap_or(0), self.selection as u8, self.own_dense, self.alone)
     }
 }
 
@@ -249,7 +252,14 @@ impl Network {
         } else {
             self.manners.single
         };
-        Ok(Asked { class: prompt.class, sparse, dense, own_dense: prompt.mask.is_some(), selection })
+        Ok(Asked {
+            class: prompt.class,
+            sparse,
+            dense,
+            own_dense: prompt.mask.is_some(),
+            selection,
+            alone: false,
+        })
     }
 
     /// The classes of the predictor. A person's points and boxes are put behind the learned tokens; a person's mask takes
@@ -276,7 +286,8 @@ impl Network {
             let mut sparse = prediction.sparse.f_narrow(0, class, 1)?;
             let mut dense = prediction.dense.f_narrow(0, class, 1)?;
             let class = class as usize;
-            if let Some(prompt) = prompts.iter().find(|p| p.class == class) {
+            let told = prompts.iter().find(|p| p.class == class);
+            if let Some(prompt) = told {
                 let bbox = prompt.bbox.filter(|_| *form == PpnForm::Pyramid);
                 let cut = match bbox {
                     Some(bbox) => {
@@ -304,9 +315,17 @@ impl Network {
                     dense = mask;
                 }
             }
-            asked.push(Asked { class, sparse, dense, own_dense: true, selection: MaskSelection::Single });
+            let alone = told.is_none();
+            let selection = MaskSelection::Single;
+            asked.push(Asked { class, sparse, dense, own_dense: true, selection, alone });
         }
         Ok((asked, prediction))
+    }
+
+    /// What is inside the masks of classes that can be decoded together.
+    pub(super) fn threshold(&self, batch: &[Asked]) -> MaskThreshold {
+        // What a person has said is answered as the decoder was taught to.
+        if batch.iter().all(|a| a.alone) { self.manners.threshold } else { MaskThreshold::Half }
     }
 
     /// One mask for each class of the batch.

@@ -7,7 +7,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::graph::{Engine, Step, Tensors};
 use super::marks::Clock;
 use super::network::Network;
-use super::postprocess::{Decoded, Packed, clean};
+use super::postprocess::{Decoded, MaskThreshold, Packed, clean};
 use super::preprocess::{Picture, Placement, Resident};
 use super::prompt::once_a_class;
 use super::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
@@ -32,6 +32,7 @@ pub(super) struct Answer<'a> {
     pub logits: &'a Tensor,
     pub iou: &'a Tensor,
     pub object_score: Option<&'a Tensor>,
+    pub threshold: MaskThreshold,
 }
 
 /// Answers about some classes as masks: here, or where the network is.
@@ -173,14 +174,14 @@ impl Sam {
     ) -> Result<Made, SegmentError> {
         let Cleanup { max_hole_area, max_sprinkle_area, .. } = self.cleanup;
         self.timed(times, Stage::Postprocess, || {
-            let cleaned = if max_hole_area > 0 || max_sprinkle_area > 0 {
-                Some(clean(answer.logits, max_hole_area, max_sprinkle_area)?)
-            } else {
-                None
-            };
+            let mut shown = answer.threshold.moved(answer.logits, placement)?;
+            if max_hole_area > 0 || max_sprinkle_area > 0 {
+                let logits = shown.as_ref().unwrap_or(answer.logits);
+                shown = Some(clean(logits, max_hole_area, max_sprinkle_area)?);
+            }
             let decoded = Decoded {
                 logits: answer.logits,
-                cleaned: cleaned.as_ref(),
+                shown: shown.as_ref(),
                 scores: answer.iou,
                 presence: answer.object_score,
             };
@@ -231,8 +232,10 @@ impl Sam {
         let logits = self.network.first_masks(features, /* train */ false)?;
         let classes: Vec<usize> = (0..usize::try_from(logits.size4()?.0).unwrap_or(0)).collect();
         let scores = Tensor::f_zeros([classes.len() as i64, 1], (Kind::Float, Device::Cpu))?;
-        let answer = Decoded { logits: &logits, cleaned: None, scores: &scores, presence: None };
-        self.network.manners().postprocess.class_masks(&answer, &classes, placement, false)
+        let manners = self.network.manners();
+        let shown = manners.threshold.moved(&logits, placement)?;
+        let answer = Decoded { logits: &logits, shown: shown.as_ref(), scores: &scores, presence: None };
+        manners.postprocess.class_masks(&answer, &classes, placement, false)
     }
 
     /// The masks of a picture that has been encoded. `prompts` are in pixels of the frame.
@@ -258,6 +261,7 @@ impl Sam {
                 logits: &decoded.masks,
                 iou: &decoded.iou,
                 object_score: decoded.object_score.as_ref(),
+                threshold: self.network.threshold(batch),
             };
             let classes: Vec<usize> = batch.iter().map(|a| a.class).collect();
             made.push(self.made(&answer, &classes, placement, keep_logits, times)?);

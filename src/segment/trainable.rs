@@ -136,6 +136,7 @@ pub fn load_trainable(
     // Those of data sets that are not learned from now.
     w.skip("learnable_prompts");
     view.finish().map_err(unfit)?;
+    let manners = files.manners(spec, family)?;
     let info = ModelInfo {
         family: family.name().into(),
         weights_sha256: files.sha256(spec)?,
@@ -149,13 +150,13 @@ pub fn load_trainable(
             classes: classes.clone(),
             sha256: files.ppn_sha256(spec)?,
             changes_features: files.change_features(),
+            mask_threshold: manners.threshold.name(),
         }),
         device: device.name(),
     };
     let parameters = view.trained();
     let carried = files.carried(|name| !parameters.contains_key(name)).map_err(unfit)?;
     let says = files.says();
-    let manners = files.manners(spec, family)?;
     let network = Network::new(net, Some((predictor, *form)), manners, device.device);
     let sam = Sam::new(network, spec.cleanup(), info);
     Ok(Trainable { sam, family, queries, adapted_blocks, parameters, carried, says })

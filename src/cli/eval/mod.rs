@@ -157,7 +157,11 @@ fn prepare(args: &Args, config: Config) -> Result<Ready> {
         let cleaned = format!("holes up to {}, islands up to {}", spec.max_hole_area, spec.max_sprinkle_area);
         settings.insert("cleaned away, pixels of the low-resolution mask".into(), cleaned);
     }
-    Ok(Ready { model: segment::load(&spec, &device)?, data, modes, settings })
+    let model = segment::load(&spec, &device)?;
+    if let Some(ppn) = &model.info().ppn {
+        settings.insert("mask threshold of the predictor alone".into(), ppn.mask_threshold.into());
+    }
+    Ok(Ready { model, data, modes, settings })
 }
 
 /// The configuration's model, with the flags over it.
