@@ -230,7 +230,7 @@ fn templates_beside_the_file_are_found_and_their_values_checked_with_the_line() 
 fn unknown_keys_and_wrong_values_are_refused_with_their_line() {
     const DURATION: &str = "a duration with a unit (ns, us, ms, s, min or h), \"200ms\" for example";
     for (text, message) in [
-        ("[model]\n\ndevise = 1", "unknown key model.devise; expected enabled, family, weights, ppn, dataset, only, mode, presence_threshold, mask_threshold, precision, input_size, max_hole_area, max_sprinkle_area, device, threads, cuda_graphs, watchdog, restart_backoff, max_restarts (c.toml:3)".to_owned()),
+        ("[model]\n\ndevise = 1", "unknown key model.devise; expected enabled, family, weights, ppn, dataset, only, mode, presence_threshold, mask_threshold, views, precision, input_size, max_hole_area, max_sprinkle_area, device, threads, cuda_graphs, watchdog, restart_backoff, max_restarts (c.toml:3)".to_owned()),
         ("\n[modell]\nx = 1", "unknown key modell; expected preset, source, phantom, model, memory, classes, stream, overlay, sink, output (c.toml:2)".to_owned()),
         ("model.device = \"gpu\"", "model.device = \"gpu\": expected \"auto\", \"cpu\" or \"cuda:N\" (c.toml:1)".to_owned()),
         ("model = 3", "model = 3: expected a table (c.toml:1)".to_owned()),
@@ -339,6 +339,11 @@ fn impossible_combinations_are_refused_with_both_places() {
             "[memory]\nenabled = true\n[model]\nweights = \"w\"",
             false,
             "memory.enabled = true, and lite-medsam has no memory: only SAM 2 and 2.1 can follow objects from frame to frame; expected one of their families, or memory.enabled = false (c.toml:2; default)",
+        ),
+        (
+            "[memory]\nenabled = true\n[model]\nfamily = \"sam2-hiera-tiny\"\nviews = 3\nweights = \"w\"",
+            false,
+            "model.views = 3 with memory.enabled = true: a memory is of a frame as it is; expected 1 view, or no memory (c.toml:5; c.toml:2)",
         ),
         (
             "[model]\nweights = \"w\"\nmode = \"autonomous\"",

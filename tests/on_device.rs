@@ -135,6 +135,8 @@ fn every_way_of_asking_sam2_gives_the_same() {
         let spec = ModelSpec {
             input_size: Some(128),
             presence_threshold: 0.0,
+            // What is recorded is then repeated within a frame.
+            views: if form == "pyramid" { 3 } else { 1 },
             max_hole_area: 6,
             ..ModelSpec::new(generated(dir.path(), "sam2.1-hiera-tiny", form))
         };

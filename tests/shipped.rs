@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
 use sonomask::mask::ClassMask;
 use sonomask::phantom::{Phantom, PhantomConfig};
-use sonomask::segment::{DeviceChoice, Guidance, MaskThreshold, Mode, ModelSpec, Prompt, load};
+use sonomask::segment::{
+    DeviceChoice, Guidance, MaskThreshold, MemorySettings, Mode, ModelSpec, Prompt, load,
+};
 use sonomask::stage::StageTimes;
 use sonomask::weights::Checkpoint;
 
@@ -44,28 +46,26 @@ fn the_phantoms_structures_are_found_without_a_prompt() {
     }
 }
 
-#[test]
-fn only_what_the_predictor_finds_by_itself_has_another_threshold() {
-    let device = DeviceChoice::Cpu.resolve().unwrap();
+/// What the predictor for nerves and vessels says of a phantom, with a person's box for the first class where one is to be given.
+fn asked(change: &dyn Fn(&mut ModelSpec), mode: Mode) -> Vec<ClassMask> {
+    let mut spec = ModelSpec { presence_threshold: 0.0, ..spec("nerve-vessel.safetensors") };
+    change(&mut spec);
+    let mut model = load(&spec, &DeviceChoice::Cpu.resolve().unwrap()).unwrap();
     let config = PhantomConfig::default();
     let (width, height) = (config.width, config.height);
     let frame = Phantom::new(config).unwrap().frame(3);
-    let bounds = frame.truth[0].mask.bounds().unwrap().corners();
-    let ask = |threshold: Option<MaskThreshold>, on_device: bool, mode: Mode| -> Vec<ClassMask> {
-        let spec = ModelSpec {
-            mask_threshold: threshold,
-            presence_threshold: 0.0,
-            on_device,
-            ..spec("nerve-vessel.safetensors")
-        };
-        let mut model = load(&spec, &device).unwrap();
-        // The first class has a person's box where there is one to be given.
-        let prompts = vec![Prompt { bbox: Some(bounds), ..Prompt::default() }];
-        let prompts = if mode == Mode::Autonomous { Vec::new() } else { prompts };
-        let plane = Plane { data: &frame.image, stride: width };
-        let view =
-            ImageView::new(PixelFormat::Gray8, width, height, YuvColor::default(), vec![plane]).unwrap();
-        model.segment(&view, &Guidance { mode, prompts }, true, &mut StageTimes::default()).unwrap()
+    let bbox = frame.truth[0].mask.bounds().map(|b| b.corners());
+    let prompts =
+        if mode == Mode::Autonomous { Vec::new() } else { vec![Prompt { bbox, ..Prompt::default() }] };
+    let plane = Plane { data: &frame.image, stride: width };
+    let view = ImageView::new(PixelFormat::Gray8, width, height, YuvColor::default(), vec![plane]).unwrap();
+    model.segment(&view, &Guidance { mode, prompts }, true, &mut StageTimes::default()).unwrap()
+}
+
+#[test]
+fn only_what_the_predictor_finds_by_itself_has_another_threshold() {
+    let ask = |threshold: Option<MaskThreshold>, on_device: bool, mode: Mode| {
+        asked(&|spec| (spec.mask_threshold, spec.on_device) = (threshold, on_device), mode)
     };
     let (half, dice) = (Some(MaskThreshold::Half), Some(MaskThreshold::ExpectedDice));
     for on_device in [false, true] {
@@ -83,6 +83,30 @@ fn only_what_the_predictor_finds_by_itself_has_another_threshold() {
     }
     // What the file says, unless something else is asked for.
     assert!(ask(None, false, Mode::Autonomous) == ask(dice, false, Mode::Autonomous));
+}
+
+#[test]
+fn only_what_the_predictor_finds_by_itself_is_seen_in_several_views() {
+    let ask = |views: usize, mode: Mode| asked(&|spec| spec.views = views, mode);
+    for mode in [Mode::Autonomous, Mode::Assisted] {
+        let (one, four) = (ask(1, mode), ask(4, mode));
+        assert_eq!((one.len(), four.len()), (2, 2));
+        for (one, four) in one.iter().zip(&four) {
+            let told = mode == Mode::Assisted && one.class == 0;
+            let what = format!("{mode:?}, class {}", one.class);
+            assert_eq!(one == four, told, "{what}");
+            // The views are put back to where they belong: what is found in all of them is found in their mean.
+            let dice = one.mask.dice(&four.mask).unwrap();
+            println!("{what}: Dice with one view {dice:.3}");
+            assert!(dice > 0.6, "{what}: {dice:.3}");
+        }
+    }
+    let spec = ModelSpec { views: 9, ..spec("nerve-vessel.safetensors") };
+    let error = load(&spec, &DeviceChoice::Cpu.resolve().unwrap()).err().unwrap().to_string();
+    assert!(error.contains("9: expected 1 to 8"), "{error}");
+    let memory = Some(MemorySettings::sam2());
+    assert!(ModelSpec { views: 2, memory, ..ModelSpec::new("") }.check().unwrap_err().contains("memory"));
+    assert!(ModelSpec { memory, ..ModelSpec::new("") }.check().is_ok());
 }
 
 #[test]

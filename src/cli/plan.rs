@@ -280,6 +280,7 @@ pub fn model_spec(config: &Config) -> Result<ModelSpec> {
         input_size: m.input_size,
         presence_threshold: m.presence_threshold,
         mask_threshold: m.mask_threshold,
+        views: m.views,
         max_hole_area: m.max_hole_area,
         max_sprinkle_area: m.max_sprinkle_area,
         threads: m.threads,

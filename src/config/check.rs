@@ -67,6 +67,13 @@ impl Config {
             );
             return Err(self.combination(what, &["model.weights"]));
         }
+        if self.memory.settings.is_some() && self.model.views > 1 {
+            let what = format!(
+                "model.views = {} with memory.enabled = true: a memory is of a frame as it is; expected 1 view, or no memory",
+                self.model.views
+            );
+            return Err(self.combination(what, &["model.views", "memory.enabled"]));
+        }
         if self.memory.settings.is_some() && family.parse::<Family>().is_ok_and(|f| !f.is_sam2()) {
             let what = format!(
                 "memory.enabled = true, and {family} has no memory: only SAM 2 and 2.1 can follow objects from frame to \

@@ -13,7 +13,7 @@ use crate::segment::memory::{
     RECENT_FRAMES,
 };
 use crate::segment::{
-    DeviceChoice, MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, MaskThreshold, Mode, Precision,
+    DeviceChoice, MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, MAX_VIEWS, MaskThreshold, Mode, Precision,
 };
 use crate::weights::Family;
 
@@ -68,6 +68,8 @@ pub struct ModelConfig {
     pub presence_threshold: f32,
     /// What is inside a mask that the predictor found by itself; `None`: as its file says.
     pub mask_threshold: Option<MaskThreshold>,
+    /// In how many views each frame is shown to the network where the predictor alone speaks.
+    pub views: usize,
     /// Arithmetic of the network.
     pub precision: Precision,
     /// Side of the network's input in pixels; `None`: the family's own.
@@ -247,6 +249,7 @@ impl ModelConfig {
             )?,
             presence_threshold: s.float("presence_threshold", 0.5, 0.0, 1.0)?,
             mask_threshold: s.choice("mask_threshold", None, &MASK_THRESHOLDS)?,
+            views: s.int("views", 1, 1, MAX_VIEWS as u32)? as usize,
             precision: s.choice("precision", Precision::Fp32, &Precision::ALL.map(|p| (p.name(), p)))?,
             input_size: Some(s.int("input_size", 0, 0, MAX_INPUT_SIZE as u32)? as usize)
                 .filter(|&side| side > 0),

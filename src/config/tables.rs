@@ -10,7 +10,7 @@ use super::tree::{Item, Node};
 use super::{ConfigError, Origin};
 use crate::dataset::{ClassLabel, DatasetSpec, MaskLayout};
 use crate::eval::Tuning;
-use crate::segment::{MAX_INPUT_SIZE, ModelSpec, Precision};
+use crate::segment::{MAX_INPUT_SIZE, MAX_VIEWS, ModelSpec, Precision};
 use crate::weights::Family;
 
 /// Most models, and most data sets, of one file.
@@ -240,6 +240,7 @@ impl TableModel {
         let side = s.int("input_size", 0, 0, MAX_INPUT_SIZE as u32)? as usize;
         let presence_threshold = s.float("presence_threshold", 0.5, 0.0, 1.0)?;
         let mask_threshold = s.choice("mask_threshold", None, &MASK_THRESHOLDS)?;
+        let views = s.int("views", 1, 1, MAX_VIEWS as u32)? as usize;
         let path = |n: &Node| Some(n.at.resolve(&text(n).filter(|t| !t.is_empty() && !t.contains('\0'))?));
         let weights = per_dataset(&mut s, "weights", "a path", datasets, path)?;
         let ppn = per_dataset(&mut s, "ppn", "a path", datasets, path)?;
@@ -255,6 +256,7 @@ impl TableModel {
             input_size: Some(side).filter(|&side| side > 0),
             presence_threshold,
             mask_threshold,
+            views,
             ..ModelSpec::new("")
         };
         Ok(Self { name, decoder, base, weights, ppn, queries })

@@ -60,8 +60,11 @@ impl TrainConfig {
         let encoder = read_encoder(encoder, &mut log)?;
         let (decoder, object_score) = read_decoder(decoder, &mut log)?;
         let loss = read_loss(loss, &mut log)?;
-        // Where pixels that are nearly right count for less, what a mask says are no probabilities.
-        let usual = if loss.mask.gamma == 0.0 { MaskThreshold::ExpectedDice } else { MaskThreshold::Half };
+        let usual = if loss.mask.is_of_probabilities() && loss.interim.is_of_probabilities() {
+            MaskThreshold::ExpectedDice
+        } else {
+            MaskThreshold::Half
+        };
         model.mask_threshold.get_or_insert(usual);
         let prompts = read_prompts(prompts, &mut log)?;
         let (views, augment) = read_augment(augment, &mut log)?;

@@ -145,7 +145,8 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
                 dataset: learned.dataset,
                 sha256: files.ppn_sha256(spec)?,
                 changes_features: files.change_features(),
-                mask_threshold: manners.threshold.name(),
+                // What a memory follows ends at a half.
+                mask_threshold: memory.as_ref().map_or(manners.threshold, |_| MaskThreshold::Half).name(),
             }),
             None => None,
         },
@@ -153,6 +154,7 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     };
     let classes = info.ppn.as_ref().map_or(0, |ppn| ppn.classes.len());
     let mut sam = Sam::new(Network::new(net, ppn, manners, device.device), spec.cleanup(), info);
+    sam.see_in(spec.views);
     if spec.on_device {
         sam.work_on_device(true);
     }

@@ -20,10 +20,12 @@ pub mod postprocess;
 pub mod preprocess;
 mod prompt;
 pub mod resize;
+mod said;
 mod sam;
 mod spec;
 mod trainable;
 mod video;
+mod views;
 
 use crate::frame::ImageView;
 use crate::mask::ClassMask;
@@ -46,6 +48,7 @@ pub use sam::{Cleanup, Sam};
 pub use spec::{MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
 pub use trainable::{Beginning, EncoderLora, PredictorPlan, Trainable, load_trainable};
 pub use video::VideoSam;
+pub use views::MAX_VIEWS;
 
 /// What a report says of a model.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -5,7 +5,6 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::manners::Manners;
-use super::postprocess::MaskThreshold;
 use super::preprocess::Placement;
 use super::prompt::once_a_class;
 use super::{Mode, Prompt, SegmentError};
@@ -54,9 +53,14 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Whether the predictor alone speaks of it.
+    pub fn is_alone(&self) -> bool {
+        self.alone
+    }
+
     /// Classes that can be decoded together are equal in it.
-    fn group(&self) -> (i64, u8, bool, bool) {
-        (self.sparse.size().get(1).copied().unwrap_or(0), self.selection as u8, self.own_dense, self.alone)
+    fn group(&self) -> (i64, u8, bool) {
+        (self.sparse.size().get(1).copied().unwrap_or(0), self.selection as u8, self.own_dense)
     }
 }
 
@@ -320,12 +324,6 @@ impl Network {
             asked.push(Asked { class, sparse, dense, own_dense: true, selection, alone });
         }
         Ok((asked, prediction))
-    }
-
-    /// What is inside the masks of classes that can be decoded together.
-    pub(super) fn threshold(&self, batch: &[Asked]) -> MaskThreshold {
-        // What a person has said is answered as the decoder was taught to.
-        if batch.iter().all(|a| a.alone) { self.manners.threshold } else { MaskThreshold::Half }
     }
 
     /// One mask for each class of the batch.

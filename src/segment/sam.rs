@@ -10,7 +10,9 @@ use super::network::Network;
 use super::postprocess::{Decoded, MaskThreshold, Packed, clean};
 use super::preprocess::{Picture, Placement, Resident};
 use super::prompt::once_a_class;
-use super::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
+use super::said::Said;
+use super::views::{Views, Way};
+use super::{Guidance, Manners, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::{ClassMask, Mask};
 use crate::nn::SamFeatures;
@@ -25,14 +27,6 @@ pub struct Cleanup {
     pub max_hole_area: usize,
     /// Islands of the low-resolution mask up to this area are removed.
     pub max_sprinkle_area: usize,
-}
-
-/// What a decoder says of `B` classes: logits `[B, 1, h, w]`, predicted IoU `[B, 1]` or `[B]`, logits of presence `[B, 1]`.
-pub(super) struct Answer<'a> {
-    pub logits: &'a Tensor,
-    pub iou: &'a Tensor,
-    pub object_score: Option<&'a Tensor>,
-    pub threshold: MaskThreshold,
 }
 
 /// Answers about some classes as masks: here, or where the network is.
@@ -53,6 +47,8 @@ pub struct Sam {
     network: Network,
     cleanup: Cleanup,
     info: ModelInfo,
+    /// In how many views a frame is shown to the network where the predictor alone speaks.
+    views: usize,
     /// Frames are prepared, and masks made, where the network is.
     resident: Option<Resident>,
     clock: Clock,
@@ -65,7 +61,7 @@ impl Sam {
     pub fn new(network: Network, cleanup: Cleanup, info: ModelInfo) -> Self {
         let device = network.device();
         let clock = Clock::new(device);
-        let mut sam = Self { network, cleanup, info, resident: None, clock, step: Step::default() };
+        let mut sam = Self { network, cleanup, info, views: 1, resident: None, clock, step: Step::default() };
         sam.work_on_device(device.is_cuda());
         sam
     }
@@ -79,6 +75,12 @@ impl Sam {
     /// See [`Sam::work_on_device`].
     pub(super) fn works_on_device(&self) -> bool {
         self.resident.is_some()
+    }
+
+    /// Shows each frame to the network in so many views, 1 to [`MAX_VIEWS`](super::MAX_VIEWS), where the predictor alone speaks, and takes
+    /// the mean of its answers: it costs as many times as much.
+    pub fn see_in(&mut self, views: usize) {
+        self.views = views;
     }
 
     /// Lets `engine` record what does not change from frame to frame and repeat it.
@@ -146,8 +148,18 @@ impl Sam {
         times: &mut StageTimes,
     ) -> Result<(T, Placement), SegmentError> {
         let (input, placement) = self.input(picture, times)?;
+        Ok((self.encoded(&input, step, encode, times)?, placement))
+    }
+
+    fn encoded<T: Tensors>(
+        &self,
+        input: &Tensor,
+        step: &mut Step<T>,
+        encode: impl Fn(&Network, &Tensor) -> Result<T, TchError>,
+        times: &mut StageTimes,
+    ) -> Result<T, SegmentError> {
         let work = |input: &Tensor| encode(&self.network, input);
-        Ok((self.timed(times, Stage::Encode, || step.run(&input, &work))?, placement))
+        Ok(self.timed(times, Stage::Encode, || step.run(input, &work))?)
     }
 
     /// A frame is done. Where there are masks, its answer has been read, and so all that it was made of has been used.
@@ -163,33 +175,34 @@ impl Sam {
         &self.cleanup
     }
 
-    /// The decoder's answers about `classes`, on their way to masks of the frame.
+    /// What was said, on its way to masks of the frame.
     pub(super) fn made(
         &self,
-        answer: &Answer<'_>,
-        classes: &[usize],
+        said: &Said,
         placement: &Placement,
         keep_logits: bool,
         times: &mut StageTimes,
     ) -> Result<Made, SegmentError> {
         let Cleanup { max_hole_area, max_sprinkle_area, .. } = self.cleanup;
+        let Manners { postprocess: how, threshold, .. } = self.network.manners();
+        // What a person has said is answered as the decoder was taught to.
+        let threshold = if said.alone { *threshold } else { MaskThreshold::Half };
         self.timed(times, Stage::Postprocess, || {
-            let mut shown = answer.threshold.moved(answer.logits, placement)?;
+            let mut shown = threshold.moved(&said.logits, placement)?;
             if max_hole_area > 0 || max_sprinkle_area > 0 {
-                let logits = shown.as_ref().unwrap_or(answer.logits);
+                let logits = shown.as_ref().unwrap_or(&said.logits);
                 shown = Some(clean(logits, max_hole_area, max_sprinkle_area)?);
             }
             let decoded = Decoded {
-                logits: answer.logits,
+                logits: &said.logits,
                 shown: shown.as_ref(),
-                scores: answer.iou,
-                presence: answer.object_score,
+                scores: &said.iou,
+                presence: said.object_score.as_ref(),
             };
-            let how = self.network.manners().postprocess;
             Ok(if self.resident.is_some() {
-                Made::OnDevice(how.pack(&decoded, classes, placement, keep_logits)?)
+                Made::OnDevice(how.pack(&decoded, &said.classes, placement, keep_logits)?)
             } else {
-                Made::Here(how.class_masks(&decoded, classes, placement, keep_logits)?)
+                Made::Here(how.class_masks(&decoded, &said.classes, placement, keep_logits)?)
             })
         })
     }
@@ -251,22 +264,83 @@ impl Sam {
         keep_logits: bool,
         times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError> {
+        let answers = self.answers(features, placement, mode, prompts, times)?;
+        self.answered(&answers, placement, keep_logits, times)
+    }
+
+    /// What the decoder says of all classes that are asked for, as many at once as suit the device.
+    fn answers(
+        &self,
+        features: &SamFeatures,
+        placement: &Placement,
+        mode: Mode,
+        prompts: &[Prompt],
+        times: &mut StageTimes,
+    ) -> Result<Vec<Said>, SegmentError> {
         let question = self.timed(times, Stage::Prompt, || {
             self.network.ask(features, mode, prompts, placement, /* train */ false)
         })?;
-        let mut made = Vec::new();
+        let mut answers = Vec::new();
         for batch in question.batches(self.network.device()) {
             let decoded = self.timed(times, Stage::Decode, || self.network.decode(features, batch))?;
-            let answer = Answer {
-                logits: &decoded.masks,
-                iou: &decoded.iou,
-                object_score: decoded.object_score.as_ref(),
-                threshold: self.network.threshold(batch),
-            };
-            let classes: Vec<usize> = batch.iter().map(|a| a.class).collect();
-            made.push(self.made(&answer, &classes, placement, keep_logits, times)?);
+            answers.extend(Said::of(batch, decoded)?);
         }
+        Ok(answers)
+    }
+
+    /// The mean over the views of a picture where nobody but the predictor speaks, in place of what was said of it as it is.
+    fn seen_otherwise(
+        &self,
+        input: &Tensor,
+        placement: &Placement,
+        step: &mut Step<SamFeatures>,
+        answers: Vec<Said>,
+        times: &mut StageTimes,
+    ) -> Result<Vec<Said>, SegmentError> {
+        let mut views = Views::default();
+        for way in Way::others(self.views) {
+            let view = self.timed(times, Stage::Preprocess, || way.seen(input, placement))?;
+            let features = self.encoded(&view, step, Network::encode, times)?;
+            let said = self.answers(&features, placement, Mode::Autonomous, &[], times)?;
+            self.timed(times, Stage::Postprocess, || match Said::together(&said)? {
+                Some(said) => views.add(*way, placement, said),
+                None => Ok(()),
+            })?;
+        }
+        let mean = |said: Said| if said.alone { views.mean(said) } else { Ok(said) };
+        let mean = || answers.into_iter().map(mean).collect::<Result<_, TchError>>();
+        Ok(self.timed(times, Stage::Postprocess, mean)?)
+    }
+
+    /// What was said, as masks of the frame.
+    fn answered(
+        &self,
+        answers: &[Said],
+        placement: &Placement,
+        keep_logits: bool,
+        times: &mut StageTimes,
+    ) -> Result<Vec<ClassMask>, SegmentError> {
+        let made = answers.iter().map(|said| self.made(said, placement, keep_logits, times));
+        let made = made.collect::<Result<_, _>>()?;
         self.masks(made, times)
+    }
+
+    /// What is said of a frame, and where that lies in the input.
+    fn asked(
+        &mut self,
+        image: &ImageView<'_>,
+        mode: Mode,
+        prompts: &[Prompt],
+        step: &mut Step<SamFeatures>,
+        times: &mut StageTimes,
+    ) -> Result<(Vec<Said>, Placement), SegmentError> {
+        let (input, placement) = self.input(&Picture::View(image), times)?;
+        let features = self.encoded(&input, step, Network::encode, times)?;
+        let mut answers = self.answers(&features, &placement, mode, prompts, times)?;
+        if self.views > 1 && answers.iter().any(|said| said.alone) {
+            answers = self.seen_otherwise(&input, &placement, step, answers, times)?;
+        }
+        Ok((answers, placement))
     }
 
     fn run(
@@ -284,11 +358,10 @@ impl Sam {
             return Ok(Vec::new());
         }
         let mut step = std::mem::take(&mut self.step);
-        let features = self.features(&Picture::View(image), &mut step, Network::encode, times);
+        let answers = self.asked(image, guidance.mode, &prompts, &mut step, times);
         self.step = step;
-        let (features, placement) = features?;
-        let masks =
-            self.segment_features(&features, &placement, guidance.mode, &prompts, keep_logits, times)?;
+        let (answers, placement) = answers?;
+        let masks = self.answered(&answers, &placement, keep_logits, times)?;
         self.done(&masks, times);
         Ok(masks)
     }

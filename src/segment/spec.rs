@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use tch::Kind;
 
-use super::{MaskThreshold, MemorySettings};
+use super::{MAX_VIEWS, MaskThreshold, MemorySettings};
 use crate::weights::Family;
 
 /// Arithmetic of the network's matrix products. Normalisation, softmax and residual sums stay in `f32`.
@@ -89,6 +89,8 @@ pub struct ModelSpec {
     pub presence_threshold: f32,
     /// What is inside a mask that the predictor found by itself; `None` takes what its file says.
     pub mask_threshold: Option<MaskThreshold>,
+    /// In how many views each frame is shown to the network where the predictor alone speaks; it costs as many times as much.
+    pub views: usize,
     /// Holes of the low-resolution mask up to this area are filled.
     pub max_hole_area: usize,
     /// Islands of the low-resolution mask up to this area are removed.
@@ -117,6 +119,7 @@ impl ModelSpec {
             input_size: None,
             presence_threshold: 0.5,
             mask_threshold: None,
+            views: 1,
             max_hole_area: 0,
             max_sprinkle_area: 0,
             threads: 0,
@@ -141,6 +144,11 @@ impl ModelSpec {
         within("a hole area", self.max_hole_area, 0..=MAX_CLEANED_AREA)?;
         within("a sprinkle area", self.max_sprinkle_area, 0..=MAX_CLEANED_AREA)?;
         within("a number of CPU threads", self.threads, 0..=MAX_THREADS)?;
+        within("a number of views", self.views, 1..=MAX_VIEWS)?;
+        if self.views > 1 && self.memory.is_some() {
+            let views = self.views;
+            return Err(format!("{views} views with a memory: expected 1 view, or no memory"));
+        }
         if !(0.0..=1.0).contains(&self.presence_threshold) {
             return Err(format!("a presence threshold of {}: expected 0 to 1", self.presence_threshold));
         }

@@ -31,6 +31,18 @@ pub struct MaskLoss {
     pub balance: Balance,
 }
 
+impl MaskLoss {
+    /// Whether what it teaches are probabilities: cross-entropy in which no pixel counts for more than another. Dice beside it leaves
+    /// them near enough.
+    pub fn is_of_probabilities(&self) -> bool {
+        let even = match self.balance {
+            Balance::Background => self.alpha == 1.0,
+            Balance::Both => self.alpha == 0.5,
+        };
+        self.focal > 0.0 && self.gamma == 0.0 && even
+    }
+}
+
 /// Weights of all terms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossConfig {

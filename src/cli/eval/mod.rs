@@ -160,6 +160,7 @@ fn prepare(args: &Args, config: Config) -> Result<Ready> {
     let model = segment::load(&spec, &device)?;
     if let Some(ppn) = &model.info().ppn {
         settings.insert("mask threshold of the predictor alone".into(), ppn.mask_threshold.into());
+        settings.insert("views of a picture, of the predictor alone".into(), spec.views.to_string());
     }
     Ok(Ready { model, data, modes, settings })
 }

@@ -96,7 +96,7 @@ impl Postprocess {
     }
 
     /// Masks of the classes `classes`, one for each answer, in their order. With `keep_logits` each has the logits as the
-    /// network gave them (SAM 2's within +-32), not as they are shown.
+    /// they are in `decoded` (SAM 2's within +-32), not as they are shown.
     ///
     /// # Errors
     /// NaN or infinity in logits, score or presence, another number of answers than of classes, a failure of libtorch.

@@ -46,11 +46,8 @@ impl MaskThreshold {
         }
         let logits = logits.f_to_kind(Kind::Float)?;
         let (_, _, rows, columns) = logits.size4()?;
-        let part = |scaled: usize, cells: i64| {
-            ((scaled * cells as usize).div_ceil(placement.side.max(1)) as i64).clamp(0, cells)
-        };
-        let (width, height) = placement.scaled;
-        let seen = logits.f_narrow(2, 0, part(height, rows))?.f_narrow(3, 0, part(width, columns))?;
+        let (width, height) = placement.cells([rows, columns]);
+        let seen = logits.f_narrow(2, 0, height)?.f_narrow(3, 0, width)?;
         let seen = seen.f_sigmoid()?;
         let sum = |t: &Tensor| t.f_sum_dim_intlist(&[1i64, 2, 3][..], true, Kind::Float);
         let all = sum(&seen)?;
@@ -124,15 +121,9 @@ mod tests {
         // 16 cells of 0.42 around 4 of 0.9, and in the padding, the lower half, much that is as unsure.
         let logits = logits(&[(4, 0.42), (2, 0.9)]);
         let _ = logits.narrow(2, 8, 8).fill_((0.21f64 / 0.79).ln());
-        let inside = |placement: &Placement| {
-            let moved = MaskThreshold::ExpectedDice.moved(&logits, placement).unwrap().unwrap();
-            moved.narrow(2, 0, 8).gt(0.0).sum(Kind::Int64).int64_value(&[])
-        };
-        assert_eq!(inside(&Placement::new(64, 32, 16)), 16);
-        // The same cells as a part of the picture are in every outline that can be expected to be good.
-        let whole = Placement::new(64, 64, 16);
-        let moved = MaskThreshold::ExpectedDice.moved(&logits, &whole).unwrap().unwrap();
-        assert_eq!(moved.gt(0.0).sum(Kind::Int64).int64_value(&[]), 16 + 128);
+        // Looked at, it would be worth more than the rest: then the threshold that lets it in is the best.
+        assert_eq!(area(&logits, &Placement::new(64, 32, 16)), 16);
+        assert_eq!(area(&logits, &Placement::new(64, 64, 16)), 16 + 128);
     }
 
     #[test]

@@ -50,6 +50,21 @@ impl Placement {
         [x0, y0, x1, y1]
     }
 
+    /// Columns and rows that the picture takes of a plane `[.., h, w]` over the whole input; the rest is padding.
+    pub fn cells(&self, [h, w]: [i64; 2]) -> (i64, i64) {
+        let part = |scaled: usize, cells: i64| {
+            let cells = usize::try_from(cells).unwrap_or(0);
+            (scaled * cells).div_ceil(self.side.max(1)).min(cells) as i64
+        };
+        (part(self.scaled.0, w), part(self.scaled.1, h))
+    }
+
+    /// How much wider than high the input shows a pixel of the frame; 1 unless it is stretched.
+    pub fn stretch(&self) -> f64 {
+        let along = |scaled: usize, frame: usize| scaled as f64 / frame.max(1) as f64;
+        along(self.scaled.0, self.frame.0) / along(self.scaled.1, self.frame.1)
+    }
+
     /// Whether a part of the input is padding.
     pub fn is_padded(&self) -> bool {
         self.scaled != (self.side, self.side)
@@ -69,6 +84,17 @@ mod tests {
         assert_eq!(scaled(4000, 2), (256, 1));
         assert_eq!(scaled(256, 256), (256, 256));
         assert!(Placement::new(1280, 720, 256).is_padded() && !Placement::square(1280, 720, 256).is_padded());
+    }
+
+    #[test]
+    fn a_plane_over_the_input_has_as_much_padding() {
+        let wide = Placement::new(1280, 720, 1024);
+        assert_eq!(
+            (wide.cells([1024, 1024]), wide.cells([256, 256]), wide.cells([10, 10])),
+            ((1024, 576), (256, 144), (10, 6))
+        );
+        assert_eq!((wide.stretch(), Placement::square(1280, 640, 1024).stretch()), (1.0, 0.5));
+        assert_eq!(Placement::square(1280, 720, 1024).cells([256, 256]), (256, 256));
     }
 
     #[test]

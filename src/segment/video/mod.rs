@@ -15,8 +15,9 @@ use super::memory::{
 use super::network::Network;
 use super::preprocess::{Picture, Placement};
 use super::prompt::once_a_class;
-use super::sam::{Answer, Sam};
-use super::{Guidance, MaskThreshold, MemoryEvent, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
+use super::said::Said;
+use super::sam::Sam;
+use super::{Guidance, MemoryEvent, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::ClassMask;
 use crate::nn::{Sam2Features, Sam2Memory, SamFeatures, Tracked};
@@ -226,11 +227,9 @@ impl VideoSam {
             Tensor::f_cat(&found.iter().map(|f| of(&f.tracked)).collect::<Vec<_>>(), 0)
         };
         let (logits, iou, score) = (all(|t| &t.logits)?, all(|t| &t.iou)?, all(|t| &t.object_score)?);
-        // Whoever found it, it is followed as the memory knows it, whose masks end at a half.
-        let threshold = MaskThreshold::Half;
-        let answer = Answer { logits: &logits, iou: &iou, object_score: Some(&score), threshold };
-        let objects: Vec<usize> = found.iter().map(|f| f.object).collect();
-        let made = self.sam.made(&answer, &objects, placement, keep_logits, times)?;
+        let classes = found.iter().map(|f| f.object).collect();
+        let said = Said { classes, logits, iou, object_score: Some(score), alone: false };
+        let made = self.sam.made(&said, placement, keep_logits, times)?;
         self.sam.masks(vec![made], times)
     }
 
