@@ -186,7 +186,7 @@ struct ModelArgs {
     #[arg(long)]
     mask_threshold: Option<MaskThreshold>,
     /// Show each picture to the network in so many views, 1 to 8 (mirrored, closer, turned), and take the mean of what the predictor
-    /// finds: fewer structures are missed, and it takes as many times as long; 1 if not given
+    /// finds: more often whole, a little better on average, and as many times as long; 1 if not given
     #[arg(long, value_name = "N")]
     views: Option<usize>,
     /// Fill holes of the low-resolution mask up to so many pixels

@@ -1,4 +1,4 @@
-//! A frame seen in several ways, of whose answers the mean is taken: slower, and less often wrong as a whole
+//! A frame seen in several ways, of whose answers the mean is taken: as many times as long, and on average a little better
 //! (`benches/results/training.md`).
 
 use std::f64::consts::PI;
