@@ -189,7 +189,8 @@ pub struct LowResLogits {
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// `width * height` values, row-major; above zero is inside.
+    /// `width * height` values, row-major; above zero is inside, unless the predictor's masks have another
+    /// threshold.
     pub values: Vec<f32>,
 }
 

@@ -9,7 +9,7 @@ use sonomask::config::{
     Config, ConfigError, DisplayChoice, LoadArgs, Origin, PaceChoice, QueueChoice, TrainConfig, preset_names,
 };
 use sonomask::media::template::{Bound, Kind, Template, TemplateError};
-use sonomask::segment::DeviceChoice;
+use sonomask::segment::{DeviceChoice, MaskThreshold};
 
 type Env<'a> = &'a [(&'a str, &'a str)];
 
@@ -462,4 +462,13 @@ fn the_training_configurations_load_and_the_annotated_one_has_the_defaults() {
         rest[..rest.find("\n[run]").unwrap_or(rest.len())].to_owned()
     };
     assert_eq!(values(&manual, "[predictor]"), values(&plain, "[predictor]"));
+
+    // Where a mask ends follows the loss: a focal one leaves no probabilities.
+    let threshold = |set: &str| read(&path, &[set.to_owned()]).spec.model.mask_threshold;
+    assert_eq!(threshold("loss.preset=sonomask"), Some(MaskThreshold::ExpectedDice));
+    for focal in ["loss.preset=paper", "loss.preset=authors", "loss.interim_gamma=2.0", "loss.mask_dice=9.0"]
+    {
+        assert_eq!(threshold(focal), Some(MaskThreshold::Half), "{focal}");
+    }
+    assert_eq!(threshold("model.mask_threshold=half"), Some(MaskThreshold::Half));
 }

@@ -147,14 +147,18 @@ fn several_modes_with_a_predictor_and_its_tables() {
         [[models]]\nname = \"G\"\ndecoder = \"lora\"\nweights = { P = \"g.safetensors\" }\n";
     std::fs::write(dir.path().join("t.toml"), tables).expect("a file");
     std::fs::write(dir.path().join("one.txt"), "p0\n").expect("a file");
-    let output = eval(dir.path(), &["--tables", "t.toml", "--out", "t"]);
+    let output = eval(dir.path(), &["--tables", "t.toml", "--out", "t", "--views", "2"]);
     said(&output, 0);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         text.contains("| Model | Decoder | P LP | P BB+LP |") && text.contains("| G | LoRA | "),
         "{text}"
     );
-    assert_eq!(std::fs::read_to_string(dir.path().join("t/tables.csv")).expect("a file").lines().count(), 4);
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("a file");
+    assert_eq!(read("t/tables.csv").lines().count(), 4);
+    let tables: serde_json::Value = serde_json::from_str(&read("t/tables.json")).expect("JSON");
+    let cell = &tables["cells"][0];
+    assert_eq!((cell["views"].as_u64(), cell["mask_threshold"].as_str()), (Some(2), Some("half")));
 }
 
 #[test]

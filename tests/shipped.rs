@@ -81,6 +81,18 @@ fn only_what_the_predictor_finds_by_itself_has_another_threshold() {
             }
         }
     }
+    // A word that nobody knows is no threshold.
+    let dir = tempfile::tempdir().unwrap();
+    let other = dir.path().join("other.safetensors");
+    let mut bytes = std::fs::read(weights("nerve-vessel.safetensors")).unwrap();
+    let at = bytes.windows(13).position(|part| part == b"expected-dice").unwrap();
+    bytes[at + 12] = b'd';
+    std::fs::write(&other, bytes).unwrap();
+    let unknown = ModelSpec { ppn: Some(other), ..spec("") };
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let error = load(&unknown, &device).err().unwrap().to_string();
+    assert!(error.contains("\"expected-dicd\"; expected half or expected-dice"), "{error}");
+    assert!(load(&ModelSpec { mask_threshold: half, ..unknown }, &device).is_ok());
     // What the file says, unless something else is asked for.
     assert!(ask(None, false, Mode::Autonomous) == ask(dice, false, Mode::Autonomous));
 }

@@ -7,20 +7,10 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::manners::Manners;
 use super::preprocess::Placement;
 use super::prompt::once_a_class;
+use super::question::{Asked, Question};
 use super::{Mode, Prompt, SegmentError};
 use crate::mask::Mask;
 use crate::nn::{self, MaskSelection, PpnForm, Prediction, PromptPredictor, SamFeatures};
-
-/// Classes decoded at once on a GPU; bounds the decoder's memory.
-const MAX_BATCH: usize = 8;
-/// The same on a CPU, where larger batches only leave the caches: eight classes take a fifth longer at once than in pairs
-/// (`benches/results/classes.md`).
-const MAX_BATCH_CPU: usize = 2;
-
-/// How many classes or objects suit `device` at once.
-pub(super) fn at_once(device: Device) -> usize {
-    if device.is_cuda() { MAX_BATCH } else { MAX_BATCH_CPU }
-}
 
 /// Logit of a cell that is certainly outside.
 const OUTSIDE: f64 = -10.0;
@@ -36,49 +26,6 @@ pub struct Network {
     learned: Option<(PromptPredictor, PpnForm)>,
     manners: Manners,
     device: Device,
-}
-
-/// One class as the decoder takes it.
-#[derive(Debug)]
-pub struct Asked {
-    /// Index of the class.
-    pub class: usize,
-    sparse: Tensor,
-    dense: Tensor,
-    /// `dense` says something of this class, and is not the embedding of there being no mask.
-    own_dense: bool,
-    selection: MaskSelection,
-    /// The predictor alone speaks of it.
-    alone: bool,
-}
-
-impl Asked {
-    /// Whether the predictor alone speaks of it.
-    pub fn is_alone(&self) -> bool {
-        self.alone
-    }
-
-    /// Classes that can be decoded together are equal in it.
-    fn group(&self) -> (i64, u8, bool) {
-        (self.sparse.size().get(1).copied().unwrap_or(0), self.selection as u8, self.own_dense)
-    }
-}
-
-/// What the decoder is to be asked about a picture.
-#[derive(Debug)]
-pub struct Question {
-    /// One for each class, those side by side that can be decoded together.
-    pub asked: Vec<Asked>,
-    /// What the predictor said of its classes, where it took part.
-    pub prediction: Option<Prediction>,
-}
-
-impl Question {
-    /// Classes that are decoded together, not more than suit `device`.
-    pub fn batches(&self, device: Device) -> impl Iterator<Item = &[Asked]> {
-        let at_once = at_once(device);
-        self.asked.chunk_by(|a, b| a.group() == b.group()).flat_map(move |group| group.chunks(at_once))
-    }
 }
 
 impl Network {

@@ -2,7 +2,7 @@
 
 use tch::{TchError, Tensor};
 
-use super::network::Asked;
+use super::question::Asked;
 use crate::nn::Decoded;
 
 /// What the decoder says of `B` classes, before masks are made of it.
@@ -86,5 +86,66 @@ impl Said {
             object_score: scores.map(|scores| Tensor::f_cat(&scores, 0)).transpose()?,
             alone: parts.iter().all(|part| part.alone),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::nn::MaskSelection;
+
+    fn asked(class: usize, alone: bool) -> Asked {
+        let nothing = || Tensor::zeros([1, 1, 4], (Kind::Float, Device::Cpu));
+        let selection = MaskSelection::Single;
+        Asked { class, sparse: nothing(), dense: nothing(), own_dense: true, selection, alone }
+    }
+
+    /// Row `i` says `i` everywhere; the predicted IoU has the shape `iou`.
+    fn decoded(n: i64, iou: &[i64]) -> Decoded {
+        let rows = Tensor::arange(n, (Kind::Float, Device::Cpu));
+        Decoded {
+            masks: rows.view([n, 1, 1, 1]).expand([n, 1, 2, 2], false),
+            iou: rows.view(iou),
+            object_score: Some(rows.view([n, 1])),
+            mask_tokens: rows.view([n, 1, 1]),
+        }
+    }
+
+    /// Classes and rows.
+    fn seen(said: &Said) -> (Vec<usize>, Vec<f64>, bool) {
+        let n = said.classes.len() as i64;
+        let of =
+            |t: &Tensor| (0..n).map(|row| t.get(row).mean(Kind::Float).double_value(&[])).collect::<Vec<_>>();
+        assert_eq!(
+            (of(&said.logits), of(said.object_score.as_ref().unwrap())),
+            (of(&said.iou), of(&said.iou))
+        );
+        (said.classes.clone(), of(&said.iou), said.alone)
+    }
+
+    #[test]
+    fn what_a_person_speaks_of_is_apart() {
+        for iou in [&[3i64, 1][..], &[3]] {
+            let of = |alone: [bool; 3]| {
+                let batch = [asked(4, alone[0]), asked(0, alone[1]), asked(2, alone[2])];
+                Said::of(&batch, decoded(3, iou)).unwrap().iter().map(seen).collect::<Vec<_>>()
+            };
+            let all = |alone| vec![(vec![4, 0, 2], vec![0.0, 1.0, 2.0], alone)];
+            assert_eq!((of([true; 3]), of([false; 3])), (all(true), all(false)));
+            let told = (vec![0], vec![1.0], false);
+            assert_eq!(of([true, false, true]), [told, (vec![4, 2], vec![0.0, 2.0], true)]);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_class_is_found_by_the_class() {
+        let batch = [asked(4, true), asked(0, true)];
+        let said = Said::of(&batch, decoded(2, &[2, 1])).unwrap();
+        let both = Said::together(&said).unwrap().unwrap();
+        assert_eq!(seen(&both.about(&[0, 4]).unwrap()), (vec![0, 4], vec![1.0, 0.0], true));
+        assert!(both.about(&[0, 1]).is_err());
+        assert!(Said::together(&[]).unwrap().is_none());
     }
 }

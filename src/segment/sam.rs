@@ -38,7 +38,7 @@ pub(super) enum Made {
 
 /// A network of the SAM kind.
 ///
-/// - A frame is encoded once, however many classes are asked for.
+/// - A frame is encoded once a view, however many classes are asked for.
 /// - Classes whose prompts make the same number of tokens are decoded together.
 /// - An error leaves it as it was: nothing is kept from frame to frame.
 /// - On a GPU a frame is sent as it is and prepared there, its masks are made there, and nothing waits for the GPU but their way back.
@@ -251,7 +251,7 @@ impl Sam {
         manners.postprocess.class_masks(&answer, &classes, placement, false)
     }
 
-    /// The masks of a picture that has been encoded. `prompts` are in pixels of the frame.
+    /// The masks of a picture that has been encoded, which is its only view. `prompts` are in pixels of the frame.
     ///
     /// # Errors
     /// As [`Segmenter::segment`].

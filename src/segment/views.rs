@@ -74,7 +74,7 @@ impl Way {
         padded(&picture(&view, placement)?.f_add(&black)?, input)
     }
 
-    /// What was said of this view, `[B, C, h, w]` at any size, as of the picture; 0 where the view does not show it.
+    /// What was said of this view, `[B, C, n, n]` at any size, as of the picture; 0 where the view does not show it.
     ///
     /// # Errors
     /// libtorch's.

@@ -32,14 +32,14 @@ pub struct MaskLoss {
 }
 
 impl MaskLoss {
-    /// Whether what it teaches are probabilities: cross-entropy in which no pixel counts for more than another. Dice beside it leaves
-    /// them near enough.
+    /// Whether what it teaches are probabilities: cross-entropy in which no pixel counts for more than another, and no more Dice
+    /// beside it, which alone would drive them to 0 and 1.
     pub fn is_of_probabilities(&self) -> bool {
         let even = match self.balance {
             Balance::Background => self.alpha == 1.0,
             Balance::Both => self.alpha == 0.5,
         };
-        self.focal > 0.0 && self.gamma == 0.0 && even
+        self.focal > 0.0 && self.focal >= self.dice && self.gamma == 0.0 && even
     }
 }
 

@@ -9,7 +9,7 @@ use crate::nn::{
     Memories, Remembered, RememberedPointer, Sam2, Sam2Features, Sam2Memory, Tracked, VideoPrompt, find,
     given,
 };
-use crate::segment::network::at_once;
+use crate::segment::question::at_once;
 
 /// Logits of an earlier answer are fed back no larger than this, as in the reference.
 const FED_BACK: f64 = 32.0;

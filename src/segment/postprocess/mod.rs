@@ -95,7 +95,7 @@ impl Postprocess {
         }
     }
 
-    /// Masks of the classes `classes`, one for each answer, in their order. With `keep_logits` each has the logits as the
+    /// Masks of the classes `classes`, one for each answer, in their order. With `keep_logits` each has the logits as
     /// they are in `decoded` (SAM 2's within +-32), not as they are shown.
     ///
     /// # Errors
