@@ -253,7 +253,7 @@ fn small_encoder() -> ImageEncoderVit {
 #[test]
 fn levels_are_the_last_two_blocks() {
     let _guard = tch::no_grad_guard();
-    let encoder = Sam1Encoder::Vit(small_encoder());
+    let encoder = Sam1Encoder::Vit(Box::new(small_encoder()));
     let x = Tensor::from_slice(&Generated::new(1).unit("x", 3 * 96 * 96)).view([1, 3, 96, 96]);
     let mut blocks = Vec::new();
     let traced = encoder
@@ -276,7 +276,7 @@ fn levels_are_the_last_two_blocks() {
 #[test]
 fn a_vit_goes_on_from_any_block_but_the_first() {
     let _guard = tch::no_grad_guard();
-    let encoder = Sam1Encoder::Vit(small_encoder());
+    let encoder = Sam1Encoder::Vit(Box::new(small_encoder()));
     let x = Tensor::from_slice(&Generated::new(4).unit("x", 3 * 96 * 96)).view([1, 3, 96, 96]);
     for blocks in 1..4 {
         let whole = encoder.features(&x, Some(blocks)).unwrap();

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 #[cfg(target_arch = "x86_64")]
-use super::avx512::rows;
+use super::avx512::{gelu, rows};
 use super::linear::Linear;
 use crate::weights::{Weights, WeightsError};
 
@@ -25,12 +25,24 @@ impl Activation {
         match (self, x.requires_grad()) {
             (Self::Gelu, true) => x.f_gelu("none"),
             #[cfg(target_arch = "x86_64")]
-            (Self::Gelu, false) if rows::gelu(&mut x) => Ok(x),
+            (Self::Gelu, false) if gelu::gelu(&mut x) => Ok(x),
             (Self::Gelu, false) => x.f_gelu_("none"),
             (Self::Relu, true) => x.f_relu(),
             (Self::Relu, false) => x.f_relu_(),
         }
     }
+}
+
+/// The Gaussian error linear unit of a `[B, C, H, W]` in `f32` that nobody else holds, whose channels lie innermost, in a network that computes in
+/// `kind`: with no more digits than are left of it there.
+pub(super) fn gelu_of_convolution(x: Tensor, kind: Kind) -> Result<Tensor, TchError> {
+    #[cfg(target_arch = "x86_64")]
+    if kind == Kind::BFloat16 && gelu::gelu_near(&mut x.f_permute([0, 2, 3, 1])?) {
+        return Ok(x);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = kind;
+    Activation::Gelu.apply(x)
 }
 
 /// `x` in the type that `weight` computes in; itself where it already is.
@@ -99,11 +111,27 @@ impl LayerNorm {
     pub(super) fn forward_as(&self, x: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
         #[cfg(target_arch = "x86_64")]
         if kind == Kind::BFloat16
-            && let Some(y) = rows::layer_norm(x, &self.weight, &self.bias, self.eps)?
+            && let Some(y) = rows::layer_norm(x, self.norm())?
         {
             return Ok(y);
         }
         self.forward(x)?.f_to_kind(kind)
+    }
+
+    /// The same in bfloat16, in other rows, `size` together; `None` where that is not done in one pass.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn rows(
+        &self,
+        x: &Tensor,
+        size: &[i64],
+        of: impl Fn(usize) -> rows::Row + Sync,
+    ) -> Result<Option<Tensor>, TchError> {
+        rows::layer_norm_rows(x, self.norm(), size, of)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn norm(&self) -> rows::Norm<'_> {
+        rows::Norm { weight: &self.weight, bias: &self.bias, eps: self.eps }
     }
 }
 

@@ -34,6 +34,7 @@ mod tail;
 mod tiny_vit;
 mod transformer;
 mod vit;
+mod window;
 
 pub use adapter::Adapters;
 pub use common::{Activation, Conv2d, ConvTranspose2d, LayerNorm, LayerNorm2d, Mlp, MlpBlock, MlpKeys, sent};

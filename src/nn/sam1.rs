@@ -79,9 +79,9 @@ impl Sam1Config {
 #[derive(Debug)]
 pub enum Sam1Encoder {
     /// SAM's own.
-    Vit(ImageEncoderVit),
+    Vit(Box<ImageEncoderVit>),
     /// The distilled one.
-    TinyVit(TinyVit),
+    TinyVit(Box<TinyVit>),
 }
 
 /// What a prompt predictor gets to see of a picture.
@@ -104,8 +104,8 @@ impl Sam1Encoder {
     /// Keys or shapes that do not fit.
     pub fn new(w: &Weights<'_>, config: &Sam1EncoderConfig) -> Result<Self, WeightsError> {
         Ok(match config {
-            Sam1EncoderConfig::Vit(config) => Self::Vit(ImageEncoderVit::new(w, config)?),
-            Sam1EncoderConfig::TinyVit(config) => Self::TinyVit(TinyVit::new(w, config)?),
+            Sam1EncoderConfig::Vit(config) => Self::Vit(Box::new(ImageEncoderVit::new(w, config)?)),
+            Sam1EncoderConfig::TinyVit(config) => Self::TinyVit(Box::new(TinyVit::new(w, config)?)),
         })
     }
 

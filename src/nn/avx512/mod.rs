@@ -1,5 +1,6 @@
 //! What is computed with AVX-512 of our own, where libtorch passes over the memory several times or multiplies slowly.
 
+pub(super) mod gelu;
 pub(super) mod rows;
 
 use std::arch::x86_64::{

@@ -1,21 +1,21 @@
-//! Norm, non-linearity and residual sum of a layer in bfloat16, each in one pass over the memory.
+//! Norm, residual sum and rotation of a layer in bfloat16, each in one pass over the memory.
 
 use std::arch::x86_64::{
-    __m512, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_permutex2var_ps,
-    _mm512_rcp14_ps, _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
-    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    __m512, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mul_ps, _mm512_or_si512, _mm512_permutex2var_ps, _mm512_reduce_add_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_ps,
 };
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{LANES, can_read, exp2, for_each_part, rounded};
+use super::{LANES, can_read, for_each_part, rounded};
 
 /// Values that a thread takes at once.
-const AT_ONCE: usize = 1 << 16;
+pub(super) const AT_ONCE: usize = 1 << 16;
 
-fn is_here(x: &Tensor, kind: Kind) -> bool {
+pub(super) fn is_here(x: &Tensor, kind: Kind) -> bool {
     can_read(x, kind) && x.is_contiguous() && x.numel() > 0
 }
 
@@ -23,7 +23,7 @@ fn is_here(x: &Tensor, kind: Kind) -> bool {
 ///
 /// # Safety
 /// [`is_here`] holds for it and the kind that `T` is.
-unsafe fn values<T>(x: &Tensor) -> &[T] {
+pub(super) unsafe fn values<T>(x: &Tensor) -> &[T] {
     // SAFETY: so many values lie together, and nobody writes a tensor that is lent.
     unsafe { std::slice::from_raw_parts(x.data_ptr().cast::<T>(), x.numel()) }
 }
@@ -32,94 +32,112 @@ unsafe fn values<T>(x: &Tensor) -> &[T] {
 ///
 /// # Safety
 /// As [`values`], and nobody else holds the tensor or a part of it.
-unsafe fn values_mut<T>(x: &mut Tensor) -> &mut [T] {
+pub(super) unsafe fn values_mut<T>(x: &mut Tensor) -> &mut [T] {
     // SAFETY: as in `values`.
     unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast::<T>(), x.numel()) }
 }
 
+/// A norm of rows of `C` values in `f32`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::nn) struct Norm<'a> {
+    /// `[C]`.
+    pub(in crate::nn) weight: &'a Tensor,
+    /// `[C]`.
+    pub(in crate::nn) bias: &'a Tensor,
+    pub(in crate::nn) eps: f64,
+}
+
+/// What row `i` of the answer is made of, where rows change their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::nn) enum Row {
+    /// Of this one.
+    Of(usize),
+    /// Of one of zeros.
+    OfZeros,
+    /// It is zeros itself.
+    Zeros,
+}
+
 /// `[..., C]` in `f32` normalised over `C`, as bfloat16.
-pub(in crate::nn) fn layer_norm(
+pub(in crate::nn) fn layer_norm(x: &Tensor, norm: Norm<'_>) -> Result<Option<Tensor>, TchError> {
+    layer_norm_rows(x, norm, &x.size(), Row::Of)
+}
+
+/// The same in other rows, `size` together, whose last is `C`.
+pub(in crate::nn) fn layer_norm_rows(
     x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
+    Norm { weight, bias, eps }: Norm<'_>,
+    size: &[i64],
+    of: impl Fn(usize) -> Row + Sync,
 ) -> Result<Option<Tensor>, TchError> {
     let channels = weight.numel();
     let fits = channels.is_multiple_of(LANES)
         && bias.numel() == channels
-        && x.size().last().is_some_and(|&c| usize::try_from(c) == Ok(channels));
+        && [&x.size(), size]
+            .iter()
+            .all(|size| size.last().is_some_and(|&c| usize::try_from(c) == Ok(channels)));
     if !fits || ![x, weight, bias].iter().all(|x| is_here(x, Kind::Float)) {
         return Ok(None);
     }
-    let mut out = Tensor::f_empty(x.size(), (Kind::BFloat16, Device::Cpu))?;
+    let mut out = Tensor::f_empty(size, (Kind::BFloat16, Device::Cpu))?;
     // SAFETY: these were asked for; the last is new.
     let (x, weight, bias, values) =
         unsafe { (values::<f32>(x), values(weight), values(bias), values_mut::<u16>(&mut out)) };
-    let each = (AT_ONCE / channels).max(1) * channels;
-    for_each_part(values, each, |at, part| {
+    let rows = (AT_ONCE / channels).max(1);
+    for_each_part(values, rows * channels, |at, part| {
         // SAFETY: the CPU was asked for its features.
-        unsafe { normalise(&x[at * each..], weight, bias, eps as f32, part) };
+        unsafe { normalise_rows(x, weight, bias, eps as f32, part, |row| of(at * rows + row)) };
     });
     Ok(Some(out))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn normalise(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [u16]) {
+fn normalise_rows(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+    out: &mut [u16],
+    of: impl Fn(usize) -> Row,
+) {
     let channels = weight.len();
-    let (weight, bias) = (weight.as_chunks::<LANES>().0, bias.as_chunks::<LANES>().0);
-    for (row, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
-        let row = row.as_chunks::<LANES>().0;
-        let mut sum = _mm512_setzero_ps();
-        for x in row {
-            sum = _mm512_add_ps(sum, load(x));
-        }
-        let mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / channels as f32);
-        let mut squares = _mm512_setzero_ps();
-        for x in row {
-            let from_mean = _mm512_sub_ps(load(x), mean);
-            squares = _mm512_fmadd_ps(from_mean, from_mean, squares);
-        }
-        let variance = _mm512_reduce_add_ps(squares) / channels as f32;
-        let scale = _mm512_set1_ps(1.0 / (variance + eps).sqrt());
-        let out = out.as_chunks_mut::<LANES>().0;
-        for (((x, weight), bias), out) in row.iter().zip(weight).zip(bias).zip(out) {
-            let normal = _mm512_mul_ps(_mm512_sub_ps(load(x), mean), scale);
-            round(_mm512_fmadd_ps(normal, load(weight), load(bias)), out);
-        }
+    let zeros = vec![0.0; channels];
+    for (row, out) in out.chunks_exact_mut(channels).enumerate() {
+        let x = match of(row) {
+            Row::Of(row) => &x[row * channels..][..channels],
+            Row::OfZeros => &zeros[..],
+            Row::Zeros => {
+                out.fill(0);
+                continue;
+            }
+        };
+        normalise(x, weight, bias, eps, out);
     }
 }
 
-/// The Gaussian error linear unit in place, on a tensor in bfloat16 that nobody else holds. Whether it was done.
-pub(in crate::nn) fn gelu(x: &mut Tensor) -> bool {
-    if !is_here(x, Kind::BFloat16) || !x.numel().is_multiple_of(LANES) {
-        return false;
-    }
-    // SAFETY: this was asked for, and nobody else holds it. The CPU was asked for its features.
-    for_each_part(unsafe { values_mut::<u16>(x) }, AT_ONCE, |_, part| unsafe { bend(part) });
-    true
-}
-
-/// `max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2`, whose small values are not differences of large ones. The complementary error function is
-/// that of Abramowitz and Stegun, 7.1.26.
+/// One row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn bend(values: &mut [u16]) {
-    const P: f32 = 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2;
-    const TERMS: [f32; 4] = [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6];
-    let one = _mm512_set1_ps(1.0);
-    for x in values.as_chunks_mut::<LANES>().0 {
-        let value = widen(x);
-        // What is far out has no tail, and infinity times none would be no number.
-        let size = _mm512_min_ps(_mm512_set1_ps(1e4), _mm512_abs_ps(value));
-        let t = _mm512_rcp14_ps(_mm512_fmadd_ps(size, _mm512_set1_ps(P), one));
-        let mut series = _mm512_set1_ps(1.061_405_4);
-        for term in TERMS {
-            series = _mm512_fmadd_ps(series, t, _mm512_set1_ps(term));
-        }
-        let square = _mm512_mul_ps(size, size);
-        let tail = exp2(_mm512_mul_ps(square, _mm512_set1_ps(-0.5 * std::f32::consts::LOG2_E)));
-        let erfc = _mm512_mul_ps(_mm512_mul_ps(series, t), tail);
-        let beyond = _mm512_mul_ps(_mm512_mul_ps(size, erfc), _mm512_set1_ps(0.5));
-        round(_mm512_sub_ps(_mm512_max_ps(_mm512_setzero_ps(), value), beyond), x);
+#[inline]
+fn normalise(row: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [u16]) {
+    let channels = weight.len() as f32;
+    let (weight, bias) = (weight.as_chunks::<LANES>().0, bias.as_chunks::<LANES>().0);
+    let row = row.as_chunks::<LANES>().0;
+    let mut sum = _mm512_setzero_ps();
+    for x in row {
+        sum = _mm512_add_ps(sum, load(x));
+    }
+    let mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / channels);
+    let mut squares = _mm512_setzero_ps();
+    for x in row {
+        let from_mean = _mm512_sub_ps(load(x), mean);
+        squares = _mm512_fmadd_ps(from_mean, from_mean, squares);
+    }
+    let variance = _mm512_reduce_add_ps(squares) / channels;
+    let scale = _mm512_set1_ps(1.0 / (variance + eps).sqrt());
+    let out = out.as_chunks_mut::<LANES>().0;
+    for (((x, weight), bias), out) in row.iter().zip(weight).zip(bias).zip(out) {
+        let normal = _mm512_mul_ps(_mm512_sub_ps(load(x), mean), scale);
+        round(_mm512_fmadd_ps(normal, load(weight), load(bias)), out);
     }
 }
 
@@ -230,7 +248,7 @@ fn turn(row: &mut [u16], turns: &[f32]) {
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn load(x: &[f32; LANES]) -> __m512 {
+pub(super) fn load(x: &[f32; LANES]) -> __m512 {
     // SAFETY: 16 values.
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
 }
@@ -238,7 +256,7 @@ fn load(x: &[f32; LANES]) -> __m512 {
 /// bfloat16 as `f32`.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn widen(x: &[u16; LANES]) -> __m512 {
+pub(super) fn widen(x: &[u16; LANES]) -> __m512 {
     // SAFETY: 16 values.
     let x = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)))
@@ -247,7 +265,7 @@ fn widen(x: &[u16; LANES]) -> __m512 {
 /// `f32` as bfloat16.
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
-fn round(x: __m512, to: &mut [u16; LANES]) {
+pub(super) fn round(x: __m512, to: &mut [u16; LANES]) {
     // SAFETY: 16 values.
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), rounded(x)) };
 }
@@ -273,12 +291,24 @@ mod tests {
             let x = Tensor::randn([rows, channels], F32) * 3.0 + 40.0;
             let (weight, bias) = (Tensor::randn([channels], F32), Tensor::randn([channels], F32));
             let exact = x.layer_norm([channels], Some(&weight), Some(&bias), 1e-6, false);
-            let ours = layer_norm(&x, &weight, &bias, 1e-6)?;
+            let norm = Norm { weight: &weight, bias: &bias, eps: 1e-6 };
+            let ours = layer_norm(&x, norm)?;
             assert_eq!(ours.is_some(), *HAS_BF16);
             let Some(ours) = ours else { return Ok(()) };
             assert_eq!(ours.kind(), Kind::BFloat16);
             let off = roundings(&ours, &exact, 1e-2);
             assert!(off <= 1.02, "{rows} x {channels}: {off}");
+            // Backwards, between a row that is made of zeros and one that is zeros.
+            let of = |row| match row {
+                0 => Row::OfZeros,
+                _ if row == rows as usize + 1 => Row::Zeros,
+                row => Row::Of(rows as usize - row),
+            };
+            let other = layer_norm_rows(&x, norm, &[rows + 2, channels], of)?.expect("as above");
+            assert!(layer_norm_rows(&x, norm, &[rows, channels + 16], Row::Of)?.is_none());
+            let zeros = Tensor::zeros([1, channels], (Kind::BFloat16, Device::Cpu));
+            let first = bias.to_kind(Kind::BFloat16).unsqueeze(0);
+            assert_eq!(other, Tensor::cat(&[first, ours.flip([0]), zeros], 0));
         }
         Ok(())
     }
@@ -291,37 +321,9 @@ mod tests {
         let wants = ones(&[16, 16], Kind::Float).set_requires_grad(true);
         for x in [&odd, &none, &fits.transpose(0, 1).narrow(0, 0, 8), &wants, &fits.to_kind(Kind::Half)] {
             let weight = ones(&x.size()[1..], Kind::Float);
-            assert!(layer_norm(x, &weight, &weight, 1e-6)?.is_none());
+            assert!(layer_norm(x, Norm { weight: &weight, bias: &weight, eps: 1e-6 })?.is_none());
             assert!(add_rows(x, &ones(&x.size(), Kind::BFloat16), |row| row)?.is_none());
         }
-        let mut others = [ones(&[3], Kind::BFloat16), ones(&[0], Kind::BFloat16), ones(&[16], Kind::Float)];
-        assert!(others.iter_mut().all(|x| !gelu(x)));
-        Ok(())
-    }
-
-    #[test]
-    fn the_error_unit_is_exact_for_every_bfloat16() -> Result<(), TchError> {
-        // All that are numbers, of either sign, four times over, for more than one thread.
-        let all: Vec<f32> = (0..=u16::MAX)
-            .map(|bits| f32::from_bits(u32::from(bits) << 16))
-            .filter(|v| v.is_finite())
-            .collect();
-        let x = Tensor::from_slice(&all).repeat([4]);
-        let mut ours = x.to_kind(Kind::BFloat16);
-        let done = gelu(&mut ours);
-        assert_eq!(done, *HAS_BF16);
-        if !done {
-            return Ok(());
-        }
-        let exact = x.to_kind(Kind::Double).gelu("none").to_kind(Kind::Float);
-        let off = roundings(&ours, &exact, 1e-6);
-        assert!(off <= 1.02, "{off}");
-        let mut infinite = Tensor::full([16], f64::INFINITY, (Kind::BFloat16, Device::Cpu));
-        assert!(gelu(&mut infinite));
-        assert_eq!(i64::try_from(infinite.isinf().sum(Kind::Int64))?, 16);
-        let mut no_number = Tensor::full([16], f64::NAN, (Kind::BFloat16, Device::Cpu));
-        assert!(gelu(&mut no_number));
-        assert_eq!(i64::try_from(no_number.isnan().sum(Kind::Int64))?, 16);
         Ok(())
     }
 

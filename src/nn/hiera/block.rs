@@ -3,8 +3,8 @@
 use tch::{Kind, TchError, Tensor};
 
 use super::attention::{MultiScaleAttention, max_pool};
-use super::window::Windows;
 use crate::nn::common::add_to;
+use crate::nn::window::{Padding, Windows};
 use crate::nn::{Activation, LayerNorm, Linear, MlpBlock, MlpKeys};
 use crate::weights::{Weights, WeightsError};
 
@@ -51,27 +51,31 @@ impl MultiScaleBlock {
 
     /// `[B, H, W, dim]` to `[B, H or H / 2, W or W / 2, dim_out]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        // Once, for all that it goes through, and before it is cut into windows: half as much is copied then.
-        let normed = self.norm1.forward_as(x, self.attn.kind())?;
-        // Where the width changes the shortcut leaves after the norm; it is pooled after the projection.
-        let shortcut = match &self.proj {
-            None => x.shallow_clone(),
-            // The residual sum stays in `f32`, whatever the layers compute in.
-            Some(proj) if self.q_pool => max_pool(&proj.forward(&normed)?)?.f_to_kind(Kind::Float)?,
-            Some(proj) => proj.forward(&normed)?.f_to_kind(Kind::Float)?,
-        };
         let (_, h, w, _) = x.size4()?;
-        let x = match self.window {
-            None => {
-                let out = self.attn.forward(&normed)?;
-                add_to(out.f_reshape(shortcut.size())?, &shortcut)?
+        let (kind, windows) = (self.attn.kind(), self.window.map(|side| Windows::new(side, [h, w])));
+        let (shortcut, normed) = match (&self.proj, &windows) {
+            (None, Some(windows)) => {
+                (x.shallow_clone(), windows.normed(x, &self.norm1, kind, Padding::After)?)
             }
-            Some(side) => {
-                let windows = Windows::new(side, [h, w]);
-                let out = self.attn.forward(&windows.partition(&normed)?)?;
-                let windows = if self.q_pool { windows.pooled() } else { windows };
-                windows.add(&shortcut, &out)?
+            (None, None) => (x.shallow_clone(), self.norm1.forward_as(x, kind)?),
+            // Where the width changes the shortcut leaves after the norm; it is pooled after the projection.
+            (Some(proj), windows) => {
+                let normed = self.norm1.forward_as(x, kind)?;
+                let shortcut = proj.forward(&normed)?;
+                let shortcut = if self.q_pool { max_pool(&shortcut)? } else { shortcut };
+                let normed = match windows {
+                    Some(windows) => windows.partition(&normed)?,
+                    None => normed,
+                };
+                // The residual sum stays in `f32`, whatever the layers compute in.
+                (shortcut.f_to_kind(Kind::Float)?, normed)
             }
+        };
+        let out = self.attn.forward(&normed)?;
+        let x = match windows {
+            None => add_to(out.f_reshape(shortcut.size())?, &shortcut)?,
+            Some(windows) if self.q_pool => windows.pooled().add(&shortcut, &out)?,
+            Some(windows) => windows.add(&shortcut, &out)?,
         };
         add_to(self.mlp.forward(&self.norm2.forward_as(&x, self.mlp.kind())?)?, &x)
     }

@@ -8,7 +8,6 @@
 
 mod attention;
 mod block;
-mod window;
 
 use tch::{TchError, Tensor};
 

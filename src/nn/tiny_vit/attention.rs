@@ -2,6 +2,7 @@
 
 use tch::{TchError, Tensor};
 
+use crate::nn::window::{Padding, Windows};
 use crate::nn::{LayerNorm, Linear};
 use crate::weights::{Weights, WeightsError};
 
@@ -43,15 +44,18 @@ impl Attention {
         })
     }
 
-    /// Windows `[B, N, C]` to the same shape.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let (b, n, c) = x.size3()?;
-        let qkv = self.qkv.forward(&self.norm.forward(x)?)?;
+    /// The residual sum of a grid `[B, H, W, C]` in `f32` and attention within its windows. Zero padding comes before the layer norm, and
+    /// padded tokens take part, as the network was trained.
+    pub(super) fn forward(&self, grid: &Tensor, windows: &Windows) -> Result<Tensor, TchError> {
+        let x = windows.normed(grid, &self.norm, self.qkv.kind(), Padding::Before)?;
+        let (b, h, w, c) = x.size4()?;
+        let n = h * w;
+        let qkv = self.qkv.forward(&x)?;
         // Per head: query, key, value.
         let qkv = qkv.f_reshape([b, n, self.num_heads, 3, c / self.num_heads])?.f_permute([3, 0, 2, 1, 4])?;
         let (q, k, v) = (qkv.f_select(0, 0)?, qkv.f_select(0, 1)?, qkv.f_select(0, 2)?);
         let out =
             Tensor::f_scaled_dot_product_attention(&q, &k, &v, Some(&self.ab), 0.0, false, None, false)?;
-        self.proj.forward(&out.f_transpose(1, 2)?.f_reshape([b, n, c])?)
+        windows.add(grid, &self.proj.forward(&out.f_transpose(1, 2)?.f_reshape([b, n, c])?)?)
     }
 }

@@ -4,6 +4,8 @@ use tch::{TchError, Tensor};
 
 use super::attention::Attention;
 use super::conv::Conv2dBn;
+use crate::nn::common::add_to;
+use crate::nn::window::Windows;
 use crate::nn::{Activation, LayerNorm, Linear};
 use crate::weights::{Weights, WeightsError};
 
@@ -25,7 +27,7 @@ impl Mlp {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let x = Activation::Gelu.apply(self.fc1.forward(&self.norm.forward(x)?)?)?;
+        let x = Activation::Gelu.apply(self.fc1.forward(&self.norm.forward_as(x, self.fc1.kind())?)?)?;
         self.fc2.forward(&x)
     }
 }
@@ -56,35 +58,10 @@ impl TinyVitBlock {
 
     /// `[B, C, H, W]` to the same shape.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let x = x.f_permute([0, 2, 3, 1])?;
-        let x = x.f_add(&self.attend(&x)?)?;
+        let (_, _, h, w) = x.size4()?;
+        let x = self.attn.forward(&x.f_permute([0, 2, 3, 1])?, &Windows::new(self.window_size, [h, w]))?;
         // The convolution replaces its input, there is no residual around it.
         let x = self.local_conv.forward(&x.f_permute([0, 3, 1, 2])?)?.f_permute([0, 2, 3, 1])?;
-        x.f_add(&self.mlp.forward(&x)?)?.f_permute([0, 3, 1, 2])
-    }
-
-    /// Attention within windows, on `[B, H, W, C]`. Zero padding comes before the layer norm, and padded tokens take part,
-    /// as the network was trained.
-    fn attend(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let (b, h, w, c) = x.size4()?;
-        let s = self.window_size;
-        let (rows, cols) = ((h + s - 1) / s, (w + s - 1) / s);
-        let (pad_b, pad_r) = (rows * s - h, cols * s - w);
-        let padding = pad_b > 0 || pad_r > 0;
-        let padded =
-            if padding { x.f_constant_pad_nd([0, 0, 0, pad_r, 0, pad_b])? } else { x.shallow_clone() };
-        let windows = padded.f_reshape([b, rows, s, cols, s, c])?.f_transpose(2, 3)?.f_reshape([
-            b * rows * cols,
-            s * s,
-            c,
-        ])?;
-        let out = self.attn.forward(&windows)?;
-        let out = out.f_reshape([b, rows, cols, s, s, c])?.f_transpose(2, 3)?.f_reshape([
-            b,
-            rows * s,
-            cols * s,
-            c,
-        ])?;
-        if padding { out.f_narrow(1, 0, h)?.f_narrow(2, 0, w) } else { Ok(out) }
+        add_to(self.mlp.forward(&x)?, &x)?.f_permute([0, 3, 1, 2])
     }
 }

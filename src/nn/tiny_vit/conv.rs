@@ -2,8 +2,7 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::nn::Activation;
-use crate::nn::common::like;
+use crate::nn::common::{add_to, gelu_of_convolution, like};
 use crate::weights::{Weights, WeightsError};
 
 /// A convolution with its batch norm folded in. Keys `c.weight`, `bn.*`; batch norm eps 1e-5.
@@ -14,6 +13,8 @@ pub(super) struct Conv2dBn {
     stride: i64,
     padding: i64,
     groups: i64,
+    /// What the network around it computes in.
+    kind: Kind,
 }
 
 const BATCH_NORM_EPS: f64 = 1e-5;
@@ -57,7 +58,7 @@ impl Conv2dBn {
         let weight = c.f_mul(&scale.f_reshape([-1, 1, 1, 1])?)?.f_to_kind(Kind::Float)?;
         // Channels innermost, like the activations.
         let weight = weight.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?;
-        Ok(Self { weight, bias, stride, padding: kernel / 2, groups })
+        Ok(Self { weight, bias, stride, padding: kernel / 2, groups, kind: w.kind() })
     }
 
     /// `[B, in, H, W]` to `[B, out, H', W']`.
@@ -70,6 +71,16 @@ impl Conv2dBn {
             1,
             self.groups,
         )
+    }
+
+    /// The same, and the Gaussian error linear unit of it.
+    pub(super) fn forward_gelu(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        gelu_of_convolution(self.forward(x)?, self.kind)
+    }
+
+    /// The same with a residual sum before the unit.
+    fn forward_add_gelu(&self, x: &Tensor, shortcut: &Tensor) -> Result<Tensor, TchError> {
+        gelu_of_convolution(add_to(self.forward(x)?, shortcut)?, self.kind)
     }
 }
 
@@ -94,9 +105,8 @@ impl MbConv {
 
     /// `[B, C, H, W]` to the same shape.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let y = Activation::Gelu.apply(self.conv1.forward(x)?)?;
-        let y = Activation::Gelu.apply(self.conv2.forward(&y)?)?;
-        Activation::Gelu.apply(self.conv3.forward(&y)?.f_add(x)?)
+        let y = self.conv2.forward_gelu(&self.conv1.forward_gelu(x)?)?;
+        self.conv3.forward_add_gelu(&y, x)
     }
 }
 
@@ -119,8 +129,6 @@ impl PatchMerging {
 
     /// `[B, dim, H, W]` to `[B, out_dim, H / stride, W / stride]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let x = Activation::Gelu.apply(self.conv1.forward(x)?)?;
-        let x = Activation::Gelu.apply(self.conv2.forward(&x)?)?;
-        self.conv3.forward(&x)
+        self.conv3.forward(&self.conv2.forward_gelu(&self.conv1.forward_gelu(x)?)?)
     }
 }

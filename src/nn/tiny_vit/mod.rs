@@ -10,7 +10,6 @@ mod conv;
 use tch::{TchError, Tensor};
 
 use super::adapter::Adapters;
-use super::common::Activation;
 use super::encoder_step::{EncoderStep, expect_picture};
 use super::neck::Neck;
 use crate::weights::{Weights, WeightsError};
@@ -160,7 +159,7 @@ impl TinyVit {
         expect_picture(x, self.img_size)?;
         let x = x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?;
         let [first, second] = &self.patch_embed;
-        let mut x = second.forward(&Activation::Gelu.apply(first.forward(&x)?)?)?;
+        let mut x = second.forward(&first.forward_gelu(&x)?)?;
         visit(EncoderStep::PatchEmbed, &x);
         x = self.conv_layer.forward(x, &mut visit)?;
         self.attend(x, 0, visit)

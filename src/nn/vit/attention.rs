@@ -1,6 +1,6 @@
 //! The ViT encoder's attention with decomposed relative positions.
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::nn::Linear;
 use crate::weights::{Weights, WeightsError};
@@ -42,6 +42,11 @@ impl Attention {
             rw: by_query("rel_pos_w")?,
             num_heads,
         })
+    }
+
+    /// The type that it computes in.
+    pub(super) fn kind(&self) -> Kind {
+        self.qkv.kind()
     }
 
     /// Grids `[B, side, side, C]` to the same shape.

@@ -3,6 +3,8 @@
 use tch::{TchError, Tensor};
 
 use super::attention::Attention;
+use crate::nn::common::add_to;
+use crate::nn::window::{Padding, Windows};
 use crate::nn::{Activation, LayerNorm, MlpBlock};
 use crate::weights::{Weights, WeightsError};
 
@@ -36,39 +38,16 @@ impl Block {
         })
     }
 
-    /// `[B, H, W, C]` to the same shape.
+    /// `[B, H, W, C]` to the same shape. Windows are padded after the layer norm, and padded tokens take part, as the network was trained.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let normed = self.norm1.forward(x)?;
-        let attended = match self.window_size {
-            Some(size) => self.attend_in_windows(&normed, size)?,
-            None => self.attn.forward(&normed)?,
+        let ((_, h, w, _), kind) = (x.size4()?, self.attn.kind());
+        let x = match self.window_size.map(|side| Windows::new(side, [h, w])) {
+            Some(windows) => {
+                let normed = windows.normed(x, &self.norm1, kind, Padding::After)?;
+                windows.add(x, &self.attn.forward(&normed)?)?
+            }
+            None => add_to(self.attn.forward(&self.norm1.forward_as(x, kind)?)?, x)?,
         };
-        let x = x.f_add(&attended)?;
-        x.f_add(&self.mlp.forward(&self.norm2.forward(&x)?)?)
-    }
-
-    /// Attention within windows. Zero padding comes after the layer norm, and padded tokens take part, as the network was
-    /// trained.
-    fn attend_in_windows(&self, x: &Tensor, s: i64) -> Result<Tensor, TchError> {
-        let (b, h, w, c) = x.size4()?;
-        let (rows, cols) = ((h + s - 1) / s, (w + s - 1) / s);
-        let (pad_b, pad_r) = (rows * s - h, cols * s - w);
-        let padding = pad_b > 0 || pad_r > 0;
-        let padded =
-            if padding { x.f_constant_pad_nd([0, 0, 0, pad_r, 0, pad_b])? } else { x.shallow_clone() };
-        let windows = padded.f_reshape([b, rows, s, cols, s, c])?.f_transpose(2, 3)?.f_reshape([
-            b * rows * cols,
-            s,
-            s,
-            c,
-        ])?;
-        let out = self.attn.forward(&windows)?;
-        let out = out.f_reshape([b, rows, cols, s, s, c])?.f_transpose(2, 3)?.f_reshape([
-            b,
-            rows * s,
-            cols * s,
-            c,
-        ])?;
-        if padding { out.f_narrow(1, 0, h)?.f_narrow(2, 0, w) } else { Ok(out) }
+        add_to(self.mlp.forward(&self.norm2.forward_as(&x, self.mlp.kind())?)?, &x)
     }
 }
