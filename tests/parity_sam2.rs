@@ -389,7 +389,8 @@ fn the_networks_have_as_many_parameters_as_the_published_ones() {
     }
 }
 
-/// In bfloat16 every level of the encoder is no further from the reference in `f32` than its own autocast is.
+/// In bfloat16 every level of the encoder is no further from the reference in `f32` than its own autocast is, as far as some of its places
+/// can tell: a distance from `n` of them is off by a share of `1 / sqrt(2 n)`. Kernels for AMX round otherwise than those for AVX-512.
 #[test]
 fn parity_sam21_tiny_in_bf16_is_no_further_than_the_official_autocast() {
     let _guard = tch::no_grad_guard();
@@ -406,6 +407,8 @@ fn parity_sam21_tiny_in_bf16_is_no_further_than_the_official_autocast() {
         let ours = f64::try_from((ours - &theirs).norm() / theirs.norm()).unwrap();
         println!("level {i}: {ours:.5}, official autocast {official:.5}");
         assert!(ours > 1e-5, "level {i}: this was not computed in bfloat16");
-        assert!(ours <= official, "level {i}: {ours} against {official}");
+        // Two such shares of a difference.
+        let unsure = 1.0 + 2.0 / (theirs.numel() as f64).sqrt();
+        assert!(ours <= unsure * official, "level {i}: {ours} against {official} x {unsure}");
     }
 }

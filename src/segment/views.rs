@@ -11,8 +11,8 @@ use super::said::Said;
 /// Most views of a frame, itself among them.
 pub const MAX_VIEWS: usize = WAYS.len();
 
-/// Probabilities are kept so far from 0 and 1 that their logits are finite.
-const CERTAIN: f64 = 1e-6;
+/// Probabilities are kept so far from 0 and 1 that their logits have three digits in `f32`: nearer to 1 a probability has few left.
+const CERTAIN: f64 = 1e-4;
 
 /// One way to see a picture, about its centre: no further from how it is than what predictors learn from by default.
 #[derive(Clone, Copy, Debug, PartialEq)]
