@@ -81,6 +81,14 @@ pub(super) fn add_to(mut x: Tensor, y: &Tensor) -> Result<Tensor, TchError> {
     if widens || x.requires_grad() || y.requires_grad() { x.f_add(y) } else { x.f_add_(y) }
 }
 
+/// Greatest difference, relative to the most that rounding to bfloat16 changes a value, or one of size `least` where it is smaller.
+#[cfg(test)]
+pub(super) fn roundings(ours: &Tensor, exact: &Tensor, least: f64) -> f64 {
+    let most = exact.abs().clamp_min(least) / 256.0;
+    let off = (ours.to_kind(Kind::Float) - exact).abs() / most;
+    f64::try_from(off.max()).expect("a number")
+}
+
 /// Normalises the last dimension, in `f32` whatever comes in. Keys `weight [dim]`, `bias [dim]`.
 #[derive(Debug)]
 pub struct LayerNorm {

@@ -23,7 +23,7 @@ pub(super) fn is_here(x: &Tensor, kind: Kind) -> bool {
 ///
 /// # Safety
 /// [`is_here`] holds for it and the kind that `T` is.
-pub(super) unsafe fn values<T>(x: &Tensor) -> &[T] {
+unsafe fn values<T>(x: &Tensor) -> &[T] {
     // SAFETY: so many values lie together, and nobody writes a tensor that is lent.
     unsafe { std::slice::from_raw_parts(x.data_ptr().cast::<T>(), x.numel()) }
 }
@@ -274,15 +274,9 @@ pub(super) fn round(x: __m512, to: &mut [u16; LANES]) {
 mod tests {
     use super::super::HAS_BF16;
     use super::*;
+    use crate::nn::common::roundings;
 
     const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
-
-    /// Greatest difference, relative to the most that rounding to bfloat16 changes a value, or one of size `least` where it is smaller.
-    fn roundings(ours: &Tensor, exact: &Tensor, least: f64) -> f64 {
-        let most = exact.abs().clamp_min(least) / 256.0;
-        let off = (ours.to_kind(Kind::Float) - exact).abs() / most;
-        f64::try_from(off.max()).expect("a number")
-    }
 
     #[test]
     fn a_norm_is_libtorchs_rounded_once() -> Result<(), TchError> {
