@@ -9,7 +9,7 @@ use sonomask::config::{
     Config, ConfigError, DisplayChoice, LoadArgs, Origin, PaceChoice, QueueChoice, TrainConfig, preset_names,
 };
 use sonomask::media::template::{Bound, Kind, Template, TemplateError};
-use sonomask::segment::{DeviceChoice, MaskThreshold};
+use sonomask::segment::DeviceChoice;
 
 type Env<'a> = &'a [(&'a str, &'a str)];
 
@@ -230,7 +230,7 @@ fn templates_beside_the_file_are_found_and_their_values_checked_with_the_line() 
 fn unknown_keys_and_wrong_values_are_refused_with_their_line() {
     const DURATION: &str = "a duration with a unit (ns, us, ms, s, min or h), \"200ms\" for example";
     for (text, message) in [
-        ("[model]\n\ndevise = 1", "unknown key model.devise; expected enabled, family, weights, ppn, dataset, only, mode, presence_threshold, mask_threshold, views, precision, input_size, max_hole_area, max_sprinkle_area, device, threads, cuda_graphs, watchdog, restart_backoff, max_restarts (c.toml:3)".to_owned()),
+        ("[model]\n\ndevise = 1", "unknown key model.devise; expected enabled, family, weights, ppn, dataset, only, mode, presence_threshold, views, precision, input_size, max_hole_area, max_sprinkle_area, device, threads, cuda_graphs, watchdog, restart_backoff, max_restarts (c.toml:3)".to_owned()),
         ("\n[modell]\nx = 1", "unknown key modell; expected preset, source, phantom, model, memory, classes, stream, overlay, sink, output (c.toml:2)".to_owned()),
         ("model.device = \"gpu\"", "model.device = \"gpu\": expected \"auto\", \"cpu\" or \"cuda:N\" (c.toml:1)".to_owned()),
         ("model = 3", "model = 3: expected a table (c.toml:1)".to_owned()),
@@ -462,13 +462,4 @@ fn the_training_configurations_load_and_the_annotated_one_has_the_defaults() {
         rest[..rest.find("\n[run]").unwrap_or(rest.len())].to_owned()
     };
     assert_eq!(values(&manual, "[predictor]"), values(&plain, "[predictor]"));
-
-    // Where a mask ends follows the loss: a focal one leaves no probabilities.
-    let threshold = |set: &str| read(&path, &[set.to_owned()]).spec.model.mask_threshold;
-    assert_eq!(threshold("loss.preset=sonomask"), Some(MaskThreshold::ExpectedDice));
-    for focal in ["loss.preset=paper", "loss.preset=authors", "loss.interim_gamma=2.0", "loss.mask_dice=9.0"]
-    {
-        assert_eq!(threshold(focal), Some(MaskThreshold::Half), "{focal}");
-    }
-    assert_eq!(threshold("model.mask_threshold=half"), Some(MaskThreshold::Half));
 }

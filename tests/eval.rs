@@ -30,14 +30,8 @@ struct Filler {
 
 fn filler(learned: &[&str]) -> Filler {
     let classes: Vec<String> = learned.iter().map(|&name| name.to_owned()).collect();
-    let ppn = PpnInfo {
-        form: "single-scale",
-        dataset: "d".into(),
-        classes,
-        sha256: None,
-        changes_features: false,
-        mask_threshold: "half",
-    };
+    let ppn =
+        PpnInfo { form: "single-scale", dataset: "d".into(), classes, sha256: None, changes_features: false };
     let info = ModelInfo {
         family: "filler <1>".into(),
         weights_sha256: "00ff".into(),
@@ -407,14 +401,7 @@ fn tables_have_the_papers_shape() {
     assert_eq!(models[0].promptings(), [Prompting::Box]);
     assert_eq!(models[2].promptings(), [Prompting::Auto, Prompting::AutoBox]);
     let scores = |both| Summary::of(&["a".to_owned()], &[case("i", 0, both, 10, 10)], None).mean;
-    let cell = |mean: Scores| Cell {
-        weights_sha256: "w".into(),
-        ppn_sha256: None,
-        mask_threshold: None,
-        views: 1,
-        n: 1,
-        mean,
-    };
+    let cell = |mean: Scores| Cell { weights_sha256: "w".into(), ppn_sha256: None, views: 1, n: 1, mean };
     let mut tables = Tables { datasets: vec!["Hip".into(), "Wrist".into()], models, ..Tables::default() };
     for (model, both) in [(0, 20), (1, 30), (2, 40)] {
         for &mode in tables.models[model].promptings().to_vec().iter() {

@@ -36,7 +36,7 @@ fn parity_postprocess_sam2_one_step() {
         file.check_logits(&key, &ours);
         // The masks are where the logits at full size are above zero.
         let scores = Tensor::from_slice(&[0.5f32, 0.25]).view([2, 1]);
-        let decoded = Decoded { logits: &low, shown: None, scores: &scores, presence: None };
+        let decoded = Decoded { logits: &low, cleaned: None, scores: &scores, presence: None };
         let masks = Postprocess::Direct.class_masks(&decoded, &[0, 1], &placement, false).unwrap();
         let theirs = ours.gt(0.0).to_kind(Kind::Uint8).contiguous().view([2, -1]);
         for (i, answer) in masks.iter().enumerate() {

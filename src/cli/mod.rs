@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ClassConfig;
 use crate::overlay::ClassStyle;
-use crate::segment::{DeviceChoice, MaskThreshold, ModelSpec, Precision, Resolved};
+use crate::segment::{DeviceChoice, ModelSpec, Precision, Resolved};
 use crate::weights::{Family, find_weights, own_weights_dirs};
 use crate::whole;
 
@@ -172,7 +172,7 @@ struct ModelArgs {
     /// Which of the predictor's data sets, where it has several
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
-    /// fp32 (if not given), bf16 or fp16
+    /// fp32 (if not given), bf16 or, on CUDA, fp16
     #[arg(long)]
     precision: Option<Precision>,
     /// Side of the network's input in pixels; the family's own if not given
@@ -181,10 +181,6 @@ struct ModelArgs {
     /// Certainty, 0 to 1, below which a class is not there; 0.5 if not given
     #[arg(long, value_name = "SCORE")]
     presence_threshold: Option<f32>,
-    /// From which probability on a pixel of a mask that the predictor finds by itself is inside: half, or expected-dice (0.2 to 0.5,
-    /// for each mask what lets expect the largest Dice); as the predictor's file says if not given
-    #[arg(long)]
-    mask_threshold: Option<MaskThreshold>,
     /// Show each picture to the network in so many views, 1 to 8 (mirrored, closer, turned), and take the mean of what the predictor
     /// finds: more often whole, a little better on average, and as many times as long; 1 if not given
     #[arg(long, value_name = "N")]
@@ -221,7 +217,6 @@ impl ModelArgs {
         spec.dataset = self.dataset.clone().or(spec.dataset);
         spec.precision = self.precision.unwrap_or(spec.precision);
         spec.input_size = self.input_size.or(spec.input_size);
-        spec.mask_threshold = self.mask_threshold.or(spec.mask_threshold);
         spec.views = self.views.unwrap_or(spec.views);
         spec.presence_threshold = self.presence_threshold.unwrap_or(spec.presence_threshold);
         spec.max_hole_area = self.max_hole_area.unwrap_or(spec.max_hole_area);

@@ -279,7 +279,6 @@ pub fn model_spec(config: &Config) -> Result<ModelSpec> {
         precision: m.precision,
         input_size: m.input_size,
         presence_threshold: m.presence_threshold,
-        mask_threshold: m.mask_threshold,
         views: m.views,
         max_hole_area: m.max_hole_area,
         max_sprinkle_area: m.max_sprinkle_area,
@@ -357,7 +356,7 @@ fn path_value(path: &Path) -> Result<String> {
 /// Options of commands that take a configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigOptions {
-    /// Configuration file; `sonomask run --print-config` shows every key
+    /// Configuration file; `sonomask run --print-config` shows every key (with `--preset benchmark` the phantom's too)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Built-in preset to start from: bedside, cine, benchmark, demo or nerve-vessel

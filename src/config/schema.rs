@@ -13,7 +13,7 @@ use crate::segment::memory::{
     RECENT_FRAMES,
 };
 use crate::segment::{
-    DeviceChoice, MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, MAX_VIEWS, MaskThreshold, Mode, Precision,
+    DeviceChoice, MAX_CLEANED_AREA, MAX_INPUT_SIZE, MAX_THREADS, MAX_VIEWS, Mode, Precision,
 };
 use crate::weights::Family;
 
@@ -43,10 +43,6 @@ pub struct SourceConfig {
     pub params: Params,
 }
 
-/// Words for what is inside a mask; without one it is as the predictor's file says.
-pub(super) const MASK_THRESHOLDS: [(&str, Option<MaskThreshold>); 3] =
-    [("", None), ("half", Some(MaskThreshold::Half)), ("expected-dice", Some(MaskThreshold::ExpectedDice))];
-
 /// `[model]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -66,8 +62,6 @@ pub struct ModelConfig {
     pub mode: Option<Mode>,
     /// Share of certainty, 0 to 1, below which a class is not there.
     pub presence_threshold: f32,
-    /// What is inside a mask that the predictor found by itself; `None`: as its file says.
-    pub mask_threshold: Option<MaskThreshold>,
     /// In how many views each frame is shown to the network where the predictor alone speaks.
     pub views: usize,
     /// Arithmetic of the network.
@@ -248,7 +242,6 @@ impl ModelConfig {
                 ],
             )?,
             presence_threshold: s.float("presence_threshold", 0.5, 0.0, 1.0)?,
-            mask_threshold: s.choice("mask_threshold", None, &MASK_THRESHOLDS)?,
             views: s.int("views", 1, 1, MAX_VIEWS as u32)? as usize,
             precision: s.choice("precision", Precision::Fp32, &Precision::ALL.map(|p| (p.name(), p)))?,
             input_size: Some(s.int("input_size", 0, 0, MAX_INPUT_SIZE as u32)? as usize)

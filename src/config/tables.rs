@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use super::layers::file;
 use super::read::{Log, Section, text, wrong};
-use super::schema::MASK_THRESHOLDS;
 use super::tree::{Item, Node};
 use super::{ConfigError, Origin};
 use crate::dataset::{ClassLabel, DatasetSpec, MaskLayout};
@@ -239,7 +238,6 @@ impl TableModel {
         let precision = s.choice("precision", Precision::Fp32, &Precision::ALL.map(|p| (p.name(), p)))?;
         let side = s.int("input_size", 0, 0, MAX_INPUT_SIZE as u32)? as usize;
         let presence_threshold = s.float("presence_threshold", 0.5, 0.0, 1.0)?;
-        let mask_threshold = s.choice("mask_threshold", None, &MASK_THRESHOLDS)?;
         let views = s.int("views", 1, 1, MAX_VIEWS as u32)? as usize;
         let path = |n: &Node| Some(n.at.resolve(&text(n).filter(|t| !t.is_empty() && !t.contains('\0'))?));
         let weights = per_dataset(&mut s, "weights", "a path", datasets, path)?;
@@ -255,7 +253,6 @@ impl TableModel {
             precision,
             input_size: Some(side).filter(|&side| side > 0),
             presence_threshold,
-            mask_threshold,
             views,
             ..ModelSpec::new("")
         };

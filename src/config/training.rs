@@ -3,14 +3,11 @@
 use std::path::PathBuf;
 
 use super::read::{Log, Section, text, wrong};
-use super::schema::MASK_THRESHOLDS;
 use super::tree::{Item, Node};
 use super::{ConfigError, LoadArgs, Origin, layers, print};
 use crate::dataset::{Augment, ClassLabel, DatasetSpec, MaskLayout};
 use crate::nn::PpnForm;
-use crate::segment::{
-    DeviceChoice, EncoderLora, MAX_INPUT_SIZE, MAX_THREADS, MaskThreshold, ModelSpec, Precision,
-};
+use crate::segment::{DeviceChoice, EncoderLora, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
 use crate::train::{
     DataSpec, DecoderTuning, LossConfig, MaskLoss, PromptSampling, Split, StageSpec, TrainSpec,
 };
@@ -54,18 +51,12 @@ impl TrainConfig {
         ]
         .map(|key| top.take(key));
         top.finish()?;
-        let (mut model, device) = read_model(model, &mut log)?;
+        let (model, device) = read_model(model, &mut log)?;
         let datasets = read_datasets(datasets, &mut log)?;
         let (form, tokens) = read_predictor(predictor, &mut log)?;
         let encoder = read_encoder(encoder, &mut log)?;
         let (decoder, object_score) = read_decoder(decoder, &mut log)?;
         let loss = read_loss(loss, &mut log)?;
-        let usual = if loss.mask.is_of_probabilities() && loss.interim.is_of_probabilities() {
-            MaskThreshold::ExpectedDice
-        } else {
-            MaskThreshold::Half
-        };
-        model.mask_threshold.get_or_insert(usual);
         let prompts = read_prompts(prompts, &mut log)?;
         let (views, augment) = read_augment(augment, &mut log)?;
         let (stages, usual) = read_stages(stages, form, encoder.is_some(), &mut log)?;
@@ -141,7 +132,6 @@ fn read_model(node: Option<Node>, log: &mut Log) -> Result<(ModelSpec, DeviceCho
         precision: s.choice("precision", Precision::Fp32, &Precision::ALL.map(|p| (p.name(), p)))?,
         input_size: Some(s.int("input_size", 0, 0, MAX_INPUT_SIZE as u32)? as usize).filter(|&n| n > 0),
         presence_threshold: s.float("presence_threshold", 0.5, 0.0, 1.0)?,
-        mask_threshold: s.choice("mask_threshold", None, &MASK_THRESHOLDS)?,
         threads: s.int("threads", 0, 0, MAX_THREADS as u32)? as usize,
         ..ModelSpec::new(weights)
     };

@@ -63,8 +63,6 @@ pub struct Cell {
     pub weights_sha256: String,
     /// SHA-256 of the predictor's own file.
     pub ppn_sha256: Option<String>,
-    /// What is inside the masks that the predictor finds by itself.
-    pub mask_threshold: Option<&'static str>,
     /// Views of a picture, of the predictor alone.
     pub views: usize,
     /// Pictures.

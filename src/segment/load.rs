@@ -10,7 +10,6 @@ use super::graph::{CudaEngine, Engine, Rehearsal};
 use super::learned::{self, Learned};
 use super::manners::{HANDLINGS, Manners};
 use super::network::Network;
-use super::postprocess::MaskThreshold;
 use super::sam::{Cleanup, Sam};
 use super::video::VideoSam;
 use super::{ModelInfo, ModelSpec, PpnInfo, Precision, Segmenter};
@@ -24,9 +23,6 @@ const FAMILY: &str = "family";
 
 /// Metadata with the SHA-256 of the weights that a predictor was trained with.
 pub const BASE_SHA256: &str = "base_sha256";
-
-/// Metadata of a predictor with what is inside its masks, a name of [`MaskThreshold`]; without it a half.
-pub const MASK_THRESHOLD: &str = "mask_threshold";
 
 /// Why there is no segmenter.
 #[derive(Debug, thiserror::Error)]
@@ -145,8 +141,6 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
                 dataset: learned.dataset,
                 sha256: files.ppn_sha256(spec)?,
                 changes_features: files.change_features(),
-                // What a memory follows ends at a half.
-                mask_threshold: memory.as_ref().map_or(manners.threshold, |_| MaskThreshold::Half).name(),
             }),
             None => None,
         },
@@ -332,19 +326,6 @@ impl Files {
     /// How pictures, prompts and masks are handled: as the family's weights were published, unless the file that was trained last, or
     /// `spec`, says otherwise.
     pub(super) fn manners(&self, spec: &ModelSpec, family: Family) -> Result<Manners, LoadError> {
-        Ok(Manners { threshold: self.threshold(spec)?, ..self.handling(spec, family)? })
-    }
-
-    fn threshold(&self, spec: &ModelSpec) -> Result<MaskThreshold, LoadError> {
-        let said = || self.metadata(MASK_THRESHOLD).map(|name| name.parse::<MaskThreshold>()).transpose();
-        let found = spec.mask_threshold.map_or_else(said, |asked| Ok(Some(asked)));
-        found.map(Option::unwrap_or_default).map_err(|e| LoadError::Predictor {
-            what: format!("{MASK_THRESHOLD} in the metadata: {e}"),
-            path: spec.ppn.as_ref().unwrap_or(&spec.weights).clone(),
-        })
-    }
-
-    fn handling(&self, spec: &ModelSpec, family: Family) -> Result<Manners, LoadError> {
         let own = Manners::of(family);
         let says = |file: &Checkpoint| file.metadata().get(PREPROCESS).cloned();
         let (found, path) = match (self.over.as_ref().and_then(says), says(&self.base)) {

@@ -1,6 +1,6 @@
 //! How a network is asked and its answers read, as its weights were trained.
 
-use super::postprocess::{MaskThreshold, Postprocess};
+use super::postprocess::Postprocess;
 use super::preprocess::Preprocess;
 use crate::nn::MaskSelection;
 use crate::weights::Family;
@@ -23,8 +23,6 @@ pub struct Manners {
     pub candidates_for_a_click: bool,
     /// To a mask alone the network answers with nothing, as it was trained with boxes: it is given the mask's box too.
     pub box_around_a_mask: bool,
-    /// What is inside a mask that the predictor found by itself.
-    pub threshold: MaskThreshold,
 }
 
 impl Manners {
@@ -39,7 +37,6 @@ impl Manners {
             single: if sam2 { MaskSelection::Stable } else { MaskSelection::Single },
             candidates_for_a_click: !boxes_only,
             box_around_a_mask: boxes_only,
-            threshold: MaskThreshold::Half,
         }
     }
 

@@ -39,11 +39,10 @@ pub use expected::compare;
 pub use fresh::Additions;
 pub use generate::{GenerateError, GeneratedPpn, expected_tensors, generate};
 pub use guidance::{Guidance, Mode, ModeError};
-pub use load::{BASE_SHA256, LoadError, MASK_THRESHOLD, learned_classes, load};
+pub use load::{BASE_SHA256, LoadError, learned_classes, load};
 pub use manners::Manners;
 pub use memory::{MemoryCounts, MemoryEvent, MemorySettings};
 pub use network::Network;
-pub use postprocess::MaskThreshold;
 pub use prompt::{Point, Prompt, PromptError, Units};
 pub use question::{Asked, Question};
 pub use sam::{Cleanup, Sam};
@@ -88,8 +87,6 @@ pub struct PpnInfo {
     pub sha256: Option<String>,
     /// Whether that file changes what the encoder says of a picture.
     pub changes_features: bool,
-    /// `half` or `expected-dice`: what is inside the masks that it finds by itself.
-    pub mask_threshold: &'static str,
 }
 
 /// Why a frame has no masks.

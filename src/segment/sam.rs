@@ -7,12 +7,12 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::graph::{Engine, Step, Tensors};
 use super::marks::Clock;
 use super::network::Network;
-use super::postprocess::{Decoded, MaskThreshold, Packed, clean};
+use super::postprocess::{Decoded, Packed, clean};
 use super::preprocess::{Picture, Placement, Resident};
 use super::prompt::once_a_class;
 use super::said::Said;
 use super::views::{Views, Way};
-use super::{Guidance, Manners, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
+use super::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::{ClassMask, Mask};
 use crate::nn::SamFeatures;
@@ -184,18 +184,16 @@ impl Sam {
         times: &mut StageTimes,
     ) -> Result<Made, SegmentError> {
         let Cleanup { max_hole_area, max_sprinkle_area, .. } = self.cleanup;
-        let Manners { postprocess: how, threshold, .. } = self.network.manners();
-        // What a person has said is answered as the decoder was taught to.
-        let threshold = if said.alone { *threshold } else { MaskThreshold::Half };
+        let how = self.network.manners().postprocess;
         self.timed(times, Stage::Postprocess, || {
-            let mut shown = threshold.moved(&said.logits, placement)?;
-            if max_hole_area > 0 || max_sprinkle_area > 0 {
-                let logits = shown.as_ref().unwrap_or(&said.logits);
-                shown = Some(clean(logits, max_hole_area, max_sprinkle_area)?);
-            }
+            let cleaned = if max_hole_area > 0 || max_sprinkle_area > 0 {
+                Some(clean(&said.logits, max_hole_area, max_sprinkle_area)?)
+            } else {
+                None
+            };
             let decoded = Decoded {
                 logits: &said.logits,
-                shown: shown.as_ref(),
+                cleaned: cleaned.as_ref(),
                 scores: &said.iou,
                 presence: said.object_score.as_ref(),
             };
@@ -245,10 +243,8 @@ impl Sam {
         let logits = self.network.first_masks(features, /* train */ false)?;
         let classes: Vec<usize> = (0..usize::try_from(logits.size4()?.0).unwrap_or(0)).collect();
         let scores = Tensor::f_zeros([classes.len() as i64, 1], (Kind::Float, Device::Cpu))?;
-        let manners = self.network.manners();
-        let shown = manners.threshold.moved(&logits, placement)?;
-        let answer = Decoded { logits: &logits, shown: shown.as_ref(), scores: &scores, presence: None };
-        manners.postprocess.class_masks(&answer, &classes, placement, false)
+        let answer = Decoded { logits: &logits, cleaned: None, scores: &scores, presence: None };
+        self.network.manners().postprocess.class_masks(&answer, &classes, placement, false)
     }
 
     /// The masks of a picture that has been encoded, which is its only view. `prompts` are in pixels of the frame.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use tch::Kind;
 
-use super::{MAX_VIEWS, MaskThreshold, MemorySettings};
+use super::{MAX_VIEWS, MemorySettings};
 use crate::weights::Family;
 
 /// Arithmetic of the network's matrix products. Normalisation, softmax and residual sums stay in `f32`.
@@ -87,8 +87,6 @@ pub struct ModelSpec {
     pub input_size: Option<usize>,
     /// Certainty below which a class is not there, 0 to 1.
     pub presence_threshold: f32,
-    /// What is inside a mask that the predictor found by itself; `None` takes what its file says.
-    pub mask_threshold: Option<MaskThreshold>,
     /// In how many views each frame is shown to the network where the predictor alone speaks; it costs as many times as much.
     pub views: usize,
     /// Holes of the low-resolution mask up to this area are filled.
@@ -118,7 +116,6 @@ impl ModelSpec {
             precision: Precision::Fp32,
             input_size: None,
             presence_threshold: 0.5,
-            mask_threshold: None,
             views: 1,
             max_hole_area: 0,
             max_sprinkle_area: 0,

@@ -150,7 +150,6 @@ pub fn load_trainable(
             classes: classes.clone(),
             sha256: files.ppn_sha256(spec)?,
             changes_features: files.change_features(),
-            mask_threshold: manners.threshold.name(),
         }),
         device: device.name(),
     };

@@ -31,18 +31,6 @@ pub struct MaskLoss {
     pub balance: Balance,
 }
 
-impl MaskLoss {
-    /// Whether what it teaches are probabilities: cross-entropy in which no pixel counts for more than another, and no more Dice
-    /// beside it, which alone would drive them to 0 and 1.
-    pub fn is_of_probabilities(&self) -> bool {
-        let even = match self.balance {
-            Balance::Background => self.alpha == 1.0,
-            Balance::Both => self.alpha == 0.5,
-        };
-        self.focal > 0.0 && self.focal >= self.dice && self.gamma == 0.0 && even
-    }
-}
-
 /// Weights of all terms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossConfig {

@@ -18,7 +18,7 @@ use super::random::generator;
 use super::state::{self, Position, Saved};
 use super::tuning::{largest, rate};
 use super::{StageSpec, TrainError, TrainSpec};
-use crate::segment::{BASE_SHA256, MASK_THRESHOLD, ModelSpec, Resolved, Segmenter as _};
+use crate::segment::{BASE_SHA256, ModelSpec, Resolved, Segmenter as _};
 use crate::weights::hex;
 
 /// Time between two states within an epoch: what a kill costs at most, beside the step it interrupts.
@@ -373,14 +373,12 @@ impl Trainer<'_> {
             tensors.insert(name.clone(), tensor.shallow_clone());
         }
         let text = |value: serde_json::Value| value.to_string();
-        let threshold = self.lesson.net.sam.network().manners().threshold;
         let mut metadata = HashMap::from([
             ("family".to_owned(), self.lesson.net.family.name().to_owned()),
             ("decoder".to_owned(), self.spec.decoder.name().to_owned()),
             (BASE_SHA256.to_owned(), self.lesson.net.sam.info().weights_sha256.clone()),
             ("data_sha256".to_owned(), self.lesson.material.hash.clone()),
             ("config".to_owned(), self.settings.to_owned()),
-            (MASK_THRESHOLD.to_owned(), threshold.name().to_owned()),
             ("seed".to_owned(), self.spec.seed.to_string()),
             ("epoch".to_owned(), epoch.epoch.to_string()),
             ("metrics".to_owned(), text(serde_json::json!(epoch.validation))),

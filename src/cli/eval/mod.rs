@@ -158,8 +158,7 @@ fn prepare(args: &Args, config: Config) -> Result<Ready> {
         settings.insert("cleaned away, pixels of the low-resolution mask".into(), cleaned);
     }
     let model = segment::load(&spec, &device)?;
-    if let Some(ppn) = &model.info().ppn {
-        settings.insert("mask threshold of the predictor alone".into(), ppn.mask_threshold.into());
+    if model.info().ppn.is_some() {
         settings.insert("views of a picture, of the predictor alone".into(), spec.views.to_string());
     }
     Ok(Ready { model, data, modes, settings })

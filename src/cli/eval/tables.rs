@@ -114,7 +114,6 @@ fn work(args: &Args, job: &Job, column: &Column, tables: &mut Tables) -> Result<
         let cell = Cell {
             weights_sha256: info.weights_sha256.clone(),
             ppn_sha256: info.ppn.as_ref().and_then(|ppn| ppn.sha256.clone()),
-            mask_threshold: info.ppn.as_ref().map(|ppn| ppn.mask_threshold),
             views: job.spec.views,
             n: chosen.len(),
             mean: Summary::of(&names(data), &cases, column.patient.as_deref()).mean,

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 
 use tch::{Kind, Tensor};
 
-use super::rows::{AT_ONCE, is_here, load, round, values_mut, widen};
+use super::values::{AT_ONCE, is_here, load, round, values_mut, widen};
 use super::{LANES, exp2, for_each_part};
 
 /// The Gaussian error linear unit in place, on a tensor in bfloat16 that nobody else holds. Whether it was done.

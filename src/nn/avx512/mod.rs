@@ -2,6 +2,7 @@
 
 pub(super) mod gelu;
 pub(super) mod rows;
+mod values;
 
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_roundscale_ps, _mm512_scalef_ps,

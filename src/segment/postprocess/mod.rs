@@ -2,7 +2,6 @@
 
 mod components;
 mod packed;
-mod threshold;
 
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -13,7 +12,6 @@ use crate::weights::Family;
 
 pub use components::{VIDEO_HOLE_AREA, clean, fill_holes};
 pub use packed::Packed;
-pub use threshold::MaskThreshold;
 
 /// Logits that SAM 2 gives back, to be fed in again, go no further from zero than this.
 const RETURNED: f64 = 32.0;
@@ -38,8 +36,8 @@ pub enum Postprocess {
 pub struct Decoded<'a> {
     /// `[B, 1, h, w]`, above zero is inside.
     pub logits: &'a Tensor,
-    /// The same as masks are made from it, where that differs: moved to another threshold, holes and islands removed.
-    pub shown: Option<&'a Tensor>,
+    /// The same with holes and islands removed, from which masks are made if it is there.
+    pub cleaned: Option<&'a Tensor>,
     /// Predicted IoU, `[B, 1]`.
     pub scores: &'a Tensor,
     /// Logits of the class being in the frame, `[B, 1]`, for families that have a head for it.
@@ -96,7 +94,7 @@ impl Postprocess {
     }
 
     /// Masks of the classes `classes`, one for each answer, in their order. With `keep_logits` each has the logits as
-    /// they are in `decoded` (SAM 2's within +-32), not as they are shown.
+    /// they are in `decoded` (SAM 2's within +-32), not cleaned.
     ///
     /// # Errors
     /// NaN or infinity in logits, score or presence, another number of answers than of classes, a failure of libtorch.
@@ -115,7 +113,7 @@ impl Postprocess {
             Some(presence) => per_class(presence, classes, "presence")?,
             None => vec![f32::INFINITY; classes.len()],
         };
-        let shown = decoded.shown.unwrap_or(decoded.logits);
+        let shown = decoded.cleaned.unwrap_or(decoded.logits);
         let planes = logits.chunks_exact(rows * cols);
         let mut answers = Vec::with_capacity(classes.len());
         for (i, (plane, &class)) in planes.zip(classes).enumerate() {
@@ -243,7 +241,7 @@ mod tests {
             Placement::square
         };
         let scores = Tensor::from_slice(&[score]).reshape([1, 1]);
-        let decoded = Decoded { logits, scores: &scores, shown: None, presence: None };
+        let decoded = Decoded { logits, scores: &scores, cleaned: None, presence: None };
         how.class_masks(&decoded, &[7], &place(32, 16, 8), true)
     }
 
@@ -289,7 +287,7 @@ mod tests {
         let scores = Tensor::from_slice(&[0.25f32, 0.75]).view([2, 1]);
         let presence = Tensor::from_slice(&[0f32, -40.0]).view([2, 1]);
         let placement = Placement::square(12, 6, 32);
-        let decoded = Decoded { logits: &logits, shown: None, scores: &scores, presence: Some(&presence) };
+        let decoded = Decoded { logits: &logits, cleaned: None, scores: &scores, presence: Some(&presence) };
         let answers = Postprocess::Direct.class_masks(&decoded, &[4, 2], &placement, true).unwrap();
         let seen: Vec<_> = answers.iter().map(|a| (a.class, a.mask.area(), a.score, a.presence)).collect();
         assert_eq!(seen[0], (4, 72, 0.25, 0.5));
@@ -318,7 +316,7 @@ mod tests {
             {
                 for keep_logits in [false, true] {
                     for (cleaned, presence) in [(None, None), (Some(&cleaned), Some(&presence))] {
-                        let decoded = Decoded { logits: &logits, scores: &scores, shown: cleaned, presence };
+                        let decoded = Decoded { logits: &logits, scores: &scores, cleaned, presence };
                         let classes = [4, 2, 9];
                         let expected = how.class_masks(&decoded, &classes, &placement, keep_logits).unwrap();
                         let one = how.pack(&decoded, &classes, &placement, keep_logits).unwrap();
@@ -326,7 +324,7 @@ mod tests {
                         let small = Placement::square(3, 3, 8);
                         let part = logits.narrow(0, 1, 1);
                         let (logits, scores) = (&part, &scores.narrow(0, 1, 1));
-                        let decoded = Decoded { logits, scores, shown: None, presence: None };
+                        let decoded = Decoded { logits, scores, cleaned: None, presence: None };
                         let other = how.pack(&decoded, &[7], &small, keep_logits).unwrap();
                         let both = [other, one];
                         let bytes = Packed::fetch(&both).unwrap();
@@ -348,7 +346,7 @@ mod tests {
         let good = Tensor::zeros([2, 1, 8, 8], (Kind::Float, Device::Cpu));
         let ones = Tensor::ones([2, 1], (Kind::Float, Device::Cpu));
         let ask = |logits: &Tensor, scores: &Tensor, presence: &Tensor| {
-            let decoded = Decoded { logits, scores, shown: None, presence: Some(presence) };
+            let decoded = Decoded { logits, scores, cleaned: None, presence: Some(presence) };
             let answer = Postprocess::Direct.pack(&decoded, &[3, 7], &placement, false)?;
             let answer = [answer];
             Postprocess::Direct.unpack(&answer, &Packed::fetch(&answer)?)

@@ -63,7 +63,7 @@ impl Postprocess {
         };
         let flat = decoded.logits.f_to_kind(Kind::Float)?.f_reshape([count, -1])?;
         let finite = flat.f_isfinite()?.f_all_dim(1, true)?.f_to_kind(Kind::Float)?;
-        let shown = decoded.shown.unwrap_or(decoded.logits);
+        let shown = decoded.cleaned.unwrap_or(decoded.logits);
         let mut parts = Vec::with_capacity(classes.len() + 2);
         for i in 0..count {
             // One at a time: at full size a class takes megabytes.
