@@ -6,6 +6,7 @@ pub mod chart;
 pub mod cine;
 pub mod cli;
 pub mod config;
+pub mod csv;
 pub mod dataset;
 pub mod eval;
 pub mod frame;

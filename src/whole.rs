@@ -3,7 +3,7 @@
 use std::fs::Permissions;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
@@ -46,6 +46,14 @@ pub fn finish(file: NamedTempFile, path: &Path) -> io::Result<()> {
 pub fn finish_on_disk(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
     finish(file, path)
+}
+
+/// `name`, or where that is taken the first free one of `name-2`, `name-3`, ... before the extension.
+pub fn free_name(name: &Path) -> PathBuf {
+    let stem = name.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = name.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+    let others = (2u32..).map(|n| name.with_file_name(format!("{stem}-{n}{extension}")));
+    std::iter::once(name.to_owned()).chain(others).find(|p| !p.exists()).unwrap_or_else(|| name.to_owned())
 }
 
 /// Removes from `dir` what was begun and never finished, as after a kill. Nobody may be writing there.

@@ -452,6 +452,12 @@ fn outputs_that_cannot_be_written_are_one_clear_error() {
     );
     assert!(text.contains("--overwrite"), "{text}");
     assert_eq!(std::fs::read(dir.path().join("kept.mp4")).expect("the file"), b"precious");
+    std::fs::create_dir(dir.path().join("kept")).expect("a folder");
+    std::fs::write(dir.path().join("kept/000000_nerve.png"), "precious").expect("a file");
+    let again = ["run", "--preset", "benchmark", "--masks", "kept", "--set", "phantom.frames=2"];
+    let text = said(&run(dir.path(), &[&again[..], &NO_MODEL].concat()), 2);
+    assert!(text.contains("--overwrite"), "{text}");
+    said(&run(dir.path(), &[&again[..], &["--overwrite"], &NO_MODEL].concat()), 0);
 }
 
 #[test]
@@ -557,6 +563,34 @@ fn run_lengths_go_to_one_file() {
     );
     let total: u64 = line["counts"].as_array().expect("runs").iter().filter_map(Value::as_u64).sum();
     assert_eq!(total, 90 * 120);
+}
+
+#[test]
+fn what_a_full_disk_took_of_the_masks_is_kept() {
+    let dir = folder();
+    std::fs::create_dir(dir.path().join("m")).expect("a folder");
+    std::fs::write(dir.path().join("m/masks.incomplete.jsonl"), "of another day").expect("a file");
+    let set = format!("model.weights=\"{}\"", weights());
+    let run = "run --preset benchmark --set source.pace=\"fast\" --set phantom.width=640 --set phantom.height=480 \
+               --set phantom.frames=3 --set stream.display=\"paired\" --set stream.queue=\"lossless\" \
+               --masks m --overwrite --report r.json --set output.masks_format=\"rle\" --box 200,100,400,300 --set";
+    // No file may have more than four kilobytes.
+    let output = std::process::Command::new("bash")
+        .args(["-c", "ulimit -f 4; trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sonomask")])
+        .args(run.split_whitespace())
+        .arg(set)
+        .current_dir(dir.path())
+        .env("GOMP_SPINCOUNT", "0")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    let text = said(&output, 1);
+    assert!(text.contains("what there is of them: m/masks.incomplete-2.jsonl"), "{text}");
+    assert_eq!(files(&dir.path().join("m")), ["masks.incomplete-2.jsonl", "masks.incomplete.jsonl"]);
+    let lines = std::fs::read_to_string(dir.path().join("m/masks.incomplete-2.jsonl")).expect("lines");
+    let line: Value = serde_json::from_str(lines.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(line["size"], serde_json::json!([480, 640]));
+    assert_eq!(json(&dir.path().join("r.json"))["frames"]["out"], 3, "the video goes on");
 }
 
 #[test]

@@ -153,6 +153,28 @@ fn interrupting_a_live_run_counts_what_was_under_way() {
 }
 
 #[test]
+fn a_sink_that_takes_nothing_does_not_keep_a_stopped_run_from_ending() {
+    for display in [DisplayMode::Paired, DisplayMode::Latest] {
+        let source =
+            source("videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=64,framerate=30/1");
+        // Full after one frame, and nobody pulls.
+        let sink =
+            gst::parse::bin_from_description("appsink max-buffers=1 sync=false", true).expect("a sink");
+        let plan = Setup { display, ..live() }.plan(source, sink, blind());
+        let finished = block_on(async {
+            let stop = tokio::time::sleep(Duration::from_secs(1));
+            tokio::time::timeout(Duration::from_secs(30), run(plan, |_| {}, stop)).await
+        });
+        let finished = finished.expect("it ends").expect("a run");
+        let Ended::Failed(reason) = &finished.report.ended else { panic!("{:?}", finished.report.ended) };
+        assert!(reason.contains("the sink took nothing"), "{reason}");
+        let f = finished.report.frames;
+        assert_eq!(f.entered, f.out + f.dropped, "{f:?}");
+        assert!(f.entered > 15 && f.dropped > 5, "{f:?}");
+    }
+}
+
+#[test]
 fn a_source_without_frames_is_an_error() {
     let source = source("videotestsrc num-buffers=0 ! video/x-raw,format=I420");
     let (finished, _) = Setup::default().source(source, blind());

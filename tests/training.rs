@@ -269,6 +269,16 @@ fn a_run_that_is_stopped_within_an_epoch_comes_to_the_same_end() {
             "{file} is not what it was"
         );
     }
+    // Features with a value that is none say so, and not that the run diverged.
+    for file in glob::glob(&root.path().join("features/*/*.safetensors").to_string_lossy()).unwrap() {
+        let file = file.unwrap();
+        let mut bytes = std::fs::read(&file).unwrap();
+        let end = bytes.len() - 2;
+        bytes[end..].copy_from_slice(&[0, 0x7e]);
+        std::fs::write(&file, bytes).unwrap();
+    }
+    let refused = try_run(&read_into(&config, "damaged"), false, u64::MAX).unwrap_err().to_string();
+    assert!(refused.contains("no numbers"), "{refused}");
 }
 
 #[test]
@@ -289,6 +299,12 @@ fn a_frozen_decoder_is_left_as_it_is_and_a_new_run_forgets_the_old_one() {
         std::fs::write(out.join(old), "of another run").unwrap();
     }
     ended(&train(&config, &out, &[]).output().unwrap(), 2);
+    // Stopped while it encodes a new run has not taken the old one's place.
+    let unbegun = try_run(&read_into(&config, "out"), false, 0).unwrap_err();
+    assert!(matches!(unbegun, TrainError::Unbegun(_)), "{unbegun}");
+    for old in ["best.safetensors", "state.safetensors"] {
+        assert_eq!(std::fs::read_to_string(out.join(old)).unwrap(), "of another run");
+    }
     ended(&train(&config, &out, &["--overwrite"]).output().unwrap(), 0);
     for file in ["best.safetensors", "last.safetensors"] {
         let names: Vec<String> = tensors(&out.join(file)).into_keys().collect();

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::result::{BenchResult, CaseResult, Metric};
 use super::spec::Drive;
+use crate::csv::field;
 use crate::telemetry::LatencySummary;
 
 /// What every table says of a case.
@@ -47,7 +48,7 @@ impl BenchResult {
                 "{},{},{},{:.4},{:.4},{:.4},{},{},{},{},{}",
                 case_fields(case),
                 case.status.name(),
-                quoted(case.reason.as_deref().unwrap_or("")),
+                field(case.reason.as_deref().unwrap_or("")),
                 case.seconds,
                 case.per_second,
                 case.segmented_per_second,
@@ -93,7 +94,7 @@ impl BenchResult {
     pub fn frames_csv(&self) -> String {
         let mut out = String::from("case,frame,counted,due_ms,metric,ms\n");
         for case in &self.cases {
-            let name = quoted(&case.case.name);
+            let name = field(&case.case.name);
             for row in &case.rows {
                 for metric in Metric::all() {
                     if let Some(value) = metric.of(row, case.case.drive) {
@@ -156,8 +157,8 @@ fn case_fields(result: &CaseResult) -> String {
         Drive::Open { rate, stream } => ("open", rate.to_string(), stream.name()),
     };
     [
-        quoted(&case.name),
-        quoted(&case.model.name),
+        field(&case.name).into_owned(),
+        field(&case.model.name).into_owned(),
         family.or_else(|| case.model.family.clone()).unwrap_or_default(),
         case.precision.clone(),
         result.device.clone().unwrap_or_else(|| case.device.clone()),
@@ -173,25 +174,4 @@ fn case_fields(result: &CaseResult) -> String {
 
 fn cell(value: Option<f64>) -> String {
     value.map_or_else(String::new, |v| format!("{v:.4}"))
-}
-
-/// RFC 4180, where it is needed. A name that a spreadsheet would take for a formula becomes a text.
-fn quoted(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@']);
-    if !formula && !text.contains([',', '"', '\n', '\r']) {
-        return text.to_owned();
-    }
-    format!("\"{}{}\"", if formula { "'" } else { "" }, text.replace('"', "\"\""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_are_quoted_where_they_must_be() {
-        assert_eq!(quoted("plain"), "plain");
-        assert_eq!(quoted("a, \"b\""), "\"a, \"\"b\"\"\"");
-        assert_eq!(quoted("=1+1"), "\"'=1+1\"");
-    }
 }

@@ -166,6 +166,10 @@ impl Script {
                         Some(_) => bail!("`frame` is for files; a line given now counts from now"),
                         None => Ok(()),
                     }),
+                    // Nothing more will come, or the same error for ever.
+                    Err(e) if e.is::<std::io::Error>() => {
+                        return say(&format!("control: cannot read on: {e}"));
+                    }
                     Err(e) => Err(e),
                 };
                 match applied {
@@ -181,14 +185,26 @@ impl Script {
     }
 }
 
-/// The next line of bounded length; `None` at the end.
+/// The next line of bounded length; `None` at the end. Of a longer one the rest is passed over.
 fn next_line(lines: &mut impl BufRead) -> Result<Option<String>> {
     let mut line = Vec::new();
-    let n = lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
-    if n as u64 == MAX_LINE && line.last() != Some(&b'\n') {
+    let mut too_long = false;
+    loop {
+        line.clear();
+        lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if (line.len() as u64) < MAX_LINE || line.last() == Some(&b'\n') {
+            break;
+        }
+        too_long = true;
+    }
+    if too_long {
         bail!("the line is longer than {MAX_LINE} bytes");
     }
-    if n == 0 { Ok(None) } else { Ok(Some(String::from_utf8(line).context("the line is not UTF-8")?)) }
+    if line.is_empty() {
+        Ok(None)
+    } else {
+        Ok(Some(String::from_utf8(line).context("the line is not UTF-8")?))
+    }
 }
 
 #[cfg(test)]
@@ -204,6 +220,18 @@ mod tests {
         let file = dir.path().join("g.jsonl");
         std::fs::write(&file, text).unwrap();
         script(learned).read(&file)
+    }
+
+    #[test]
+    fn the_rest_of_a_line_that_is_too_long_is_no_line() {
+        let long = "x".repeat(2 * MAX_LINE as usize + 7);
+        let text = format!("first\n{long}\nlast");
+        let mut lines = text.as_bytes();
+        let mut next = || next_line(&mut lines);
+        assert_eq!(next().unwrap().as_deref(), Some("first\n"));
+        assert!(next().unwrap_err().to_string().contains("longer than"));
+        assert_eq!(next().unwrap().as_deref(), Some("last"));
+        assert_eq!(next().unwrap(), None);
     }
 
     #[test]

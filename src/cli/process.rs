@@ -237,12 +237,9 @@ fn jobs(
     Ok(jobs)
 }
 
-/// Says how a run ended, writes its report, and judges it. A `strict` run has failed if the model was off for a part of it.
+/// Says how a run ended, judges it, and then writes its report: a disk that is full must not hide the rest. A `strict` run has failed if the model was off for a part of it.
 pub fn settle(finished: &Finished, report_file: Option<&Path>, strict: bool) -> Result<Exit> {
     let report = &finished.report;
-    if let Some(file) = report_file {
-        write_json(file, report)?;
-    }
     let f = report.frames;
     say(&format!(
         "{} frames in, {} out, {} dropped, {} segmented, {} passed through, {:.1} s on {}",
@@ -279,6 +276,9 @@ pub fn settle(finished: &Finished, report_file: Option<&Path>, strict: bool) -> 
     }
     if report.sidecar_dropped > 0 {
         say(&format!("the disk could not take {} mask files in time", report.sidecar_dropped));
+    }
+    if let Some(file) = report_file {
+        write_json(file, report)?;
     }
     Ok(exit)
 }

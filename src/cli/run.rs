@@ -1,6 +1,6 @@
 //! `sonomask run`: a live stream, from a configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -26,7 +26,7 @@ pub struct Args {
     /// Write masks to this folder
     #[arg(long, value_name = "DIR")]
     masks: Option<PathBuf>,
-    /// Let a recording replace a file of its name
+    /// Let the recording and the masks replace what is there
     #[arg(long)]
     overwrite: bool,
     /// Print the report as JSON at the end
@@ -58,6 +58,11 @@ pub fn run(args: &Args) -> Result<Exit> {
     }
     let out = &config.output;
     let (report, masks, sheet) = (out.report.clone(), out.masks.clone(), out.contact_sheet.clone());
+    if let Some(dir) = masks.as_deref().filter(|dir| !args.overwrite && holds_something(dir)) {
+        // Of an earlier examination, which is not there to be filmed again.
+        let what = "there are files in the folder for masks; choose another one, or give --overwrite";
+        return wrong(anyhow::anyhow!("{what}: {}", dir.display()));
+    }
     let plan = Session::new(config, &args.prompts).and_then(|session| {
         let source = session.source()?;
         let sink = session.sink(source.is_live(), args.overwrite)?;
@@ -72,9 +77,13 @@ pub fn run(args: &Args) -> Result<Exit> {
         super::runtime()?.block_on(pipeline::run(plan, |now| progress.update(now), signal::stop()));
     progress.end();
     let finished = finished?;
-    let exit = settle(&finished, report.as_deref(), false)?;
+    let exit = settle(&finished, report.as_deref(), false);
     if args.json {
         print_json(&finished.report)?;
     }
-    Ok(exit)
+    exit
+}
+
+fn holds_something(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }

@@ -76,7 +76,10 @@ pub fn run(args: &Args) -> Result<Exit> {
     let mut written = BTreeSet::new();
     let mut seen = 0;
     for path in &args.images {
+        let before = seen;
         let done = each_frame(path, |name, frame| {
+            let at = seen;
+            seen += 1;
             let masks = classes.iter().map(|c| format!("{name}.{}", file_safe(&c.name)));
             if let Some(twice) =
                 std::iter::once(name.to_owned()).chain(masks).find(|n| !written.insert(n.clone()))
@@ -84,8 +87,7 @@ pub fn run(args: &Args) -> Result<Exit> {
                 bail!("another input or class has written `{twice}.png` already; it would be overwritten");
             }
             let rgba = rgba_of(frame);
-            let masks = segment(model.as_mut(), &rgba, &guide.of(seen), args.logits.is_some())?;
-            seen += 1;
+            let masks = segment(model.as_mut(), &rgba, &guide.of(at), args.logits.is_some())?;
             for found in &masks {
                 let class = &classes[found.class].name;
                 if let Some(logits) = &found.logits {
@@ -108,10 +110,9 @@ pub fn run(args: &Args) -> Result<Exit> {
         if let Err(e) = done {
             super::say(&format!("{e:#}: {}", path.display()));
             failed.push(path);
+            // A still that cannot be read counts, too: the lines of a guide after it are about the others.
+            seen = seen.max(before + 1);
         }
-    }
-    if let Some(file) = &args.logits {
-        write_tensors(file, &tensors)?;
     }
     let results: Vec<_> = results
         .iter()
@@ -131,6 +132,9 @@ pub fn run(args: &Args) -> Result<Exit> {
             super::print(&format!("{}  {}  score {:.3}  {} px", r.image, r.class, r.score, r.area_px));
         }
         super::print(&format!("written to {}", args.out.display()));
+    }
+    if let Some(file) = &args.logits {
+        write_tensors(file, &tensors)?;
     }
     Ok(if failed.is_empty() { Exit::Fine } else { Exit::Failed })
 }
@@ -240,6 +244,6 @@ fn write_tensors(file: &Path, tensors: &Tensors) -> Result<()> {
     for (name, (shape, data)) in &bytes {
         views.push((*name, TensorView::new(Dtype::F32, shape.clone(), data)?));
     }
-    safetensors::serialize_to_file(views, None, file)
+    whole::write(file, &safetensors::serialize(views, None)?)
         .with_context(|| format!("cannot write: {}", file.display()))
 }

@@ -9,6 +9,7 @@ use gstreamer_video as gst_video;
 
 use super::MediaError;
 use super::format::StreamFormat;
+use crate::whole::free_name;
 
 /// Frames that may wait for the sink before the compositor has to.
 const APPSRC_DEPTH: u64 = 2;
@@ -103,14 +104,6 @@ fn incomplete(target: &Path) -> PathBuf {
         None => format!("{stem}.incomplete"),
     };
     target.with_file_name(name)
-}
-
-/// `name`, or where that is taken the first free one of `name-2`, `name-3`, ... before the extension.
-fn free_name(name: &Path) -> PathBuf {
-    let stem = name.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = name.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
-    let others = (2u32..).map(|n| name.with_file_name(format!("{stem}-{n}{extension}")));
-    std::iter::once(name.to_owned()).chain(others).find(|p| !p.exists()).unwrap_or_else(|| name.to_owned())
 }
 
 /// A pipeline that begins with the product's appsrc.

@@ -2,6 +2,7 @@
 //! source, and sees to it that the sink finishes its file. It sleeps until something happens or is due.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ const LOOK_WHILE_BROKEN: Duration = Duration::from_millis(100);
 const PREROLL: Duration = Duration::from_secs(30);
 /// Longest wait for a sink to finish its file after the last frame.
 const FINISH: Duration = Duration::from_secs(60);
+/// Longest wait, after a stop, for a sink that does not record to take the frame that is being given to it.
+const LAST_FRAME: Duration = Duration::from_secs(5);
 /// Longest wait for the end of a stream that broke, when nothing is under way any more.
 const BROKEN_GRACE: Duration = Duration::from_secs(2);
 /// A live source that gives no frame for this long is lost.
@@ -75,6 +78,7 @@ pub struct Control {
     /// What broke a recorded source; the frames before are still under way.
     broken: Option<String>,
     missing: Vec<String>,
+    records: bool,
     /// Frames out and dropped when they last changed, and when that was seen.
     progress: (u64, Instant),
     /// When a live source was last taken for lost.
@@ -97,12 +101,14 @@ pub struct Supervised {
     pub latency: Duration,
     /// Pause before a lost source is started again; `None` ends the run instead.
     pub reconnect: Option<Duration>,
+    /// The sink writes a file, for which a stop waits longer.
+    pub records: bool,
 }
 
 impl Control {
     /// Takes over both pipelines; starts nothing.
     pub fn new(source: SourcePipeline, sink: SinkPipeline, with: Supervised) -> Self {
-        let Supervised { intake, worker, recorder, composed, latency, reconnect } = with;
+        let Supervised { intake, worker, recorder, composed, latency, reconnect, records } = with;
         Self {
             source_bus: bus_of(source.pipeline()),
             sink_bus: bus_of(sink.pipeline()),
@@ -116,6 +122,7 @@ impl Control {
             again: None,
             broken: None,
             missing: Vec::new(),
+            records,
             progress: (0, Instant::now()),
             given_up: Instant::now(),
             looked: Instant::now(),
@@ -127,9 +134,8 @@ impl Control {
         &mut self,
         tick: Duration,
         mut observe: impl FnMut(Option<Duration>),
-        stop: impl Future<Output = ()>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Event {
-        tokio::pin!(stop);
         let mut report = interval(tick.max(LOOK_AGAIN.0));
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         report.reset();
@@ -195,7 +201,7 @@ impl Control {
             gst::MessageView::Error(e) => {
                 let mut reason = error_text(e);
                 if !self.missing.is_empty() {
-                    let missing = self.missing.join(", ");
+                    let missing = std::mem::take(&mut self.missing).join(", ");
                     reason = format!("{reason}; missing: {missing}; `sonomask doctor` says what to install");
                 }
                 if !self.begun || (self.pipelines.source.is_live() && self.reconnect.is_none()) {
@@ -303,11 +309,16 @@ impl Control {
         None
     }
 
-    /// Lets what is under way leave, and the sink finish.
+    /// Lets what is under way leave, and the sink finish. `stop` is asked unless it was the event.
     ///
     /// # Errors
     /// What keeps the sink from finishing.
-    pub async fn finish(&mut self, exchange: &Exchange, event: &Event) -> Result<(), String> {
+    pub async fn finish(
+        &mut self,
+        exchange: &Exchange,
+        event: &Event,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), String> {
         block_in_place(|| self.pipelines.source.shut_down());
         match event {
             // Frames that came before the source broke are good.
@@ -324,6 +335,7 @@ impl Control {
                 };
             }
         }
+        let patience = if self.records { FINISH } else { LAST_FRAME };
         let Self { composed, sink_bus, worker, recorder, pipelines, .. } = self;
         let watchdog = async {
             let Some(worker) = worker else { return std::future::pending().await };
@@ -332,10 +344,28 @@ impl Control {
                 sleep(worker.watch_every()).await;
             }
         };
-        tokio::select! {
+        let stuck = async {
+            // What the source gave before it broke may take its time.
+            if !matches!(event, Event::Stop) {
+                stop.await;
+                exchange.stop();
+            }
+            sleep(patience).await;
+        };
+        let early = tokio::select! {
+            biased;
             // A closed channel means that the compositor is gone, too.
-            _ = composed.wait_for(|done| *done) => {}
-            () = watchdog => {}
+            _ = composed.wait_for(|done| *done) => None,
+            said = end_of_stream(sink_bus) => Some(said),
+            () = stuck => Some(Err(format!("the sink took nothing for {} s", patience.as_secs()))),
+            () = watchdog => None,
+        };
+        if let Some(said) = early {
+            // A compositor that waits for room in the sink wakes.
+            exchange.stop();
+            block_in_place(|| pipelines.sink.shut_down());
+            composed.wait_for(|done| *done).await.ok();
+            return said;
         }
         if recorder.counts().out == 0 {
             return Ok(());

@@ -139,7 +139,13 @@ impl Exchange {
             }
         };
         // The place in the display order comes first: an answer must find it taken.
-        if self.display.force_push(item).is_some() {
+        if let Some(evicted) = self.display.force_push(item) {
+            // A finished frame that nobody will take any more makes room for the next one.
+            if let DisplayItem::When(ticket) = evicted
+                && let Some(outcome) = ticket.void()
+            {
+                self.taken(&outcome);
+            }
             self.recorder.drop_display();
         }
         self.queue_for_model(job);
@@ -245,7 +251,7 @@ impl Exchange {
         }
     }
 
-    /// The compositor has taken a decided frame.
+    /// A decided frame has left the queue.
     pub fn taken(&self, outcome: &Outcome) {
         if self.is_live() && outcome.holds_pixels() {
             self.held.fetch_sub(1, Ordering::SeqCst);
@@ -275,5 +281,87 @@ impl Exchange {
     /// The newest masks that are not of a later frame than `frame`, in [`DisplayMode::Latest`].
     pub fn newest_for(&self, frame: FrameId) -> Option<Arc<Segmentation>> {
         self.newest.lock().iter().rev().find(|s| s.frame.id <= frame).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr as _;
+    use std::time::{Duration, Instant, SystemTime};
+
+    use gstreamer as gst;
+
+    use super::*;
+    use crate::frame::{CaptureTime, FrameMeta, Pts};
+    use crate::media::StreamFormat;
+    use crate::stage::StageTimes;
+
+    fn frames() -> impl Iterator<Item = SourceFrame> {
+        gst::init().unwrap();
+        let caps = gst::Caps::from_str("video/x-raw,format=GRAY8,width=4,height=4,framerate=30/1").unwrap();
+        let format = Arc::new(StreamFormat::from_caps(&caps).unwrap());
+        (0..).map(move |seq| SourceFrame {
+            meta: FrameMeta {
+                id: FrameId { epoch: 0, seq },
+                pts: Some(Pts(seq)),
+                duration: Some(Duration::from_millis(33)),
+                capture: CaptureTime { mono: Instant::now(), wall: SystemTime::now() },
+            },
+            buffer: gst::Buffer::with_size(16).unwrap(),
+            format: format.clone(),
+            capture_ns: 0,
+            queued: Instant::now(),
+        })
+    }
+
+    /// The model has done everything that waits for it.
+    fn work(exchange: &Exchange) {
+        while let Some(job) = exchange.next_job() {
+            let (frame, times) = (job.frame.meta, StageTimes::default());
+            let found = Segmentation { frame, masks: Vec::new(), times, remark: None };
+            exchange.publish(job, Arc::new(found));
+        }
+    }
+
+    #[test]
+    fn a_picture_goes_on_after_a_sink_that_took_nothing_for_long() {
+        let (ai, recorder) = (Arc::new(Ai::new(false)), Arc::new(Recorder::default()));
+        ai.live();
+        let config = ExchangeConfig {
+            display: DisplayMode::Paired,
+            queue: QueueMode::Latest,
+            display_depth: 2,
+            model_depth: 1,
+        };
+        let (exchange, _parker) = Exchange::new(config, ai, recorder.clone());
+        let mut frames = frames();
+        // More than there are places for: finished frames are evicted, and open ones with another model.
+        for (i, frame) in frames.by_ref().take(LIVE_TICKETS + 50).enumerate() {
+            exchange.offer(frame);
+            if i % 3 > 0 {
+                work(&exchange);
+            }
+        }
+        // The sink is back.
+        let mut counted = recorder.counts().dropped;
+        let take = || {
+            let DisplayItem::When(ticket) = exchange.next_item()? else { panic!("paired") };
+            let outcome = ticket.take();
+            if let Some(outcome) = &outcome {
+                exchange.taken(outcome);
+            }
+            Some(outcome)
+        };
+        work(&exchange);
+        while let Some(outcome) = take() {
+            assert!(outcome.is_some(), "every frame that waits was decided");
+            counted += 1;
+        }
+        assert_eq!(counted, LIVE_TICKETS as u64 + 50, "frames in = frames out + drops");
+        for frame in frames.take(5) {
+            exchange.offer(frame);
+            work(&exchange);
+            assert!(matches!(take(), Some(Some(Outcome::Segmented(..)))), "a mask of its own again");
+        }
     }
 }

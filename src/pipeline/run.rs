@@ -17,7 +17,7 @@ use super::outlet::Outlet;
 use super::report::{Ended, Report, ReportInput};
 use super::sidecar::{Sidecar, SidecarConfig, SidecarEnd};
 use super::worker::{ModelFactory, Worker, WorkerConfig};
-use crate::media::{Left, MediaError, Recording, SinkPipeline, SourcePipeline};
+use crate::media::{Left, Recording, SinkPipeline, SourcePipeline};
 use crate::overlay::Overlay;
 use crate::telemetry::{FrameCounts, Glance, Recorder, Tape};
 
@@ -86,21 +86,15 @@ pub struct Finished {
     pub sidecar_error: Option<String>,
 }
 
-/// Why a run could not start, or could not put its file in place.
+/// Why a run could not start: a thread, or a folder for masks.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// GStreamer or the output file.
-    #[error(transparent)]
-    Media(#[from] MediaError),
-    /// A thread, or a folder for masks.
-    #[error("{0}")]
-    Start(String),
-}
+#[error("{0}")]
+pub struct RunError(String);
 
 /// Runs `plan` until the source ends, something breaks, or `stop` completes. `observe` is called every `plan.tick`.
 ///
 /// # Errors
-/// If a thread cannot start or an output file cannot be put in place. What breaks on the way is in the report.
+/// If a thread cannot start or a folder for masks cannot be made. What breaks on the way is in the report.
 pub async fn run(
     mut plan: Plan,
     mut observe: impl FnMut(&Snapshot),
@@ -111,12 +105,12 @@ pub async fn run(
     let recorder = Arc::new(Recorder::with_tape(plan.tape.take()));
     let ai = Arc::new(Ai::new(plan.exchange.queue == QueueMode::Lossless));
     let (exchange, parker) = Exchange::new(plan.exchange, ai.clone(), recorder.clone());
-    let sidecar = Sidecar::start(plan.sidecar.clone()).map_err(RunError::Start)?;
+    let sidecar = Sidecar::start(plan.sidecar.clone()).map_err(RunError)?;
     let handle = sidecar.as_ref().map(Sidecar::handle);
     let worker = match plan.model.take() {
         Some((config, factory)) => Some(
             Worker::start(config, exchange.clone(), factory, handle.clone())
-                .map_err(|e| RunError::Start(format!("cannot start a thread: {e}")))?,
+                .map_err(|e| RunError(format!("cannot start a thread: {e}")))?,
         ),
         None => {
             ai.disabled();
@@ -155,7 +149,7 @@ pub async fn run(
         // Nobody listens any more if the run was given up.
         composing.send(true).ok();
     })
-    .map_err(|e| RunError::Start(format!("cannot start a thread: {e}")))?;
+    .map_err(|e| RunError(format!("cannot start a thread: {e}")))?;
 
     let supervised = Supervised {
         intake: intake.clone(),
@@ -164,6 +158,7 @@ pub async fn run(
         composed,
         latency: plan.latency,
         reconnect,
+        records: plan.recording.is_some(),
     };
     let mut control = Control::new(plan.source, plan.sink, supervised);
     let snapshot = |duration| Snapshot {
@@ -174,10 +169,11 @@ pub async fn run(
         position: recorder.position(),
         duration,
     };
-    let event = control.go(plan.tick, |duration| observe(&snapshot(duration)), stop).await;
+    tokio::pin!(stop);
+    let event = control.go(plan.tick, |duration| observe(&snapshot(duration)), stop.as_mut()).await;
     let mut ended = event.ended();
     let source_ended = exchange.ended();
-    let sink_ok = match control.finish(&exchange, &event).await {
+    let sink_ok = match control.finish(&exchange, &event, stop).await {
         Ok(()) => true,
         Err(reason) => {
             if !matches!(ended, Ended::Failed(_)) {
@@ -204,7 +200,12 @@ pub async fn run(
     let SidecarEnd { dropped, error: sidecar_error } = sidecar.unwrap_or_default();
     let whole = sink_ok && !matches!(ended, Ended::Failed(_));
     let left = match plan.recording {
-        Some(recording) if frames.out > 0 => recording.end(whole)?,
+        Some(recording) if frames.out > 0 => recording.end(whole).unwrap_or_else(|e| {
+            if !matches!(ended, Ended::Failed(_)) {
+                ended = Ended::Failed(e.to_string());
+            }
+            Left::Nothing
+        }),
         _ => Left::Nothing,
     };
     let report = Report::from(ReportInput {

@@ -4,7 +4,7 @@
 //! the disk cannot take, a recording waits.
 
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -22,6 +22,8 @@ use crate::whole;
 
 /// Masks as lines of JSON.
 const LINES: &str = "masks.jsonl";
+/// What there is of them after an error.
+const PART_OF_LINES: &str = "masks.incomplete.jsonl";
 /// Items that may wait for the disk.
 const DEPTH: usize = 8;
 /// Tiles on a contact sheet, at most twice as many while the length is not known.
@@ -202,28 +204,35 @@ impl Writer {
     }
 
     fn write_masks(&mut self, segmentation: &Segmentation) -> Result<(), String> {
-        let Some((dir, _)) = &self.config.masks else { return Ok(()) };
+        let Some((dir, format)) = &self.config.masks else { return Ok(()) };
         for found in &segmentation.masks {
             let class = self.config.classes.get(found.class).map_or("unknown", String::as_str);
             let (w, h) = (found.mask.width(), found.mask.height());
-            if let Some(lines) = &mut self.lines {
-                let line = serde_json::json!({
-                    "frame": segmentation.frame.id.seq,
-                    "epoch": segmentation.frame.id.epoch,
-                    "pts_ns": segmentation.frame.pts.map(|p| p.0),
-                    "class": class,
-                    "score": found.score,
-                    "presence": found.presence,
-                    "size": [h, w],
-                    "counts": found.mask.rle(),
-                });
-                writeln!(lines, "{line}")
-                    .map_err(|e| format!("cannot write the masks: {e}: {}", dir.display()))?;
-            } else {
-                let path = dir.join(format!("{:06}_{}.png", segmentation.frame.id.seq, file_safe(class)));
-                let pixels: Vec<u8> = found.mask.data().iter().map(|&v| v * 255).collect();
-                whole::write_png(&path, &pixels, w, h, image::ExtendedColorType::L8)
-                    .map_err(|e| format!("cannot write: {e}: {}", path.display()))?;
+            match format {
+                MaskFormat::Rle => {
+                    // Without it there was an error, and what was written is put aside.
+                    let Some(mut lines) = self.lines.take() else { return Ok(()) };
+                    let line = serde_json::json!({
+                        "frame": segmentation.frame.id.seq,
+                        "epoch": segmentation.frame.id.epoch,
+                        "pts_ns": segmentation.frame.pts.map(|p| p.0),
+                        "class": class,
+                        "score": found.score,
+                        "presence": found.presence,
+                        "size": [h, w],
+                        "counts": found.mask.rle(),
+                    });
+                    if let Err(e) = writeln!(lines, "{line}") {
+                        return Err(put_aside(lines.into_parts().0, dir, &e));
+                    }
+                    self.lines = Some(lines);
+                }
+                MaskFormat::Png => {
+                    let path = dir.join(format!("{:06}_{}.png", segmentation.frame.id.seq, file_safe(class)));
+                    let pixels: Vec<u8> = found.mask.data().iter().map(|&v| v * 255).collect();
+                    whole::write_png(&path, &pixels, w, h, image::ExtendedColorType::L8)
+                        .map_err(|e| format!("cannot write: {e}: {}", path.display()))?;
+                }
             }
         }
         Ok(())
@@ -254,9 +263,14 @@ impl Writer {
 
     fn finish(&mut self) -> Result<(), String> {
         if let (Some(lines), Some((dir, _))) = (self.lines.take(), &self.config.masks) {
-            let refuse = |e: std::io::Error| format!("cannot write the masks: {e}: {}", dir.display());
-            let file = lines.into_inner().map_err(|e| refuse(e.into_error()))?;
-            whole::finish(file, &dir.join(LINES)).map_err(refuse)?;
+            let done = match lines.into_inner() {
+                Ok(file) => file.persist(dir.join(LINES)).map_err(|e| (e.error, e.file)),
+                Err(e) => {
+                    let (error, lines) = e.into_parts();
+                    Err((error, lines.into_parts().0))
+                }
+            };
+            done.map_err(|(error, file)| put_aside(file, dir, &error))?;
         }
         let Some(path) = &self.config.contact_sheet else { return Ok(()) };
         if self.tiles.is_empty() {
@@ -268,6 +282,15 @@ impl Writer {
         whole::write_png(path, &sheet.data, sheet.width, sheet.height, image::ExtendedColorType::Rgb8)
             .map_err(|e| format!("cannot write: {e}: {}", path.display()))
     }
+}
+
+/// Keeps the masks that were written, under a name that says that some are missing; the message with it.
+fn put_aside(file: NamedTempFile, dir: &Path, error: &std::io::Error) -> String {
+    let name = whole::free_name(&dir.join(PART_OF_LINES));
+    let kept = file.persist(&name).map(|_| name).or_else(|e| e.file.keep().map(|(_, path)| path));
+    let left =
+        kept.map_or_else(|_| String::new(), |path| format!("; what there is of them: {}", path.display()));
+    format!("cannot write the masks: {error}: {}{left}", dir.display())
 }
 
 fn shrink(rgb: Rgb) -> Rgb {

@@ -89,6 +89,14 @@ impl Ticket {
             Slot::Taken => None,
         }
     }
+
+    /// Gives the place up: what is decided later comes too late. The fate, if it was decided before.
+    pub fn void(&self) -> Option<Outcome> {
+        match std::mem::replace(&mut *self.0.lock(), Slot::Taken) {
+            Slot::Ready(outcome) => Some(outcome),
+            Slot::Open | Slot::Taken => None,
+        }
+    }
 }
 
 /// One entry of the model's queue. Without a ticket the frame is on the screen already and only its mask is wanted.

@@ -16,6 +16,9 @@ pub enum TrainError {
     /// Settings that cannot be meant together.
     #[error("{0}")]
     Setting(String),
+    /// Somebody asked a run to end before it took the place of an earlier one.
+    #[error("stopped before it began; the earlier run is as it was: {}", .0.display())]
+    Unbegun(PathBuf),
     /// A run is at work in the folder already.
     #[error("another run is at work in this folder: {}", .0.display())]
     Busy(PathBuf),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::TrainError;
 use super::output::{halved, write_tensors};
@@ -102,6 +102,9 @@ impl FeatureCache {
         let part = |name: &str| -> Result<Option<Tensor>, TrainError> {
             let Some(shape) = found.shape(name) else { return Ok(None) };
             let tensor = found.read(name, &shape).map_err(|e| damaged(e.to_string()))?;
+            if !f64::try_from(tensor.f_sum(Kind::Float)?)?.is_finite() {
+                return Err(damaged(format!("{name} has values that are no numbers")));
+            }
             Ok(Some(tensor.f_to_device(device)?))
         };
         let embedding = part("embedding")?.ok_or_else(|| damaged("it holds no embedding".into()))?;

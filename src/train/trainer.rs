@@ -148,7 +148,6 @@ pub fn train(
         }
         Some(saved)
     } else {
-        forget(&spec.out, &lesson.material.datasets)?;
         None
     };
     // Before the run's own weights are in the network: features that are missing are to be those of the encoder as it was.
@@ -156,6 +155,13 @@ pub fn train(
         observer.encoded(done, total);
         !observer.stopped()
     })?;
+    if !resume {
+        if !going && is_begun(&spec.out) {
+            return Err(TrainError::Unbegun(spec.out.clone()));
+        }
+        // Not before everything that can go wrong beforehand has gone right.
+        forget(&spec.out, &lesson.material.datasets)?;
+    }
     let position = match saved {
         Some(saved) => {
             saved.restore(&mut optimizer)?;

@@ -7,7 +7,7 @@ mod tables;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::plan::{ConfigOptions, model_spec};
 use super::progress::Count;
@@ -40,7 +40,8 @@ pub struct Args {
         "mode", "model", "weights", "ppn", "dataset", "config", "preset", "set", "print_config"])]
     tables: Option<PathBuf>,
     /// Compare masks that are there already, NAME_CLASS.png as `process --masks` writes them, with --truth; no model is asked
-    #[arg(long, value_name = "DIR", requires = "truth", conflicts_with_all = ["data", "tables", "out", "augmented", "mode"])]
+    #[arg(long, value_name = "DIR", requires = "truth", conflicts_with_all = ["data", "tables", "out", "augmented", "classes", "only", "spacing",
+        "patient", "mode", "model", "weights", "ppn", "dataset", "config", "preset", "set", "print_config"])]
     masks: Option<PathBuf>,
     /// True masks of --masks, as `phantom --truth` writes them
     #[arg(long, value_name = "DIR", requires = "masks")]
@@ -100,6 +101,10 @@ pub fn run(args: &Args) -> Result<Exit> {
         Ok(chosen) => chosen,
         Err(e) => return usage(&format!("{e:#}")),
     };
+    if let Some(dir) = &args.out {
+        // Not after an hour's work.
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make the folder: {}", dir.display()))?;
+    }
     let material = Material {
         data: &ready.data,
         chosen: &chosen,
@@ -121,11 +126,13 @@ pub fn run(args: &Args) -> Result<Exit> {
         evaluations,
     };
     if let Some(dir) = &args.out {
+        // The figures first: a picture that cannot be drawn takes nothing from them.
+        write_figures(dir, &report)?;
         let mut pictures = Vec::with_capacity(report.evaluations.len());
         for evaluation in &report.evaluations {
             pictures.push(evaluation.pictures(ready.model.as_mut(), &material)?);
         }
-        write(dir, &report, report.html(&pictures))?;
+        write_all(dir, &[("report.html", report.html(&pictures))])?;
     }
     if args.json {
         print_json(&report.json(single(args))?)?;
@@ -226,11 +233,10 @@ fn names(data: &Dataset) -> Vec<String> {
     data.classes.iter().map(|c| c.name.clone()).collect()
 }
 
-/// Writes every form of the report.
-fn write(dir: &Path, report: &Report, html: String) -> Result<()> {
+/// Writes every form of the report without pictures.
+fn write_figures(dir: &Path, report: &Report) -> Result<()> {
     let json = serde_json::to_string_pretty(&report.json(false)?)? + "\n";
     let texts = [
-        ("report.html", html),
         ("summary.md", report.markdown()),
         ("summary.csv", report.summary_csv()),
         ("cases.csv", report.cases_csv()),

@@ -1,18 +1,12 @@
 //! A report as comma-separated values: the summary, and every case.
 
 use super::Report;
+use crate::csv::field;
 use crate::eval::{Distances, Scores, Spread};
 
 /// Values in a row, with a line's end.
 pub fn line(cells: &[String]) -> String {
-    let quoted = |cell: &String| {
-        if cell.contains(['"', ',', '\n', '\r']) {
-            format!("\"{}\"", cell.replace('"', "\"\""))
-        } else {
-            cell.clone()
-        }
-    };
-    let mut line = cells.iter().map(quoted).collect::<Vec<_>>().join(",");
+    let mut line = cells.iter().map(|cell| field(cell)).collect::<Vec<_>>().join(",");
     line.push('\n');
     line
 }
