@@ -10,6 +10,7 @@ use sonomask::config::{
 };
 use sonomask::media::template::{Bound, Kind, Template, TemplateError};
 use sonomask::segment::DeviceChoice;
+use sonomask::weights::Checkpoint;
 
 type Env<'a> = &'a [(&'a str, &'a str)];
 
@@ -446,12 +447,15 @@ fn the_training_configurations_load_and_the_annotated_one_has_the_defaults() {
         let args = LoadArgs { preset: None, file: Some(file), env: std::iter::empty(), set, flags: &[] };
         TrainConfig::load(args).unwrap()
     };
-    for name in ["train-nerve-vessel", "train-phantom"] {
+    for (name, stages) in [("train-nerve-vessel", 3), ("train-phantom", 2)] {
         let config = read(&here.join(format!("{name}.toml")), &[]);
-        assert!(config.spec.stages.len() == 2 && config.spec.datasets.len() == 1, "{name}");
+        assert!(config.spec.stages.len() == stages && config.spec.datasets.len() == 1, "{name}");
         // What a file that was trained with it carries names no folder of this machine.
         assert!(!config.portable().contains(env!("CARGO_MANIFEST_DIR")), "{}", config.portable());
     }
+    let shipped = Checkpoint::open(&here.join("../weights/nerve-vessel.safetensors")).unwrap();
+    let recipe = read(&here.join("train-nerve-vessel.toml"), &[]).portable();
+    assert_eq!(shipped.metadata()["config"].trim(), recipe.trim(), "the file was trained by another recipe");
     let manual = read(&here.join("train.toml"), &[]);
     let (_dir, path) = write("[model]\nweights = \"w\"\n[[datasets]]\ndata = \"d\"\nclasses = [\"a\"]\n");
     let plain = read(&path, &[]);
