@@ -89,8 +89,14 @@ pub fn run(args: &Args) -> Result<Exit> {
         let mut error = None;
         let report = match done {
             Ok(finished) => {
-                if settle(&finished, if batch { None } else { report_file.as_deref() }, true)? != Exit::Fine {
-                    exit = Exit::Failed;
+                let settled = settle(&finished, if batch { None } else { report_file.as_deref() }, true);
+                match settled {
+                    Ok(Exit::Fine) => {}
+                    Ok(_) => exit = Exit::Failed,
+                    Err(e) => {
+                        say(&format!("{e:#}"));
+                        exit = Exit::Failed;
+                    }
                 }
                 Some(finished.report)
             }
@@ -114,11 +120,11 @@ pub fn run(args: &Args) -> Result<Exit> {
             .count();
         say(&format!("{} of {many} inputs processed", entries.len() - failed));
         let all = Batch { schema: 1, files: entries };
-        if let Some(file) = &report_file {
-            write_json(file, &all)?;
-        }
         if args.json {
             print_json(&all)?;
+        }
+        if let Some(file) = &report_file {
+            write_json(file, &all)?;
         }
     } else if args.json
         && let Some(report) = entries.first().and_then(|e| e.report.as_ref())
@@ -237,7 +243,8 @@ fn jobs(
     Ok(jobs)
 }
 
-/// Says how a run ended, judges it, and then writes its report: a disk that is full must not hide the rest. A `strict` run has failed if the model was off for a part of it.
+/// Says how a run ended, judges it, and then writes its report: a disk that is full must not hide the rest. A `strict` run
+/// has failed if the model was off for a part of it.
 pub fn settle(finished: &Finished, report_file: Option<&Path>, strict: bool) -> Result<Exit> {
     let report = &finished.report;
     let f = report.frames;

@@ -26,7 +26,7 @@ pub struct Args {
     /// Write masks to this folder
     #[arg(long, value_name = "DIR")]
     masks: Option<PathBuf>,
-    /// Let the recording and the masks replace what is there
+    /// Let the recording replace a file, and masks go into a folder that has files
     #[arg(long)]
     overwrite: bool,
     /// Print the report as JSON at the end

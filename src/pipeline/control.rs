@@ -357,7 +357,7 @@ impl Control {
             // A closed channel means that the compositor is gone, too.
             _ = composed.wait_for(|done| *done) => None,
             said = end_of_stream(sink_bus) => Some(said),
-            () = stuck => Some(Err(format!("the sink took nothing for {} s", patience.as_secs()))),
+            () = stuck => Some(Err(format!("the last frame did not leave within {} s of the stop", patience.as_secs()))),
             () = watchdog => None,
         };
         if let Some(said) = early {
@@ -370,9 +370,10 @@ impl Control {
         if recorder.counts().out == 0 {
             return Ok(());
         }
-        let finished = tokio::time::timeout(FINISH, end_of_stream(sink_bus)).await;
+        let limit = if matches!(event, Event::Stop) { patience } else { FINISH };
+        let finished = tokio::time::timeout(limit, end_of_stream(sink_bus)).await;
         block_in_place(|| pipelines.sink.shut_down());
-        finished.unwrap_or_else(|_| Err(format!("the sink did not finish within {} s", FINISH.as_secs())))
+        finished.unwrap_or_else(|_| Err(format!("the sink did not finish within {} s", limit.as_secs())))
     }
 }
 

@@ -176,6 +176,7 @@ pub async fn run(
     let sink_ok = match control.finish(&exchange, &event, stop).await {
         Ok(()) => true,
         Err(reason) => {
+            tracing::error!("{reason}");
             if !matches!(ended, Ended::Failed(_)) {
                 ended = Ended::Failed(reason);
             }

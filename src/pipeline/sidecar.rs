@@ -262,6 +262,12 @@ impl Writer {
     }
 
     fn finish(&mut self) -> Result<(), String> {
+        // Both, whatever becomes of the other: they may lie on different disks.
+        let (masks, sheet) = (self.finish_masks(), self.write_sheet());
+        masks.and(sheet)
+    }
+
+    fn finish_masks(&mut self) -> Result<(), String> {
         if let (Some(lines), Some((dir, _))) = (self.lines.take(), &self.config.masks) {
             let done = match lines.into_inner() {
                 Ok(file) => file.persist(dir.join(LINES)).map_err(|e| (e.error, e.file)),
@@ -272,6 +278,10 @@ impl Writer {
             };
             done.map_err(|(error, file)| put_aside(file, dir, &error))?;
         }
+        Ok(())
+    }
+
+    fn write_sheet(&self) -> Result<(), String> {
         let Some(path) = &self.config.contact_sheet else { return Ok(()) };
         if self.tiles.is_empty() {
             return Ok(());
