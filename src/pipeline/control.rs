@@ -325,10 +325,8 @@ impl Control {
             Event::SourceLost(_) => exchange.end(),
             Event::Stop => exchange.stop(),
             Event::End | Event::SinkLost(_) => {
-                // The sink takes nothing more, finished or not; a compositor that waits for room in it wakes.
-                exchange.stop();
-                block_in_place(|| self.pipelines.sink.shut_down());
-                self.composed.wait_for(|done| *done).await.ok();
+                // The sink takes nothing more, finished or not.
+                self.give_up_sink(exchange).await;
                 return match event {
                     Event::SinkLost(reason) => Err(reason.clone()),
                     _ => Ok(()),
@@ -336,7 +334,7 @@ impl Control {
             }
         }
         let patience = if self.records { FINISH } else { LAST_FRAME };
-        let Self { composed, sink_bus, worker, recorder, pipelines, .. } = self;
+        let Self { composed, sink_bus, worker, .. } = self;
         let watchdog = async {
             let Some(worker) = worker else { return std::future::pending().await };
             loop {
@@ -361,19 +359,23 @@ impl Control {
             () = watchdog => None,
         };
         if let Some(said) = early {
-            // A compositor that waits for room in the sink wakes.
-            exchange.stop();
-            block_in_place(|| pipelines.sink.shut_down());
-            composed.wait_for(|done| *done).await.ok();
+            self.give_up_sink(exchange).await;
             return said;
         }
-        if recorder.counts().out == 0 {
+        if self.recorder.counts().out == 0 {
             return Ok(());
         }
         let limit = if matches!(event, Event::Stop) { patience } else { FINISH };
-        let finished = tokio::time::timeout(limit, end_of_stream(sink_bus)).await;
-        block_in_place(|| pipelines.sink.shut_down());
+        let finished = tokio::time::timeout(limit, end_of_stream(&mut self.sink_bus)).await;
+        block_in_place(|| self.pipelines.sink.shut_down());
         finished.unwrap_or_else(|_| Err(format!("the sink did not finish within {} s", limit.as_secs())))
+    }
+
+    /// Gives the sink nothing more and closes it: a compositor that waits for room in it wakes, and ends.
+    async fn give_up_sink(&mut self, exchange: &Exchange) {
+        exchange.stop();
+        block_in_place(|| self.pipelines.sink.shut_down());
+        self.composed.wait_for(|done| *done).await.ok();
     }
 }
 

@@ -176,10 +176,7 @@ pub async fn run(
     let sink_ok = match control.finish(&exchange, &event, stop).await {
         Ok(()) => true,
         Err(reason) => {
-            tracing::error!("{reason}");
-            if !matches!(ended, Ended::Failed(_)) {
-                ended = Ended::Failed(reason);
-            }
+            fail(&mut ended, reason);
             false
         }
     };
@@ -202,9 +199,7 @@ pub async fn run(
     let whole = sink_ok && !matches!(ended, Ended::Failed(_));
     let left = match plan.recording {
         Some(recording) if frames.out > 0 => recording.end(whole).unwrap_or_else(|e| {
-            if !matches!(ended, Ended::Failed(_)) {
-                ended = Ended::Failed(e.to_string());
-            }
+            fail(&mut ended, e.to_string());
             Left::Nothing
         }),
         _ => Left::Nothing,
@@ -224,4 +219,13 @@ pub async fn run(
         display: plan.exchange.display.name(),
     });
     Ok(Finished { report, left, sidecar_error })
+}
+
+/// A run has failed for `reason`, unless it had before: the report has room for the first reason alone, others are logged.
+fn fail(ended: &mut Ended, reason: String) {
+    match ended {
+        Ended::Failed(first) if *first == reason => {}
+        Ended::Failed(_) => tracing::error!("{reason}"),
+        _ => *ended = Ended::Failed(reason),
+    }
 }
