@@ -3,7 +3,7 @@
 mod program_support;
 
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use gstreamer as gst;
@@ -484,6 +484,15 @@ fn a_batch_goes_on_after_a_bad_file_and_names_never_collide() {
     );
 }
 
+/// Ends a started program as a terminal does, after a while.
+fn interrupt(child: Child, after: Duration) -> Output {
+    std::thread::sleep(after);
+    let pid = i32::try_from(child.id()).expect("a process id");
+    // SAFETY: plain system call with the id of a child that has not been waited for, so the id is its own.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+    child.wait_with_output().expect("it ends")
+}
+
 #[test]
 fn interrupting_finishes_the_recording() {
     let dir = folder();
@@ -495,12 +504,17 @@ fn interrupting_finishes_the_recording() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        std::thread::sleep(Duration::from_millis(3000));
+        std::thread::sleep(Duration::from_millis(2000));
         assert!(!dir.path().join(file).exists(), "not under its name before it is whole");
-        let pid = i32::try_from(child.id()).expect("a process id");
-        // SAFETY: plain system call with the id of a child that has not been waited for, so the id is its own.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
-        let output = child.wait_with_output().expect("it ends");
+        let second = run(
+            dir.path(),
+            &["run", "--preset", "benchmark", "--set", "model.enabled=false", "--overwrite"]
+                .into_iter()
+                .chain(["--set", &format!("sink.kind={sink}"), "--set", &format!("sink.path=\"{file}\"")])
+                .collect::<Vec<_>>(),
+        );
+        assert!(said(&second, 2).contains("another run records to it"));
+        let output = interrupt(child, Duration::from_secs(1));
         let text = said(&output, 0);
         let report = json(&dir.path().join("r.json"));
         assert_eq!(report["ended"]["how"], "interrupted", "{text}");
@@ -514,6 +528,53 @@ fn interrupting_finishes_the_recording() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn the_time_at_which_a_run_began_names_its_files() {
+    let dir = folder();
+    let output = run(
+        dir.path(),
+        &[
+            &["run", "--preset", "benchmark", "--report", "r-{start}.json", "--masks", "m-{start}"][..],
+            &["--set", "sink.kind=record-mkv", "--set", "sink.path=\"a-{start}.mkv\""],
+            &["--set", "phantom.frames=5", "--set", "phantom.width=320", "--set", "phantom.height=240"],
+            &NO_MODEL[..],
+        ]
+        .concat(),
+    );
+    said(&output, 0);
+    let names = files(dir.path());
+    let [recording, masks, report] = &names[..] else { panic!("{names:?}") };
+    let time = recording.strip_prefix("a-").and_then(|n| n.strip_suffix(".mkv")).expect("a recording");
+    let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(shape, "0000-00-00T00-00-00");
+    assert_eq!(*masks, format!("m-{time}"));
+    assert_eq!(*report, format!("r-{time}.json"));
+    assert_eq!(decode(&dir.path().join(recording)).0, 5);
+}
+
+#[test]
+fn an_interrupted_recording_does_not_replace_a_whole_one() {
+    let dir = folder();
+    let clip = ["phantom", "--output", "p.mkv", "--frames", "300"];
+    let small = ["--set", "phantom.width=320", "--set", "phantom.height=240"];
+    said(&run(dir.path(), &[&clip[..], &small].concat()), 0);
+    std::fs::write(dir.path().join("o.mkv"), "the whole of an earlier run").expect("a file");
+    let child = sonomask(dir.path())
+        .args(["process", "p.mkv", "--output", "o.mkv", "--set", "source.pace=realtime"])
+        .args(NO_MODEL)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let output = interrupt(child, Duration::from_secs(3));
+    let text = said(&output, 1);
+    assert!(text.contains("what there is of it: o.incomplete.mkv"), "{text}");
+    let (frames, size) = decode(&dir.path().join("o.incomplete.mkv"));
+    assert!((10..300).contains(&frames), "{frames}");
+    assert_eq!(size, Some((320, 240)));
+    let before = std::fs::read(dir.path().join("o.mkv")).expect("it is still there");
+    assert_eq!(before, b"the whole of an earlier run");
 }
 
 #[test]

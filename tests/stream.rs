@@ -167,15 +167,20 @@ fn a_model_that_never_answered_has_nothing_to_forget() {
 #[track_caller]
 fn one_bad_frame(mischief: impl Fn(u32) -> Result<(), SegmentError> + Send + Sync + 'static, reason: &str) {
     let config = phantom_config(20);
+    one_bad_frame_of(&config, OracleFactory::new(&config, mischief), reason);
+}
+
+#[track_caller]
+fn one_bad_frame_of(config: &PhantomConfig, factory: Arc<OracleFactory>, reason: &str) {
     // A backtrace of the panic may take half a second on a loaded machine.
     let setup = Setup { watchdog: Duration::from_secs(2), ..Setup::default() };
-    let (finished, out) = setup.phantom(&config, OracleFactory::new(&config, mischief));
+    let (finished, out) = setup.phantom(config, factory);
     assert_conserved(&finished, &out);
     let f = finished.report.frames;
     assert_eq!((f.entered, f.out, f.passed_through), (20, 20, 1), "{f:?}");
     let bare: Vec<_> = out.iter().filter(|o| o.regions.is_empty()).filter_map(|o| o.stamp).collect();
     assert_eq!(bare, [5]);
-    assert_masks_true(&out, &config);
+    assert_masks_true(&out, config);
     let events = &finished.report.ai_off;
     assert_eq!(events.len(), 1, "the reason is noted once: {events:?}");
     assert!(events[0].reason.contains(reason), "{events:?}");
@@ -187,6 +192,14 @@ fn a_panic_passes_one_frame_through() {
         |call| if call == 5 { panic!("deliberate panic of the test") } else { Ok(()) },
         "deliberate panic",
     );
+}
+
+#[test]
+fn a_panic_after_the_answer_passes_one_frame_through() {
+    let config = phantom_config(20);
+    let afterwards = |call| if call == 5 { panic!("deliberate panic of the test") } else { Ok(()) };
+    let factory = OracleFactory::with(&config, Arc::new(|_| Ok(())), Arc::new(afterwards));
+    one_bad_frame_of(&config, factory, "deliberate panic");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The commands. Each file reads its arguments and calls the layers below; messages go to stderr, results to stdout.
 
+mod began;
 mod bench;
 mod doctor;
 mod eval;

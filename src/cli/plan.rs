@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 
+use super::began::Began;
 use super::model::SharedModel;
 use super::prompts::{PromptArgs, with_learned};
 use super::{check_weights, class_styles};
@@ -169,14 +170,14 @@ impl Session {
         Ok(Source { pipeline, name, frames: None })
     }
 
-    /// The sink that the configuration names.
+    /// The sink that the configuration names; a recording's name may have the time at which the run `began`.
     ///
     /// # Errors
     /// An unknown template, a wrong parameter, a missing plugin, an output that cannot be written.
-    pub fn sink(&self, live: bool, overwrite: bool) -> Result<Sink> {
+    pub fn sink(&self, live: bool, overwrite: bool, began: &Began) -> Result<Sink> {
         let c = &self.config;
         let template = Template::find(Kind::Sink, &c.sink.kind, &c.template_dirs)?;
-        make_sink(&template, c.sink.params.clone(), live, overwrite)
+        make_sink(&template, c.sink.params.clone(), live, overwrite, |path| began.name(path))
     }
 
     /// A recording as a sink, over a file of that name; the configuration's sink is the one for its extension.
@@ -187,7 +188,8 @@ impl Session {
         let c = &self.config;
         let mut params = c.sink.params.clone();
         params.set("path", path_value(path)?, "--output");
-        make_sink(&Template::find(Kind::Sink, &c.sink.kind, &c.template_dirs)?, params, false, true)
+        let template = Template::find(Kind::Sink, &c.sink.kind, &c.template_dirs)?;
+        make_sink(&template, params, false, true, Path::to_owned)
     }
 
     /// Puts a run together. `masks` and `sheet` are where its files beside the video go.
@@ -299,15 +301,22 @@ pub fn phantom_config(config: &Config) -> Result<PhantomConfig> {
     Ok(phantom)
 }
 
-fn make_sink(template: &Template, mut params: Params, live: bool, overwrite: bool) -> Result<Sink> {
+fn make_sink(
+    template: &Template,
+    mut params: Params,
+    live: bool,
+    overwrite: bool,
+    named: impl Fn(&Path) -> PathBuf,
+) -> Result<Sink> {
     let mut name = template.name().to_owned();
     let mut recording = None;
     if template.records() {
         let bound = template.bind(&params)?;
         let target =
             bound.records().with_context(|| format!("the sink {name} records, but has no `path`"))?;
+        let target = named(target);
         name = target.display().to_string();
-        let begun = Recording::begin(target, overwrite)?;
+        let begun = Recording::begin(&target, overwrite)?;
         params.set("path", path_value(begun.part())?, "the recording");
         recording = Some(begun);
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::began::Began;
 use super::plan::{ConfigOptions, Session, path_flag};
 use super::progress::Progress;
 use super::prompts::PromptArgs;
@@ -20,7 +21,7 @@ pub struct Args {
     config: ConfigOptions,
     #[command(flatten)]
     prompts: PromptArgs,
-    /// Write the report of the run to this file
+    /// Write the report of the run to this file; `{start}` in a name, also in sink.path, becomes the time at which the run began
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Write masks to this folder
@@ -56,8 +57,9 @@ pub fn run(args: &Args) -> Result<Exit> {
         print(&config.to_toml());
         return Ok(Exit::Fine);
     }
-    let out = &config.output;
-    let (report, masks, sheet) = (out.report.clone(), out.masks.clone(), out.contact_sheet.clone());
+    let (began, out) = (Began::now(), &config.output);
+    let [report, masks, sheet] =
+        [&out.report, &out.masks, &out.contact_sheet].map(|path| path.as_deref().map(|p| began.name(p)));
     if let Some(dir) = masks.as_deref().filter(|dir| !args.overwrite && holds_something(dir)) {
         // Of an earlier examination, which is not there to be filmed again.
         let what = "there are files in the folder for masks; choose another one, or give --overwrite";
@@ -65,7 +67,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     }
     let plan = Session::new(config, &args.prompts).and_then(|session| {
         let source = session.source()?;
-        let sink = session.sink(source.is_live(), args.overwrite)?;
+        let sink = session.sink(source.is_live(), args.overwrite, &began)?;
         session.plan(source, sink, masks, sheet)
     });
     let plan = match plan {

@@ -1,5 +1,6 @@
 //! The sink pipeline: one appsrc, and whatever shows, sends or records the frames.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use gstreamer as gst;
@@ -18,17 +19,20 @@ const SHORTEST: gst::ClockTime = gst::ClockTime::from_useconds(100);
 /// The element in a recording's description whose caps are fixed to the first frame's size.
 const FIXED: &str = "sonomask_fixed";
 
-/// A file being written: under a temporary name until it is whole. Dropped without an end, it is removed.
+/// A file being written: under a temporary name until it is whole, and by one run at a time. Dropped without an end, it is removed.
 #[derive(Debug)]
 pub struct Recording {
     target: PathBuf,
     part: PathBuf,
+    /// Locked, so that another run cannot write there.
+    _lock: File,
     ended: bool,
 }
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        if !self.ended {
+        // What a panic leaves is for the next recording to find, as is what a crash leaves.
+        if !self.ended && !std::thread::panicking() {
             // It may never have been written, or its folder is gone; there is nothing left to save.
             std::fs::remove_file(&self.part).ok();
         }
@@ -50,7 +54,8 @@ impl Recording {
     /// Reserves `target`: checks that its folder can be written to. Without `overwrite` an existing file is kept.
     ///
     /// # Errors
-    /// If the folder is missing or not writable, `target` is a folder, or there is such a file that must be kept.
+    /// If the folder is missing or not writable, `target` is a folder or written to by another run, or there is such a file that must
+    /// be kept.
     pub fn begin(target: &Path, overwrite: bool) -> Result<Self, MediaError> {
         let refuse = |reason: String| MediaError::Output { path: target.to_owned(), reason };
         if target.is_dir() {
@@ -61,14 +66,26 @@ impl Recording {
         }
         let name = target.file_name().ok_or_else(|| refuse("it names no file".into()))?.to_string_lossy();
         let part = target.with_file_name(format!(".{name}.part"));
-        if std::fs::metadata(&part).is_ok_and(|m| m.len() > 0) {
+        let open = || -> Result<File, MediaError> {
+            let options = File::options().create(true).truncate(false).write(true).open(&part);
+            let file = options.map_err(|e| refuse(e.to_string()))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(refuse("another run records to it".into())),
+                // Some network file systems know no locks.
+                Err(TryLockError::Error(e)) => tracing::warn!("cannot lock {}: {e}", part.display()),
+            }
+            Ok(file)
+        };
+        let mut lock = open()?;
+        if lock.metadata().is_ok_and(|m| m.len() > 0) {
             // What a crash left may be all there is of an examination.
             let kept = free_name(&incomplete(target));
             std::fs::rename(&part, &kept).map_err(|e| refuse(e.to_string()))?;
             tracing::warn!("an earlier recording was cut off; what there is of it: {}", kept.display());
+            lock = open()?;
         }
-        std::fs::File::create(&part).map_err(|e| refuse(e.to_string()))?;
-        Ok(Self { target: target.to_owned(), part, ended: false })
+        Ok(Self { target: target.to_owned(), part, _lock: lock, ended: false })
     }
 
     /// Where the sink writes for now.

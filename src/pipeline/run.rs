@@ -196,7 +196,12 @@ pub async fn run(
         sidecar.map(Sidecar::end)
     });
     let SidecarEnd { dropped, error: sidecar_error } = sidecar.unwrap_or_default();
-    let whole = sink_ok && !matches!(ended, Ended::Failed(_));
+    let whole = match ended {
+        Ended::EndOfStream => sink_ok,
+        // A live picture ends when somebody ends it; of a recording that is the beginning.
+        Ended::Interrupted => sink_ok && plan.exchange.queue == QueueMode::Latest,
+        Ended::Failed(_) => false,
+    };
     let left = match plan.recording {
         Some(recording) if frames.out > 0 => recording.end(whole).unwrap_or_else(|e| {
             fail(&mut ended, e.to_string());

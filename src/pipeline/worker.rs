@@ -17,7 +17,7 @@ use super::ticket::Job;
 use crate::mask::{ClassMask, Segmentation};
 use crate::segment::{MemoryCounts, MemoryEvent, ModelInfo, SegmentError, Segmenter};
 use crate::stage::{Stage, StageTimes};
-use crate::state::Reset;
+use crate::state::{Remark, Reset};
 use crate::telemetry::SegmentTimes;
 
 /// Longest pause between two attempts to start the model.
@@ -74,10 +74,18 @@ struct Current {
 
 /// Why a frame has no masks.
 enum Failure {
-    /// The model is fine, the request is not; another model would say the same.
+    /// The model is fine, the frame or what is asked of it is not; another model would say the same.
     Unfit(String),
     /// The model may be broken.
     Broken(String),
+}
+
+/// What a model says of a frame, and of itself after it.
+struct Answer {
+    masks: Result<Vec<ClassMask>, Failure>,
+    remark: Option<Remark>,
+    events: Vec<MemoryEvent>,
+    memory: Option<MemoryCounts>,
 }
 
 /// The worker as the rest of the run sees it.
@@ -248,7 +256,7 @@ impl Worker {
     fn serve(&self, model: &mut dyn Segmenter, parker: &Parker, generation: u64) -> Option<String> {
         let mut unfit = false;
         let before = self.memory().unwrap_or_default();
-        self.tell_memory(model);
+        self.tell_memory(model.take_events());
         loop {
             if self.stop.load(Ordering::SeqCst) || !self.is_mine(generation) {
                 return None;
@@ -260,28 +268,19 @@ impl Worker {
             let mut times = StageTimes::default();
             times.add(Stage::QueueWait, job.frame.queued.elapsed().as_nanos() as u64);
             self.begin(generation, Activity::Busy(Instant::now(), job.clone()))?;
-            let now = job.frame.meta.id.epoch;
-            if self.epoch.lock().replace(now).is_some_and(|before| before != now) {
-                model.forget(Some(Reset::Stream));
-            }
             let began = Instant::now();
-            let found = self.segment(model, &job, &mut times);
+            let Answer { masks, remark, events, memory } = self.ask(model, &job, &mut times);
             let ended = Instant::now();
             self.finish(generation)?;
-            self.tell_memory(model);
-            self.count_memory(model, &before, found.is_ok());
-            match found {
+            self.tell_memory(events);
+            self.count_memory(memory, &before, masks.is_ok());
+            match masks {
                 Ok(masks) => {
                     self.failures.store(0, Ordering::SeqCst);
                     if std::mem::take(&mut unfit) {
                         self.exchange.ai().live();
                     }
-                    let segmentation = Arc::new(Segmentation {
-                        frame: job.frame.meta,
-                        masks,
-                        times,
-                        remark: model.remark(),
-                    });
+                    let segmentation = Arc::new(Segmentation { frame: job.frame.meta, masks, times, remark });
                     if let Some(sidecar) = &self.sidecar {
                         sidecar.masks(segmentation.clone());
                     }
@@ -318,17 +317,17 @@ impl Worker {
     }
 
     /// Notes what the memory has counted: from the first frame with masks on, see [`Worker::begin_memory`].
-    fn count_memory(&self, model: &dyn Segmenter, before: &MemoryCounts, masks: bool) {
+    fn count_memory(&self, counts: Option<MemoryCounts>, before: &MemoryCounts, masks: bool) {
         let mut memory = self.memory.lock();
-        if masks || memory.is_some() {
-            *memory = model.memory().map(|counts| counts.after(before));
+        if let Some(counts) = counts.filter(|_| masks || memory.is_some()) {
+            *memory = Some(counts.after(before));
         }
     }
 
     /// Logs what has become of the model's memory.
-    fn tell_memory(&self, model: &mut dyn Segmenter) {
+    fn tell_memory(&self, events: Vec<MemoryEvent>) {
         let name = |class: usize| self.config.classes.get(class).map_or("?", String::as_str);
-        for event in model.take_events() {
+        for event in events {
             match event {
                 MemoryEvent::Reset(why) => tracing::warn!("memory cleared: {why}"),
                 MemoryEvent::Frozen => tracing::info!("the scanner is frozen"),
@@ -341,24 +340,36 @@ impl Worker {
         }
     }
 
-    fn segment(
-        &self,
-        model: &mut dyn Segmenter,
-        job: &Job,
-        times: &mut StageTimes,
-    ) -> Result<Vec<ClassMask>, Failure> {
+    /// Everything that is asked of the model for one frame. It may panic in any of it.
+    fn ask(&self, model: &mut dyn Segmenter, job: &Job, times: &mut StageTimes) -> Answer {
         let frame = &job.frame;
         let guidance = self.config.guide.of(frame.meta.id.seq);
-        let found = catch_unwind(AssertUnwindSafe(|| {
-            frame.format.with_view(&frame.buffer, |view| model.segment(view, &guidance, false, times))
+        let now = frame.meta.id.epoch;
+        let begins = self.epoch.lock().replace(now).is_some_and(|before| before != now);
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            if begins {
+                model.forget(Some(Reset::Stream));
+            }
+            let masks = frame
+                .format
+                .with_view(&frame.buffer, |view| model.segment(view, &guidance, false, times))
+                // Whatever a frame that cannot be read is, it is not the model's fault.
+                .map_err(|e| Failure::Unfit(e.to_string()))
+                .and_then(|found| {
+                    found.map_err(|e| match e {
+                        SegmentError::Prompt(e) => Failure::Unfit(e.to_string()),
+                        e => Failure::Broken(e.to_string()),
+                    })
+                });
+            let (remark, events) = (model.remark(), model.take_events());
+            Answer { masks, remark, events, memory: model.memory().cloned() }
         }));
-        match found {
-            Ok(Ok(Ok(masks))) => Ok(masks),
-            Ok(Ok(Err(SegmentError::Prompt(e)))) => Err(Failure::Unfit(e.to_string())),
-            Ok(Ok(Err(e))) => Err(Failure::Broken(e.to_string())),
-            Ok(Err(e)) => Err(Failure::Broken(e.to_string())),
-            Err(panic) => Err(Failure::Broken(format!("panic: {}", panic_text(&*panic)))),
-        }
+        answer.unwrap_or_else(|panic| Answer {
+            masks: Err(Failure::Broken(format!("panic: {}", panic_text(&*panic)))),
+            remark: None,
+            events: Vec::new(),
+            memory: None,
+        })
     }
 
     /// Notes a failure; the pause before the next attempt, or `None` if there is none.

@@ -23,7 +23,7 @@ use sonomask::pipeline::{
 };
 use sonomask::segment::{Guidance, MemoryCounts, ModelInfo, SegmentError, Segmenter};
 use sonomask::stage::{Stage, StageTimes};
-use sonomask::state::Reset;
+use sonomask::state::{Remark, Reset};
 
 pub const CLASSES: [&str; 3] = ["nerve", "vessel", "bone"];
 
@@ -48,6 +48,7 @@ pub struct Oracle {
     info: ModelInfo,
     calls: Arc<AtomicU32>,
     mischief: Mischief,
+    afterwards: Mischief,
     forgotten: Arc<Mutex<Vec<Option<Reset>>>>,
     memory: MemoryCounts,
 }
@@ -85,12 +86,20 @@ impl Segmenter for Oracle {
     fn memory(&self) -> Option<&MemoryCounts> {
         Some(&self.memory)
     }
+
+    fn remark(&self) -> Option<Remark> {
+        // The call that was answered last.
+        (self.afterwards)(self.calls.load(Ordering::SeqCst).wrapping_sub(1)).ok();
+        None
+    }
 }
 
 pub struct OracleFactory {
     pub phantom: PhantomConfig,
     pub calls: Arc<AtomicU32>,
     pub mischief: Mischief,
+    /// The same after the answer, when it is asked for remarks; an error is no remark.
+    pub afterwards: Mischief,
     pub makes: AtomicU32,
     /// What the models were told to forget, in turn.
     pub forgotten: Arc<Mutex<Vec<Option<Reset>>>>,
@@ -101,10 +110,15 @@ impl OracleFactory {
         phantom: &PhantomConfig,
         mischief: impl Fn(u32) -> Result<(), SegmentError> + Send + Sync + 'static,
     ) -> Arc<Self> {
+        Self::with(phantom, Arc::new(mischief), Arc::new(|_| Ok(())))
+    }
+
+    pub fn with(phantom: &PhantomConfig, mischief: Mischief, afterwards: Mischief) -> Arc<Self> {
         Arc::new(Self {
             phantom: phantom.clone(),
             calls: Arc::default(),
-            mischief: Arc::new(mischief),
+            mischief,
+            afterwards,
             makes: AtomicU32::new(0),
             forgotten: Arc::default(),
         })
@@ -128,6 +142,7 @@ impl ModelFactory for OracleFactory {
             },
             calls: self.calls.clone(),
             mischief: self.mischief.clone(),
+            afterwards: self.afterwards.clone(),
             forgotten: self.forgotten.clone(),
             memory: MemoryCounts::default(),
         }))
