@@ -1,5 +1,6 @@
 //! Cost of drawing three classes of about 5 % of the frame each: from the cache, as `latest` mode does for most frames,
-//! and with a new mask each time, as `paired` mode does.
+//! and with a new mask each time, as `paired` mode does. And of what an untrained network answers: nearly the whole frame, in holes
+//! and islands.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -25,8 +26,22 @@ fn region(width: usize, height: usize, (cx, cy): (f32, f32)) -> Mask {
     mask
 }
 
-fn segmentation(width: usize, height: usize) -> Arc<Segmentation> {
-    let masks = [(0.25, 0.4), (0.6, 0.3), (0.7, 0.7)].map(|at| region(width, height, at));
+fn regions(width: usize, height: usize) -> Vec<Mask> {
+    [(0.25, 0.4), (0.6, 0.3), (0.7, 0.7)].map(|at| region(width, height, at)).into()
+}
+
+/// Nine tenths of the frame, with a hole of about 30 pixels wherever two waves meet.
+fn nearly_all(width: usize, height: usize) -> Vec<Mask> {
+    let mut mask = Mask::empty(width, height);
+    for y in 0..height {
+        for x in 0..width {
+            mask.set(x, y, (x as f32 / 12.0).sin() + (y as f32 / 11.0).cos() < 1.1);
+        }
+    }
+    vec![mask]
+}
+
+fn segmentation(masks: Vec<Mask>) -> Arc<Segmentation> {
     let frame = FrameMeta {
         id: FrameId { epoch: 0, seq: 0 },
         pts: None,
@@ -63,7 +78,7 @@ fn overlay(c: &mut Criterion) {
             let mut overlay = Overlay::new(Style::default(), classes);
             let group = format!("overlay/{name}/{format:?}");
 
-            let s = segmentation(width, height);
+            let s = segmentation(regions(width, height));
             let Ok(one) = Paired::new(&s.frame, s.clone()) else { continue };
             c.bench_function(&format!("{group}/paired, cached"), |b| {
                 b.iter(|| overlay.draw(black_box(&mut image), Drawable::Paired(&one), &AiState::Live));
@@ -84,15 +99,20 @@ fn overlay(c: &mut Criterion) {
                 });
             });
 
-            let s = segmentation(width, height);
-            let Ok(two) = Paired::new(&s.frame, s.clone()) else { continue };
-            c.bench_function(&format!("{group}/paired, new mask"), |b| {
-                let mut masks = [&one, &two].into_iter().cycle();
-                b.iter(|| {
-                    let what = masks.next().map_or(Drawable::Nothing, Drawable::Paired);
-                    overlay.draw(black_box(&mut image), what, &AiState::Live)
+            for (what, masks) in
+                [("new mask", regions as fn(_, _) -> _), ("new mask of nearly all", nearly_all)]
+            {
+                let both = [0; 2].map(|_| segmentation(masks(width, height)));
+                let both: Vec<_> =
+                    both.iter().filter_map(|s| Paired::new(&s.frame, s.clone()).ok()).collect();
+                c.bench_function(&format!("{group}/paired, {what}"), |b| {
+                    let mut masks = both.iter().cycle();
+                    b.iter(|| {
+                        let what = masks.next().map_or(Drawable::Nothing, Drawable::Paired);
+                        overlay.draw(black_box(&mut image), what, &AiState::Live)
+                    });
                 });
-            });
+            }
         }
     }
 }

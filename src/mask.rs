@@ -136,30 +136,23 @@ impl Mask {
 
     /// Run lengths in COCO's order: column by column, starting with a run outside (possibly 0).
     pub fn rle(&self) -> Vec<u32> {
-        let mut counts = vec![0u32];
-        // An even number of entries means that the run being counted is inside.
-        let mut count = |inside: bool, len: usize| {
-            if inside == (counts.len() % 2 == 1) && len > 0 {
-                counts.push(0);
-            }
-            if let Some(run) = counts.last_mut() {
-                *run += len as u32;
-            }
-        };
-        let Some(b) = self.bounds() else {
-            count(false, self.data.len());
-            return counts;
-        };
-        count(false, b.x0 * self.height);
-        for x in b.x0..b.x1 {
-            count(false, b.y0);
-            for y in b.y0..b.y1 {
-                count(self.data[y * self.width + x] != 0, 1);
-            }
-            count(false, self.height - b.y1);
+        let Self { width, height, data } = self;
+        // Where a run begins, counted down the columns. Rows lie together in memory, columns do not: so it is row by row that pixels are
+        // sought which differ from the one above, and that of a column's first is the last of the column before.
+        let mut begins = Vec::new();
+        let mut above: Vec<u8> = vec![0; *width];
+        if let (Some(before), Some(first)) = (above.get_mut(1..), data.len().checked_sub(*width)) {
+            before.copy_from_slice(&data[first..data.len() - 1]);
         }
-        count(false, (self.width - b.x1) * self.height);
-        counts
+        let mut above = &above[..];
+        for (y, row) in data.chunks_exact((*width).max(1)).enumerate() {
+            differing(above, row, |x| begins.push(x * height + y));
+            above = row;
+        }
+        begins.sort_unstable();
+        let ends = begins.iter().copied().chain([data.len()]);
+        let starts = std::iter::once(0).chain(begins.iter().copied());
+        ends.zip(starts).map(|(end, start)| (end - start) as u32).collect()
     }
 
     /// The inverse of [`Mask::rle`]. `None` unless the runs fill the mask exactly.
@@ -180,6 +173,22 @@ impl Mask {
         }
         Some(mask)
     }
+}
+
+/// Calls `found` with every place at which two rows differ.
+fn differing(above: &[u8], row: &[u8], mut found: impl FnMut(usize)) {
+    const BLOCK: usize = 32;
+    let ((a, a_rest), (b, b_rest)) = (above.as_chunks::<BLOCK>(), row.as_chunks::<BLOCK>());
+    let mut look = |from: usize, a: &[u8], b: &[u8]| {
+        a.iter().zip(b).enumerate().filter(|(_, (a, b))| a != b).for_each(|(i, _)| found(from + i));
+    };
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        // Nearly everywhere they are the same, and to see that of a block takes a few instructions.
+        if a != b {
+            look(i * BLOCK, a, b);
+        }
+    }
+    look(a.len() * BLOCK, a_rest, b_rest);
 }
 
 /// Logits at the decoder's own resolution, before upsampling.

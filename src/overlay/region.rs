@@ -42,13 +42,14 @@ impl Extent {
 }
 
 /// How regions are drawn: numbers of the style, scaled to the frame, for a paired or for an aged mask.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Looks {
     contour: Option<f32>,
     dash: Option<f32>,
-    /// Alpha of stripe and gap; equal for a plain fill.
-    fill: [u8; 2],
-    stripe: usize,
+    /// Alphas of a row of the frame, and `period` more. The fill of row `y` begins at `y`, in periods, which makes stripes aslant.
+    fill: Vec<u8>,
+    /// Of stripe and gap.
+    period: usize,
 }
 
 impl Looks {
@@ -57,11 +58,14 @@ impl Looks {
         let alpha = if style.fill { 255.0 * style.fill_alpha } else { 0.0 };
         let fill = if aged { [alpha * AGED_STRIPE, alpha * AGED_GAP] } else { [alpha; 2] };
         let width = (style.contour_width * scale).max(1.0);
+        let [stripe, gap] = fill.map(|a| a.round() as u8);
+        let half = ((STRIPE * scale).round() as usize).max(2);
+        let period = 2 * half;
         Self {
             contour: style.contour.then_some(width),
             dash: aged.then_some((DASH * scale).max(2.0 * width + 2.0)),
-            fill: fill.map(|a| a.round() as u8),
-            stripe: ((STRIPE * scale).round() as usize).max(2),
+            fill: (0..target.width + period).map(|x| if x % period < half { stripe } else { gap }).collect(),
+            period,
         }
     }
 
@@ -74,7 +78,7 @@ impl Looks {
         outlines: &Outlines,
         color: [u8; 3],
     ) {
-        if self.contour.is_none() && self.fill == [0, 0] {
+        if self.contour.is_none() && self.fill.iter().all(|&a| a == 0) {
             return;
         }
         pen.raster.begin(pen.target, stroked_area(bounds, self.contour.unwrap_or(0.0)));
@@ -92,19 +96,9 @@ impl Looks {
 
     /// Lays the fill of one row of a mask under the contour's coverage; `phase` moves the hatching.
     fn fill(&self, row: &mut [u8], mask: &[u8], phase: usize) {
-        let [stripe, gap] = self.fill;
-        if stripe == gap {
-            for (v, &inside) in row.iter_mut().zip(mask) {
-                *v = mix(*v, 255, stripe * inside);
-            }
-            return;
-        }
-        let period = 2 * self.stripe;
-        let mut at = phase % period;
-        for (v, &inside) in row.iter_mut().zip(mask) {
-            let alpha = if at < self.stripe { stripe } else { gap };
+        let alphas = &self.fill[phase % self.period..];
+        for ((v, &inside), &alpha) in row.iter_mut().zip(mask).zip(alphas) {
             *v = mix(*v, 255, alpha * inside);
-            at = if at + 1 == period { 0 } else { at + 1 };
         }
     }
 }
