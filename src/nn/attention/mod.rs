@@ -8,7 +8,10 @@ mod bf16;
 #[cfg(target_arch = "x86_64")]
 mod heads;
 
-use tch::{TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
+
+/// Keys up to which a gradient in bfloat16 is taken in `f32`.
+const FEW_KEYS: i64 = 1024;
 
 /// Queries `[B, H, N, d]`, keys and values `[B, H, M, d]` to `[B, H, N, d]`.
 ///
@@ -19,7 +22,31 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, Tc
     if let Some(out) = heads::attention(q, k, v)? {
         return Ok(out);
     }
-    Tensor::f_scaled_dot_product_attention(q, k, v, None::<Tensor>, 0.0, false, None, false)
+    attention_with(q, k, v, None)
+}
+
+/// The same with `bias` `[1 or B, H, N, M]` added before the softmax.
+///
+/// # Errors
+/// libtorch's.
+pub(super) fn attention_with(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor, TchError> {
+    let sdpa = |q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>| {
+        Tensor::f_scaled_dot_product_attention(q, k, v, bias, 0.0, false, None, false)
+    };
+    // On a CPU libtorch 2.11 sets up a product anew for every tile of a gradient in bfloat16: windows of 7 x 7 take six times as long as
+    // in `f32`, of 14 x 14 twice, a whole grid two thirds (`benches/results/training.md`).
+    let trains = [q, k, v].into_iter().any(Tensor::requires_grad);
+    if trains && (q.kind(), q.device()) == (Kind::BFloat16, Device::Cpu) && k.size4()?.2 <= FEW_KEYS {
+        let exact = |x: &Tensor| x.f_to_kind(Kind::Float);
+        let bias = bias.map(exact).transpose()?;
+        return sdpa(&exact(q)?, &exact(k)?, &exact(v)?, bias.as_ref())?.f_to_kind(Kind::BFloat16);
+    }
+    sdpa(q, k, v, bias)
 }
 
 #[cfg(test)]
@@ -130,5 +157,27 @@ mod tests {
         assert_eq!(ours(&x, &x, &x), None);
         attention(&x, &x, &x).unwrap().sum(Kind::Float).backward();
         assert!(x.grad().defined());
+    }
+
+    #[test]
+    fn gradients_in_bfloat16_are_those_in_f32() {
+        tch::manual_seed(6);
+        let bias = random([1, 2, 49, 49], 1.0);
+        let gradients = |kind: Kind| {
+            tch::manual_seed(7);
+            let inputs = [0; 3].map(|_| random([3, 2, 49, 32], 1.0).to_kind(kind).set_requires_grad(true));
+            let [q, k, v] = &inputs;
+            let out = super::attention_with(q, k, v, Some(&bias.to_kind(kind))).unwrap();
+            assert_eq!((out.kind(), out.size()), (kind, vec![3, 2, 49, 32]));
+            (&out * &out).sum(Kind::Float).backward();
+            let [q, k, v] = inputs.map(|x| x.grad());
+            [out.detach(), q, k, v]
+        };
+        let (exact, found) = (gradients(Kind::Float), gradients(Kind::BFloat16));
+        for (a, b) in found.iter().zip(&exact) {
+            assert_eq!(a.kind(), Kind::BFloat16);
+            let apart = distance(a, b);
+            assert!(apart < 6e-3, "{apart}");
+        }
     }
 }

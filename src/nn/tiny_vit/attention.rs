@@ -2,6 +2,7 @@
 
 use tch::{TchError, Tensor};
 
+use crate::nn::attention::attention_with;
 use crate::nn::window::{Padding, Windows};
 use crate::nn::{LayerNorm, Linear};
 use crate::weights::{Weights, WeightsError};
@@ -54,8 +55,7 @@ impl Attention {
         // Per head: query, key, value.
         let qkv = qkv.f_reshape([b, n, self.num_heads, 3, c / self.num_heads])?.f_permute([3, 0, 2, 1, 4])?;
         let (q, k, v) = (qkv.f_select(0, 0)?, qkv.f_select(0, 1)?, qkv.f_select(0, 2)?);
-        let out =
-            Tensor::f_scaled_dot_product_attention(&q, &k, &v, Some(&self.ab), 0.0, false, None, false)?;
+        let out = attention_with(&q, &k, &v, Some(&self.ab))?;
         windows.add(grid, &self.proj.forward(&out.f_transpose(1, 2)?.f_reshape([b, n, c])?)?)
     }
 }

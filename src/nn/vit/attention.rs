@@ -3,6 +3,7 @@
 use tch::{Kind, TchError, Tensor};
 
 use crate::nn::Linear;
+use crate::nn::attention::attention_with;
 use crate::weights::{Weights, WeightsError};
 
 /// Most elements of an attention bias that exist at once, 256 MB. The bias of a global block of ViT-H has four times as
@@ -61,16 +62,7 @@ impl Attention {
             let part = |t: &Tensor| t.f_narrow(1, first, at_once.min(heads - first));
             let (q, k, v) = (part(&q)?, part(&k)?, part(&v)?);
             let bias = self.bias(&q, h, w)?;
-            parts.push(Tensor::f_scaled_dot_product_attention(
-                &q,
-                &k,
-                &v,
-                Some(&bias),
-                /* dropout_p */ 0.0,
-                /* is_causal */ false,
-                /* scale */ None,
-                /* enable_gqa */ false,
-            )?);
+            parts.push(attention_with(&q, &k, &v, Some(&bias))?);
         }
         let out = Tensor::f_cat(&parts, 1)?.f_transpose(1, 2)?.f_reshape([b, h, w, c])?;
         self.proj.forward(&out)
