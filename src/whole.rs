@@ -56,6 +56,16 @@ pub fn free_name(name: &Path) -> PathBuf {
     std::iter::once(name.to_owned()).chain(others).find(|p| !p.exists()).unwrap_or_else(|| name.to_owned())
 }
 
+/// `out/demo.mp4` becomes `out/demo.incomplete.mp4`: the name of a file of which there is a beginning alone.
+pub fn incomplete(target: &Path) -> PathBuf {
+    let stem = target.file_stem().unwrap_or_default().to_string_lossy();
+    let name = match target.extension() {
+        Some(ext) => format!("{stem}.incomplete.{}", ext.to_string_lossy()),
+        None => format!("{stem}.incomplete"),
+    };
+    target.with_file_name(name)
+}
+
 /// Removes from `dir` what was begun and never finished, as after a kill. Nobody may be writing there.
 ///
 /// # Errors

@@ -560,9 +560,21 @@ fn an_interrupted_recording_does_not_replace_a_whole_one() {
     let clip = ["phantom", "--output", "p.mkv", "--frames", "300"];
     let small = ["--set", "phantom.width=320", "--set", "phantom.height=240"];
     said(&run(dir.path(), &[&clip[..], &small].concat()), 0);
-    std::fs::write(dir.path().join("o.mkv"), "the whole of an earlier run").expect("a file");
+    std::fs::create_dir(dir.path().join("m")).expect("a folder");
+    for whole in ["o.mkv", "m/masks.jsonl", "s.png"] {
+        std::fs::write(dir.path().join(whole), "the whole of an earlier run").expect("a file");
+    }
+    // Whatever gives way to what.
     let child = sonomask(dir.path())
-        .args(["process", "p.mkv", "--output", "o.mkv", "--set", "source.pace=realtime"])
+        .args(["process", "p.mkv", "--output", "o.mkv", "--masks", "m", "--contact-sheet", "s.png"])
+        .args([
+            "--set",
+            "source.pace=realtime",
+            "--set",
+            "stream.queue=latest",
+            "--set",
+            "output.masks_format=rle",
+        ])
         .args(NO_MODEL)
         .stderr(Stdio::piped())
         .spawn()
@@ -573,8 +585,12 @@ fn an_interrupted_recording_does_not_replace_a_whole_one() {
     let (frames, size) = decode(&dir.path().join("o.incomplete.mkv"));
     assert!((10..300).contains(&frames), "{frames}");
     assert_eq!(size, Some((320, 240)));
-    let before = std::fs::read(dir.path().join("o.mkv")).expect("it is still there");
-    assert_eq!(before, b"the whole of an earlier run");
+    for whole in ["o.mkv", "m/masks.jsonl", "s.png"] {
+        let before = std::fs::read(dir.path().join(whole)).expect("it is still there");
+        assert_eq!(before, b"the whole of an earlier run", "{whole}");
+    }
+    assert_eq!(files(&dir.path().join("m")), ["masks.incomplete.jsonl", "masks.jsonl"]);
+    assert_eq!(files(dir.path()), ["m", "o.incomplete.mkv", "o.mkv", "p.mkv", "s.incomplete.png", "s.png"]);
 }
 
 #[test]

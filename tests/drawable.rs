@@ -50,7 +50,7 @@ proptest! {
     }
 
     #[test]
-    fn run_lengths_round_trip(w in 1usize..40, h in 1usize..40, seed in any::<u64>(), sparse in 1u64..9) {
+    fn run_lengths_round_trip(w in 1usize..140, h in 1usize..40, seed in any::<u64>(), sparse in 1u64..9) {
         let mut state = seed;
         let data: Vec<u8> = (0..w * h).map(|_| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

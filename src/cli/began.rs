@@ -15,7 +15,7 @@ impl Began {
     /// It begins now.
     pub fn now() -> Self {
         let local = glib::DateTime::now_local().and_then(|now| now.format("%Y-%m-%dT%H-%M-%S"));
-        // Where the time zone cannot be told, a number that no other run has.
+        // Where the time zone cannot be told.
         let seconds = || UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs()).to_string();
         Self(local.map_or_else(|_| seconds(), Into::into))
     }

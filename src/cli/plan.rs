@@ -12,7 +12,7 @@ use super::{check_weights, class_styles};
 use crate::cine::{self, CineReader, OpenOptions, Timing};
 use crate::config::{Config, DisplayChoice, LoadArgs, MasksFormat, Origin, QueueChoice};
 use crate::media::template::{Bound, Kind, Params, Template};
-use crate::media::{Pace, Recording, SinkPipeline, SourcePipeline};
+use crate::media::{MediaError, Pace, Recording, SinkPipeline, SourcePipeline};
 use crate::overlay::{Overlay, Style};
 use crate::phantom::{PhantomConfig, PhantomReader};
 use crate::pipeline::{
@@ -177,7 +177,9 @@ impl Session {
     pub fn sink(&self, live: bool, overwrite: bool, began: &Began) -> Result<Sink> {
         let c = &self.config;
         let template = Template::find(Kind::Sink, &c.sink.kind, &c.template_dirs)?;
-        make_sink(&template, c.sink.params.clone(), live, overwrite, |path| began.name(path))
+        make_sink(&template, c.sink.params.clone(), live, |path| {
+            Recording::begin(&began.name(path), overwrite)
+        })
     }
 
     /// A recording as a sink, over a file of that name; the configuration's sink is the one for its extension.
@@ -189,7 +191,7 @@ impl Session {
         let mut params = c.sink.params.clone();
         params.set("path", path_value(path)?, "--output");
         let template = Template::find(Kind::Sink, &c.sink.kind, &c.template_dirs)?;
-        make_sink(&template, params, false, true, Path::to_owned)
+        make_sink(&template, params, false, |path| Recording::begin(path, true).map(Recording::to_the_end))
     }
 
     /// Puts a run together. `masks` and `sheet` are where its files beside the video go.
@@ -305,8 +307,7 @@ fn make_sink(
     template: &Template,
     mut params: Params,
     live: bool,
-    overwrite: bool,
-    named: impl Fn(&Path) -> PathBuf,
+    begin: impl FnOnce(&Path) -> Result<Recording, MediaError>,
 ) -> Result<Sink> {
     let mut name = template.name().to_owned();
     let mut recording = None;
@@ -314,9 +315,8 @@ fn make_sink(
         let bound = template.bind(&params)?;
         let target =
             bound.records().with_context(|| format!("the sink {name} records, but has no `path`"))?;
-        let target = named(target);
-        name = target.display().to_string();
-        let begun = Recording::begin(&target, overwrite)?;
+        let begun = begin(target)?;
+        name = begun.target().display().to_string();
         params.set("path", path_value(begun.part())?, "the recording");
         recording = Some(begun);
     }

@@ -2,6 +2,7 @@
 
 mod format;
 pub mod launch;
+mod recording;
 mod roi;
 mod sink;
 mod source;
@@ -10,8 +11,9 @@ pub mod template;
 use std::path::PathBuf;
 
 pub use format::{FormatError, StreamFormat, accepted_caps, video_format};
+pub use recording::{Left, Recording};
 pub use roi::{ROI_PARAMS, Regions};
-pub use sink::{Feed, Left, Recording, SinkPipeline};
+pub use sink::{Feed, SinkPipeline};
 pub use source::{Intake, Pace, SourcePipeline};
 
 /// Why a pipeline cannot be built or finished.

@@ -1,8 +1,5 @@
 //! The sink pipeline: one appsrc, and whatever shows, sends or records the frames.
 
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
-
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -10,7 +7,6 @@ use gstreamer_video as gst_video;
 
 use super::MediaError;
 use super::format::StreamFormat;
-use crate::whole::free_name;
 
 /// Frames that may wait for the sink before the compositor has to.
 const APPSRC_DEPTH: u64 = 2;
@@ -18,110 +14,6 @@ const APPSRC_DEPTH: u64 = 2;
 const SHORTEST: gst::ClockTime = gst::ClockTime::from_useconds(100);
 /// The element in a recording's description whose caps are fixed to the first frame's size.
 const FIXED: &str = "sonomask_fixed";
-
-/// A file being written: under a temporary name until it is whole, and by one run at a time. Dropped without an end, it is removed.
-#[derive(Debug)]
-pub struct Recording {
-    target: PathBuf,
-    part: PathBuf,
-    /// Locked, so that another run cannot write there.
-    _lock: File,
-    ended: bool,
-}
-
-impl Drop for Recording {
-    fn drop(&mut self) {
-        // What a panic leaves is for the next recording to find, as is what a crash leaves.
-        if !self.ended && !std::thread::panicking() {
-            // It may never have been written, or its folder is gone; there is nothing left to save.
-            std::fs::remove_file(&self.part).ok();
-        }
-    }
-}
-
-/// What is left of a recording.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// The whole file, under its own name.
-    Whole(PathBuf),
-    /// A beginning, under a name that says so.
-    Incomplete(PathBuf),
-    /// Nothing worth keeping.
-    Nothing,
-}
-
-impl Recording {
-    /// Reserves `target`: checks that its folder can be written to. Without `overwrite` an existing file is kept.
-    ///
-    /// # Errors
-    /// If the folder is missing or not writable, `target` is a folder or written to by another run, or there is such a file that must
-    /// be kept.
-    pub fn begin(target: &Path, overwrite: bool) -> Result<Self, MediaError> {
-        let refuse = |reason: String| MediaError::Output { path: target.to_owned(), reason };
-        if target.is_dir() {
-            return Err(refuse("it is a folder".into()));
-        }
-        if !overwrite && target.exists() {
-            return Err(refuse("there is such a file; choose another name, or give --overwrite".into()));
-        }
-        let name = target.file_name().ok_or_else(|| refuse("it names no file".into()))?.to_string_lossy();
-        let part = target.with_file_name(format!(".{name}.part"));
-        let open = || -> Result<File, MediaError> {
-            let options = File::options().create(true).truncate(false).write(true).open(&part);
-            let file = options.map_err(|e| refuse(e.to_string()))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(refuse("another run records to it".into())),
-                // Some network file systems know no locks.
-                Err(TryLockError::Error(e)) => tracing::warn!("cannot lock {}: {e}", part.display()),
-            }
-            Ok(file)
-        };
-        let mut lock = open()?;
-        if lock.metadata().is_ok_and(|m| m.len() > 0) {
-            // What a crash left may be all there is of an examination.
-            let kept = free_name(&incomplete(target));
-            std::fs::rename(&part, &kept).map_err(|e| refuse(e.to_string()))?;
-            tracing::warn!("an earlier recording was cut off; what there is of it: {}", kept.display());
-            lock = open()?;
-        }
-        Ok(Self { target: target.to_owned(), part, _lock: lock, ended: false })
-    }
-
-    /// Where the sink writes for now.
-    pub fn part(&self) -> &Path {
-        &self.part
-    }
-
-    /// Gives the file its name: its own if `whole`, one with `.incomplete` before the extension if not.
-    ///
-    /// # Errors
-    /// If renaming fails; the file then stays under its temporary name, which the message gives.
-    pub fn end(mut self, whole: bool) -> Result<Left, MediaError> {
-        let size = std::fs::metadata(&self.part).map_or(0, |m| m.len());
-        if size == 0 {
-            // Reserved but never written to.
-            return Ok(Left::Nothing);
-        }
-        self.ended = true;
-        let name = if whole { self.target.clone() } else { free_name(&incomplete(&self.target)) };
-        std::fs::rename(&self.part, &name).map_err(|e| MediaError::Output {
-            path: name.clone(),
-            reason: format!("{e}; the recording stays at {}", self.part.display()),
-        })?;
-        Ok(if whole { Left::Whole(name) } else { Left::Incomplete(name) })
-    }
-}
-
-/// `out/demo.mp4` becomes `out/demo.incomplete.mp4`.
-fn incomplete(target: &Path) -> PathBuf {
-    let stem = target.file_stem().unwrap_or_default().to_string_lossy();
-    let name = match target.extension() {
-        Some(ext) => format!("{stem}.incomplete.{}", ext.to_string_lossy()),
-        None => format!("{stem}.incomplete"),
-    };
-    target.with_file_name(name)
-}
 
 /// A pipeline that begins with the product's appsrc.
 #[derive(Debug)]

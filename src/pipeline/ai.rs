@@ -16,7 +16,7 @@ pub enum Phase {
     Starting,
     /// Frames are being segmented.
     Live,
-    /// The model works, but the prompts do not fit these frames (a box outside the picture, say).
+    /// The model works, but the prompts do not fit these frames (a box outside the picture, say), or they cannot be read.
     Unfit {
         /// What does not fit.
         reason: Arc<str>,
@@ -99,7 +99,7 @@ impl Ai {
         }
     }
 
-    /// The prompts do not fit the frame; logged and noted once for every change of reason. The next frame may fit.
+    /// The prompts do not fit the frame, or it cannot be read; logged and noted once for every change of reason. The next frame may fit.
     pub fn unfit(&self, reason: &str) {
         if self.change(Phase::Unfit { reason: reason.into() }).is_some() {
             self.note(reason);

@@ -189,19 +189,18 @@ pub async fn run(
         ended = Ended::Failed("the source gave no frame".into());
     }
     observe(&snapshot(None));
+    let whole = match ended {
+        Ended::EndOfStream => sink_ok,
+        Ended::Interrupted => sink_ok && plan.recording.as_ref().is_none_or(Recording::may_be_stopped),
+        Ended::Failed(_) => false,
+    };
     let sidecar = block_in_place(|| {
         if let Some(worker) = &worker {
             worker.stop(Duration::from_secs(5));
         }
-        sidecar.map(Sidecar::end)
+        sidecar.map(|sidecar| sidecar.end(whole))
     });
     let SidecarEnd { dropped, error: sidecar_error } = sidecar.unwrap_or_default();
-    let whole = match ended {
-        Ended::EndOfStream => sink_ok,
-        // A live picture ends when somebody ends it; of a recording that is the beginning.
-        Ended::Interrupted => sink_ok && plan.exchange.queue == QueueMode::Latest,
-        Ended::Failed(_) => false,
-    };
     let left = match plan.recording {
         Some(recording) if frames.out > 0 => recording.end(whole).unwrap_or_else(|e| {
             fail(&mut ended, e.to_string());

@@ -18,12 +18,10 @@ use crate::frame::{FrameMeta, Rgb};
 use crate::mask::Segmentation;
 use crate::media::StreamFormat;
 use crate::overlay::{Tile, contact_sheet};
-use crate::whole;
+use crate::whole::{self, free_name, incomplete};
 
 /// Masks as lines of JSON.
 const LINES: &str = "masks.jsonl";
-/// What there is of them after an error.
-const PART_OF_LINES: &str = "masks.incomplete.jsonl";
 /// Items that may wait for the disk.
 const DEPTH: usize = 8;
 /// Tiles on a contact sheet, at most twice as many while the length is not known.
@@ -61,7 +59,9 @@ enum Item {
     Masks(Arc<Segmentation>),
     Picture(FrameMeta, gst::Buffer, Arc<StreamFormat>),
     /// Sent rather than closing the channel: a stuck worker that was left behind still holds a writing end.
-    End,
+    End {
+        whole: bool,
+    },
 }
 
 /// The writing end, for the worker and the compositor.
@@ -133,7 +133,7 @@ impl Sidecar {
         }
         let mut lines = None;
         if let Some((dir, format)) = &config.masks {
-            let refuse = |e: std::io::Error| format!("cannot write the masks: {e}: {}", dir.display());
+            let refuse = |e: std::io::Error| format!("{}: {}", unwritten(&e), dir.display());
             std::fs::create_dir_all(dir).map_err(refuse)?;
             if *format == MaskFormat::Rle {
                 lines = Some(BufWriter::new(whole::begin(&dir.join(LINES)).map_err(refuse)?));
@@ -160,11 +160,12 @@ impl Sidecar {
         self.handle.clone()
     }
 
-    /// Waits until everything offered so far is written.
-    pub fn end(self) -> SidecarEnd {
+    /// Waits until everything offered so far is written. Of a run that did not come to its end, not `whole`, it gets names that say so, but
+    /// for pictures of single masks.
+    pub fn end(self, whole: bool) -> SidecarEnd {
         let Self { handle: SidecarHandle { sender, shared }, thread } = self;
         // Fails only if the writer is gone already.
-        sender.send(Item::End).ok();
+        sender.send(Item::End { whole }).ok();
         if thread.join().is_err() {
             shared.error.lock().get_or_insert_with(|| "the writer of masks panicked".into());
         }
@@ -181,15 +182,19 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, items: &Receiver<Item>) {
+        let mut ended = false;
         for item in items {
             let done = match item {
                 Item::Masks(segmentation) => self.write_masks(&segmentation),
                 Item::Picture(meta, buffer, format) => self.keep(&meta, &buffer, &format),
-                Item::End => break,
+                Item::End { whole } => {
+                    ended = whole;
+                    break;
+                }
             };
             self.note(done);
         }
-        let done = self.finish();
+        let done = self.finish(ended);
         self.note(done);
     }
 
@@ -223,7 +228,7 @@ impl Writer {
                         "counts": found.mask.rle(),
                     });
                     if let Err(e) = writeln!(lines, "{line}") {
-                        return Err(put_aside(lines.into_parts().0, dir, &e));
+                        return Err(put_aside(lines.into_parts().0, dir, &unwritten(&e)));
                     }
                     self.lines = Some(lines);
                 }
@@ -261,27 +266,28 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), String> {
+    fn finish(&mut self, whole: bool) -> Result<(), String> {
         // Both, whatever becomes of the other: they may lie on different disks.
-        let (masks, sheet) = (self.finish_masks(), self.write_sheet());
+        let (masks, sheet) = (self.finish_masks(whole), self.write_sheet(whole));
         masks.and(sheet)
     }
 
-    fn finish_masks(&mut self) -> Result<(), String> {
+    fn finish_masks(&mut self, whole: bool) -> Result<(), String> {
         if let (Some(lines), Some((dir, _))) = (self.lines.take(), &self.config.masks) {
             let done = match lines.into_inner() {
+                Ok(file) if !whole => return Err(put_aside(file, dir, "the masks are not whole")),
                 Ok(file) => file.persist(dir.join(LINES)).map_err(|e| (e.error, e.file)),
                 Err(e) => {
                     let (error, lines) = e.into_parts();
                     Err((error, lines.into_parts().0))
                 }
             };
-            done.map_err(|(error, file)| put_aside(file, dir, &error))?;
+            done.map_err(|(error, file)| put_aside(file, dir, &unwritten(&error)))?;
         }
         Ok(())
     }
 
-    fn write_sheet(&self) -> Result<(), String> {
+    fn write_sheet(&self, whole: bool) -> Result<(), String> {
         let Some(path) = &self.config.contact_sheet else { return Ok(()) };
         if self.tiles.is_empty() {
             return Ok(());
@@ -289,18 +295,23 @@ impl Writer {
         let tiles: Vec<Tile<'_>> =
             self.tiles.iter().map(|(_, image, caption)| Tile { image, caption }).collect();
         let sheet = contact_sheet(&tiles, COLUMNS).map_err(|e| e.to_string())?;
+        let path = &if whole { path.clone() } else { free_name(&incomplete(path)) };
         whole::write_png(path, &sheet.data, sheet.width, sheet.height, image::ExtendedColorType::Rgb8)
             .map_err(|e| format!("cannot write: {e}: {}", path.display()))
     }
 }
 
 /// Keeps the masks that were written, under a name that says that some are missing; the message with it.
-fn put_aside(file: NamedTempFile, dir: &Path, error: &std::io::Error) -> String {
-    let name = whole::free_name(&dir.join(PART_OF_LINES));
+fn put_aside(file: NamedTempFile, dir: &Path, why: &str) -> String {
+    let name = free_name(&incomplete(&dir.join(LINES)));
     let kept = file.persist(&name).map(|_| name).or_else(|e| e.file.keep().map(|(_, path)| path));
     let left =
         kept.map_or_else(|_| String::new(), |path| format!("; what there is of them: {}", path.display()));
-    format!("cannot write the masks: {error}: {}{left}", dir.display())
+    format!("{why}: {}{left}", dir.display())
+}
+
+fn unwritten(error: &std::io::Error) -> String {
+    format!("cannot write the masks: {error}")
 }
 
 fn shrink(rgb: Rgb) -> Rgb {

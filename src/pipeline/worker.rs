@@ -241,22 +241,25 @@ impl Worker {
     fn load(&self, generation: u64) -> Option<Result<Box<dyn Segmenter>, String>> {
         self.exchange.ai().starting();
         self.begin(generation, Activity::Loading(Instant::now()))?;
-        let made =
-            catch_unwind(AssertUnwindSafe(|| self.factory.make().map(|model| self.begin_memory(model))))
-                .unwrap_or_else(|panic| Err(format!("panic while loading: {}", panic_text(&*panic))));
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let mut model = self.begin_memory(self.factory.make()?);
+            let said = (model.info().clone(), model.take_events());
+            Ok((model, said))
+        }))
+        .unwrap_or_else(|panic| Err(format!("panic while loading: {}", panic_text(&*panic))));
         self.finish(generation)?;
-        if let Ok(model) = &made {
-            *self.info.lock() = Some(model.info().clone());
+        Some(made.map(|(model, (info, events))| {
+            *self.info.lock() = Some(info);
+            self.tell_memory(events);
             self.exchange.ai().live();
-        }
-        Some(made)
+            model
+        }))
     }
 
     /// Segments frames until told to stop (`None`) or until the model fails (the reason).
     fn serve(&self, model: &mut dyn Segmenter, parker: &Parker, generation: u64) -> Option<String> {
         let mut unfit = false;
         let before = self.memory().unwrap_or_default();
-        self.tell_memory(model.take_events());
         loop {
             if self.stop.load(Ordering::SeqCst) || !self.is_mine(generation) {
                 return None;
@@ -346,30 +349,25 @@ impl Worker {
         let guidance = self.config.guide.of(frame.meta.id.seq);
         let now = frame.meta.id.epoch;
         let begins = self.epoch.lock().replace(now).is_some_and(|before| before != now);
-        let answer = catch_unwind(AssertUnwindSafe(|| {
+        let mut masks = caught(|| {
             if begins {
                 model.forget(Some(Reset::Stream));
             }
-            let masks = frame
-                .format
-                .with_view(&frame.buffer, |view| model.segment(view, &guidance, false, times))
+            match frame.format.with_view(&frame.buffer, |view| model.segment(view, &guidance, false, times)) {
+                Ok(Ok(masks)) => Ok(masks),
+                Ok(Err(SegmentError::Prompt(e))) => Err(Failure::Unfit(e.to_string())),
+                Ok(Err(e)) => Err(Failure::Broken(e.to_string())),
                 // Whatever a frame that cannot be read is, it is not the model's fault.
-                .map_err(|e| Failure::Unfit(e.to_string()))
-                .and_then(|found| {
-                    found.map_err(|e| match e {
-                        SegmentError::Prompt(e) => Failure::Unfit(e.to_string()),
-                        e => Failure::Broken(e.to_string()),
-                    })
-                });
-            let (remark, events) = (model.remark(), model.take_events());
-            Answer { masks, remark, events, memory: model.memory().cloned() }
-        }));
-        answer.unwrap_or_else(|panic| Answer {
-            masks: Err(Failure::Broken(format!("panic: {}", panic_text(&*panic)))),
-            remark: None,
-            events: Vec::new(),
-            memory: None,
-        })
+                Err(e) => Err(Failure::Unfit(e.to_string())),
+            }
+        });
+        // What it has counted up to a panic counts.
+        let said = caught(|| Ok((model.remark(), model.take_events(), model.memory().cloned())));
+        let (remark, events, memory) = said.unwrap_or_else(|failure| {
+            masks = Err(failure);
+            (None, Vec::new(), None)
+        });
+        Answer { masks, remark, events, memory }
     }
 
     /// Notes a failure; the pause before the next attempt, or `None` if there is none.
@@ -425,6 +423,12 @@ fn give_way() {
         let before = libc::getpriority(libc::PRIO_PROCESS, 0);
         libc::setpriority(libc::PRIO_PROCESS, 0, before + STEPS);
     }
+}
+
+/// What the model answers to `asked`; a panic is a failure of it.
+fn caught<T>(asked: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(asked))
+        .unwrap_or_else(|panic| Err(Failure::Broken(format!("panic: {}", panic_text(&*panic)))))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
