@@ -564,7 +564,7 @@ fn an_interrupted_recording_does_not_replace_a_whole_one() {
     for whole in ["o.mkv", "m/masks.jsonl", "s.png"] {
         std::fs::write(dir.path().join(whole), "the whole of an earlier run").expect("a file");
     }
-    // Whatever gives way to what.
+    // In real time, so that there is something to interrupt; how the source is queued has no say in what is whole.
     let child = sonomask(dir.path())
         .args(["process", "p.mkv", "--output", "o.mkv", "--masks", "m", "--contact-sheet", "s.png"])
         .args([

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use gstreamer::glib;
 
-/// What stands for that time in a name. A service that is started again then needs no new configuration, and replaces nothing.
+/// What stands for that time in a name. A service that is started again then finds no file of the run before in its way.
 const PLACE: &str = "{start}";
 
 /// The local date and time at which a run began.

@@ -182,19 +182,19 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, items: &Receiver<Item>) {
-        let mut ended = false;
+        let mut is_whole = false;
         for item in items {
             let done = match item {
                 Item::Masks(segmentation) => self.write_masks(&segmentation),
                 Item::Picture(meta, buffer, format) => self.keep(&meta, &buffer, &format),
                 Item::End { whole } => {
-                    ended = whole;
+                    is_whole = whole;
                     break;
                 }
             };
             self.note(done);
         }
-        let done = self.finish(ended);
+        let done = self.finish(is_whole);
         self.note(done);
     }
 

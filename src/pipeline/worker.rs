@@ -241,12 +241,12 @@ impl Worker {
     fn load(&self, generation: u64) -> Option<Result<Box<dyn Segmenter>, String>> {
         self.exchange.ai().starting();
         self.begin(generation, Activity::Loading(Instant::now()))?;
-        let made = catch_unwind(AssertUnwindSafe(|| {
+        let asked = || {
             let mut model = self.begin_memory(self.factory.make()?);
             let said = (model.info().clone(), model.take_events());
             Ok((model, said))
-        }))
-        .unwrap_or_else(|panic| Err(format!("panic while loading: {}", panic_text(&*panic))));
+        };
+        let made = caught(asked, |panic| format!("panic while loading: {panic}"));
         self.finish(generation)?;
         Some(made.map(|(model, (info, events))| {
             *self.info.lock() = Some(info);
@@ -349,7 +349,8 @@ impl Worker {
         let guidance = self.config.guide.of(frame.meta.id.seq);
         let now = frame.meta.id.epoch;
         let begins = self.epoch.lock().replace(now).is_some_and(|before| before != now);
-        let mut masks = caught(|| {
+        let broken = |panic: &str| Failure::Broken(format!("panic: {panic}"));
+        let segmented = || {
             if begins {
                 model.forget(Some(Reset::Stream));
             }
@@ -360,9 +361,10 @@ impl Worker {
                 // Whatever a frame that cannot be read is, it is not the model's fault.
                 Err(e) => Err(Failure::Unfit(e.to_string())),
             }
-        });
+        };
+        let mut masks = caught(segmented, broken);
         // What it has counted up to a panic counts.
-        let said = caught(|| Ok((model.remark(), model.take_events(), model.memory().cloned())));
+        let said = caught(|| Ok((model.remark(), model.take_events(), model.memory().cloned())), broken);
         let (remark, events, memory) = said.unwrap_or_else(|failure| {
             masks = Err(failure);
             (None, Vec::new(), None)
@@ -425,10 +427,9 @@ fn give_way() {
     }
 }
 
-/// What the model answers to `asked`; a panic is a failure of it.
-fn caught<T>(asked: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    catch_unwind(AssertUnwindSafe(asked))
-        .unwrap_or_else(|panic| Err(Failure::Broken(format!("panic: {}", panic_text(&*panic)))))
+/// What a model answers when it is `asked`; if it panics, the failure that `broken` makes of its words.
+fn caught<T, E>(asked: impl FnOnce() -> Result<T, E>, broken: impl FnOnce(&str) -> E) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(asked)).unwrap_or_else(|panic| Err(broken(panic_text(&*panic))))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
