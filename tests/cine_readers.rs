@@ -18,6 +18,8 @@ use sonomask::frame::{PixelFormat, Pts};
 
 /// Explicit VR Big Endian, retired, but still in archives.
 const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
+/// Encapsulated Uncompressed Explicit VR Little Endian.
+const ENCAPSULATED: &str = "1.2.840.10008.1.2.1.98";
 
 fn all(reader: &mut dyn CineReader) -> Result<Vec<CineFrame>, CineError> {
     let mut frames = Vec::new();
@@ -276,6 +278,34 @@ fn what_is_not_read_is_named() {
     }
     let object = Object::color(8, 8, 1, "HSV").native(&[0; 192]);
     assert!(refusal(object.save(uids::EXPLICIT_VR_LITTLE_ENDIAN).path()).contains("'HSV'"));
+}
+
+#[test]
+fn uncompressed_data_of_another_length_are_refused() {
+    let save = |o: Object, bytes: usize| o.native(&vec![7; bytes]).save(uids::EXPLICIT_VR_LITTLE_ENDIAN);
+    // One byte makes an odd length even, and is no picture.
+    assert_eq!(read(save(Object::gray(3, 3, 3, 8), 27).path()).len(), 3);
+    assert_eq!(read(save(Object::gray(3, 3, 3, 8), 28).path()).len(), 3);
+    // Padding behind the last frame is no picture either.
+    assert_eq!(read(save(Object::gray(3, 3, 3, 8), 32).path()).len(), 3);
+    // As with a label that forgets frames, or another size of them.
+    for bytes in [24, 26, 30, 36] {
+        let said = refusal(save(Object::gray(3, 3, 3, 8), bytes).path());
+        assert!(said.contains("need 27 bytes") && said.contains(&format!("has {bytes}")), "{said}");
+    }
+    // Full-rate data under the label of half-rate ones: every frame but the first would begin in another one.
+    let said = refusal(save(Object::color(4, 2, 2, "YBR_FULL_422"), 48).path());
+    for part in ["the label says 4:2:2", "32 bytes", "full-rate (48 bytes)", "YBR_FULL or RGB"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_eq!(read(save(Object::color(4, 2, 2, "YBR_FULL_422"), 32).path()).len(), 2);
+    // Uncompressed, and yet in fragments.
+    let object = |bytes| Object::gray(4, 2, 2, 8).encapsulated(vec![vec![7; 8], vec![7; bytes]]);
+    for padded in [8, 12] {
+        assert_eq!(read(object(padded).save(ENCAPSULATED).path()).len(), 2);
+    }
+    let said = refusal(object(16).save(ENCAPSULATED).path());
+    assert!(said.contains("frame 1 needs 8 bytes, 16 are there"), "{said}");
 }
 
 #[test]

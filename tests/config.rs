@@ -322,6 +322,11 @@ fn impossible_combinations_are_refused_with_both_places() {
             "expected pace \"auto\" or \"realtime\", or display \"paired\" (c.toml:5; c.toml:2)",
         ),
         (
+            "[source]\npace = \"fast\"\n[stream]\nqueue = \"latest\"",
+            false,
+            "expected pace \"auto\" or \"realtime\", or queue \"lossless\" (c.toml:4; c.toml:2)",
+        ),
+        (
             "[stream]\nqueue = \"latest\"\nno_signal = \"20ms\"",
             true,
             "expected \"0s\" (off) or at least \"100ms\" (c.toml:3)",
@@ -381,13 +386,14 @@ fn impossible_combinations_are_refused_with_both_places() {
 }
 
 #[test]
-fn pace_auto_follows_the_source_and_the_display() {
+fn pace_auto_follows_the_source_the_display_and_the_queue() {
     let config = |set: &[&str]| load(None, None, &[], set).unwrap();
     assert_eq!(config(&[]).source.pace, PaceChoice::Auto);
     assert_eq!(config(&[]).stream.queue, QueueChoice::Lossless);
     assert!(!config(&[]).realtime(false));
     assert!(config(&[]).realtime(true));
     assert!(config(&["stream.display=latest"]).realtime(false));
+    assert!(config(&["stream.display=paired", "stream.queue=latest"]).realtime(false));
     assert!(config(&["source.pace=realtime"]).realtime(false));
     assert_eq!(config(&["source.reconnect=0s"]).source.reconnect, None);
 }

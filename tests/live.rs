@@ -125,6 +125,37 @@ fn reference_timestamps_come_out_unchanged() {
     assert!(out.iter().all(|o| o.reference_timestamps == 1));
 }
 
+/// As of a trimmed file, or of a transport stream that has run for an hour.
+#[test]
+fn times_count_from_the_start_of_the_sources_segment() {
+    let start = gst::ClockTime::from_seconds(3600);
+    let source = bin(
+        "videotestsrc num-buffers=5 ! video/x-raw,format=I420,width=64,height=64,framerate=25/1 ! identity name=late",
+    );
+    let pad = source.by_name("late").and_then(|e| e.static_pad("src")).expect("a pad");
+    pad.add_probe(gst::PadProbeType::DATA_DOWNSTREAM, move |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            // The first frame begins half of itself before the segment.
+            let at = buffer.pts().map(|pts| pts + start - gst::ClockTime::from_mseconds(20));
+            buffer.make_mut().set_pts(at);
+        }
+        if let Some(event) = info.event_mut()
+            && event.type_() == gst::EventType::Segment
+        {
+            let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+            segment.set_start(start);
+            segment.set_time(start);
+            *event = gst::event::Segment::new(&segment);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let source = SourcePipeline::from_bin(source, false, Pace::Fast, false).expect("a source");
+    let (finished, out) = Setup::default().source(source, blind());
+    assert_conserved(&finished, &out);
+    let times: Vec<_> = out.iter().filter_map(|o| o.pts).map(|t| t / 1_000_000).collect();
+    assert_eq!(times, [0, 20, 60, 100, 140]);
+}
+
 #[test]
 fn a_slow_sink_costs_counted_frames_not_latency() {
     let source = source(
@@ -285,6 +316,22 @@ fn a_silent_source_shows_no_signal_until_frames_come_again() {
             "there is text on it"
         );
     }
+}
+
+/// Frames that nothing is drawn on go past the compositor, which has to speak up nevertheless.
+#[test]
+fn a_silent_source_that_merely_passes_shows_no_signal_as_well() {
+    let (sink, out) = collect();
+    let setup = Setup { no_signal: Some(Duration::from_millis(300)), ..live() };
+    let mut plan = setup.plan(interrupted_camera("I420"), sink, blind());
+    plan.model = None;
+    let finished = block_on(run(plan, |_| {}, std::future::pending())).expect("a run");
+    let out = out.lock();
+    assert_conserved(&finished, &out);
+    let slates: Vec<usize> = (0..out.len()).filter(|&i| is_slate(&out[i])).collect();
+    // At 0.3, 0.8 and 1.3 s of silence; one fewer where the machine is slow.
+    assert!((2..=3).contains(&slates.len()), "{slates:?}");
+    assert!(slates.iter().enumerate().all(|(i, at)| *at == 15 + i), "{slates:?}");
 }
 
 #[test]

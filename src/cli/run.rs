@@ -9,6 +9,7 @@ use super::plan::{ConfigOptions, Session, path_flag};
 use super::progress::Progress;
 use super::prompts::PromptArgs;
 use super::{Exit, print, print_json, process::settle, say, signal};
+use crate::media::Recording;
 use crate::pipeline;
 
 /// Run a live stream: source, model, overlay, sink, as the configuration says. Ends with Ctrl-C or with the source.
@@ -60,6 +61,10 @@ pub fn run(args: &Args) -> Result<Exit> {
     let (began, out) = (Began::now(), &config.output);
     let [report, masks, sheet] =
         [&out.report, &out.masks, &out.contact_sheet].map(|path| path.as_deref().map(|p| began.name(p)));
+    if let Some(dir) = &masks {
+        // What a crash left of an earlier examination is hidden: "there are files" has to be seen to be true.
+        Recording::rescue(dir);
+    }
     if let Some(dir) = masks.as_deref().filter(|dir| !args.overwrite && holds_something(dir)) {
         // Of an earlier examination, which is not there to be filmed again.
         let what = "there are files in the folder for masks; choose another one, or give --overwrite";

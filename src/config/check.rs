@@ -47,6 +47,13 @@ impl Config {
                 &["stream.display", "stream.queue"],
             );
         }
+        if queue == QueueChoice::Latest && pace == PaceChoice::Fast {
+            return refuse(
+                "stream.queue = \"latest\" drops what the model cannot take at the source's rate, which source.pace = \"fast\" does \
+                 not have, and nearly every frame would go: expected pace \"auto\" or \"realtime\", or queue \"lossless\"",
+                &["stream.queue", "source.pace"],
+            );
+        }
         if self.stream.no_signal.is_some_and(|d| d < SHORTEST_SILENCE) {
             return refuse(
                 "stream.no_signal is shorter than the time between two frames may be: expected \"0s\" (off) or at least \"100ms\"",
@@ -149,7 +156,11 @@ impl Config {
         match self.source.pace {
             PaceChoice::Realtime => true,
             PaceChoice::Fast => false,
-            PaceChoice::Auto => live || self.stream.display == DisplayChoice::Latest,
+            // What lets frames go by has to be given them at their rate, not at the decoder's.
+            PaceChoice::Auto => {
+                live || self.stream.display == DisplayChoice::Latest
+                    || self.stream.queue == QueueChoice::Latest
+            }
         }
     }
 }

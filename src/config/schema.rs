@@ -20,7 +20,7 @@ use crate::weights::Family;
 /// How the frames of a recorded source are paced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PaceChoice {
-    /// Real time for live sources and the `latest` display, else as fast as possible.
+    /// Real time for live sources and where the display or the queue is `latest`, else as fast as possible.
     Auto,
     /// By their PTS against the clock.
     Realtime,

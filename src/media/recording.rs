@@ -59,13 +59,29 @@ impl Recording {
             return Err(refuse("there is such a file; choose another name, or give --overwrite".into()));
         }
         target.file_name().ok_or_else(|| refuse("it names no file".into()))?;
-        rescue(target);
-        let lock = Lock::take(hidden(target, LOCK)).map_err(|e| refuse(e.to_string()))?;
-        let lock = lock.ok_or_else(|| refuse("another run records to it".into()))?;
-        let part = hidden(target, PART);
+        Self::rescue(folder_of(target));
+        let (part, path) = (hidden(target, PART), hidden(target, LOCK));
+        let lock = match Lock::take(&path, File::try_lock).map_err(|e| refuse(e.to_string()))? {
+            Taken::Got(lock) => lock,
+            Taken::Held => return Err(refuse("another run records to it".into())),
+            Taken::Unknown(e) => {
+                tracing::warn!("cannot tell whether another run records to it: {}: {e}", target.display());
+                Lock { path, file: None }
+            }
+        };
         keep(target, &part).map_err(|e| refuse(e.to_string()))?;
-        File::create(&part).map_err(|e| refuse(e.to_string()))?;
+        let created = File::create(&part).or_else(|e| match &lock.file {
+            // An empty file that another user's crash left, which only they may write to.
+            Some(_) => std::fs::remove_file(&part).and_then(|()| File::create(&part)),
+            None => Err(e),
+        });
+        created.map_err(|e| refuse(e.to_string()))?;
         Ok(Self { target: target.to_owned(), part, to_the_end: false, ended: false, _lock: lock })
+    }
+
+    /// Gives what crashes left of recordings in the folder `dir` names that say so, unless another run may be writing there.
+    pub fn rescue(dir: &Path) {
+        rescue(dir, File::try_lock);
     }
 
     /// Its source has an end, before which it is not whole. Without this it is, whenever somebody stops it.
@@ -92,20 +108,33 @@ impl Recording {
     /// Gives the file its name: its own if `whole`, one with `.incomplete` before the extension if not.
     ///
     /// # Errors
-    /// If renaming fails; the file then stays under its temporary name, which the message gives.
-    pub fn end(mut self, whole: bool) -> Result<Left, MediaError> {
-        let size = std::fs::metadata(&self.part).map_or(0, |m| m.len());
+    /// If the file has vanished, or renaming fails; it then stays under its temporary name, which the message gives.
+    pub fn end(self, whole: bool) -> Result<Left, MediaError> {
+        let size = std::fs::metadata(&self.part).map(|found| found.len());
+        let size = size.map_err(|e| MediaError::Output {
+            path: self.part.clone(),
+            reason: format!("what was recorded so far has vanished: {e}"),
+        })?;
         if size == 0 {
             // Reserved but never written to.
             return Ok(Left::Nothing);
         }
+        let name = self.give_name(whole)?;
+        Ok(if whole { Left::Whole(name) } else { Left::Incomplete(name) })
+    }
+
+    /// As [`Recording::end`], whether or not there is anything in it; the name.
+    ///
+    /// # Errors
+    /// As [`Recording::end`].
+    pub fn give_name(mut self, whole: bool) -> Result<PathBuf, MediaError> {
         self.ended = true;
         let name = if whole { self.target.clone() } else { free_name(&incomplete(&self.target)) };
         std::fs::rename(&self.part, &name).map_err(|e| MediaError::Output {
             path: name.clone(),
-            reason: format!("{e}; the recording stays at {}", self.part.display()),
+            reason: format!("{e}; what was written stays at {}", self.part.display()),
         })?;
-        Ok(if whole { Left::Whole(name) } else { Left::Incomplete(name) })
+        Ok(name)
     }
 }
 
@@ -114,27 +143,37 @@ impl Recording {
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
-    _file: File,
+    /// None where there are no locks.
+    file: Option<File>,
+}
+
+/// Who has a lock.
+enum Taken {
+    /// We.
+    Got(Lock),
+    /// Another run.
+    Held,
+    /// Nobody can say: some network file systems know no locks, or give them only to those who may write.
+    Unknown(io::Error),
 }
 
 impl Lock {
-    /// `None` if another run has it.
-    fn take(path: PathBuf) -> io::Result<Option<Self>> {
+    /// Tries to have the lock at `path`, by `try_lock`.
+    fn take(path: &Path, try_lock: impl Fn(&File) -> Result<(), TryLockError>) -> io::Result<Taken> {
         let is = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
         loop {
-            let made = File::options().create(true).truncate(false).write(true).open(&path);
+            let made = File::options().create(true).truncate(false).write(true).open(path);
             // What another user's crash left can still be read.
-            let file = made.or_else(|e| File::open(&path).map_err(|_| e))?;
-            match file.try_lock() {
+            let file = made.or_else(|e| File::open(path).map_err(|_| e))?;
+            match try_lock(&file) {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                // Some network file systems know no locks.
-                Err(TryLockError::Error(e)) => tracing::warn!("cannot lock {}: {e}", path.display()),
+                Err(TryLockError::WouldBlock) => return Ok(Taken::Held),
+                Err(TryLockError::Error(e)) => return Ok(Taken::Unknown(e)),
             }
             // Whoever had it may have removed it just before.
-            let (mine, now) = (file.metadata()?, std::fs::metadata(&path));
+            let (mine, now) = (file.metadata()?, std::fs::metadata(path));
             if now.is_ok_and(|now| is(&mine, &now)) {
-                return Ok(Some(Self { path, _file: file }));
+                return Ok(Taken::Got(Self { path: path.to_owned(), file: Some(file) }));
             }
         }
     }
@@ -155,12 +194,11 @@ fn hidden(target: &Path, end: &str) -> PathBuf {
     target.with_file_name(format!(".{name}{end}"))
 }
 
-/// Gives what a crash left at `part` a name that says so: it may be all there is of an examination.
+/// Gives what a crash left at `part` a name that says so: it may be all there is of an examination. An empty file is left alone:
+/// where nobody knows of locks, somebody may be about to write to it.
 fn keep(target: &Path, part: &Path) -> io::Result<()> {
-    match std::fs::metadata(part) {
-        Ok(found) if found.len() > 0 => {}
-        Ok(_) => return std::fs::remove_file(part),
-        Err(_) => return Ok(()),
+    if !std::fs::metadata(part).is_ok_and(|found| found.len() > 0) {
+        return Ok(());
     }
     let kept = free_name(&incomplete(target));
     std::fs::rename(part, &kept)?;
@@ -168,16 +206,20 @@ fn keep(target: &Path, part: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks beside `target` for what crashes left of recordings of any name: they have locks that nobody holds.
-fn rescue(target: &Path) {
-    let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+/// The folder of `target`.
+fn folder_of(target: &Path) -> &Path {
+    target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Looks in `dir` for what crashes left of recordings of any name: they have locks that nobody holds, as far as that can be known.
+fn rescue(dir: &Path, try_lock: impl Fn(&File) -> Result<(), TryLockError>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let Some(name) = name.strip_prefix('.').and_then(|name| name.strip_suffix(LOCK)) else { continue };
         let other = dir.join(name);
         // What cannot be had or renamed stays as it is.
-        if let Ok(Some(_lock)) = Lock::take(entry.path())
+        if let Ok(Taken::Got(_lock)) = Lock::take(&entry.path(), &try_lock)
             && let Err(e) = keep(&other, &hidden(&other, PART))
         {
             tracing::warn!("an earlier recording was cut off, and stays hidden: {e}: {}", other.display());
@@ -210,6 +252,33 @@ mod tests {
         assert_eq!(names(dir.path()), ["a.mkv"]);
         drop(Recording::begin(&target, true).unwrap());
         assert_eq!(names(dir.path()), ["a.mkv"]);
+    }
+
+    #[test]
+    fn a_recording_that_vanished_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let recording = Recording::begin(&dir.path().join("a.mkv"), false).unwrap();
+        std::fs::remove_file(recording.part()).unwrap();
+        let said = recording.end(true).unwrap_err().to_string();
+        assert!(said.contains("has vanished") && said.contains(".a.mkv.part"), "{said}");
+    }
+
+    #[test]
+    fn what_may_be_another_runs_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, frames) in [("a", ""), ("b", "frames")] {
+            std::fs::write(dir.path().join(format!(".{name}.mkv.part")), frames).unwrap();
+            std::fs::write(dir.path().join(format!(".{name}.mkv.sonomask")), "").unwrap();
+        }
+        let all = [".a.mkv.part", ".a.mkv.sonomask", ".b.mkv.part", ".b.mkv.sonomask"];
+        // On a file system without locks nobody knows who writes there.
+        rescue(dir.path(), |_| Err(TryLockError::Error(io::ErrorKind::Unsupported.into())));
+        assert_eq!(names(dir.path()), all);
+        // With locks, these are of crashes. What is empty holds nothing to be saved, and is not in the way.
+        Recording::rescue(dir.path());
+        assert_eq!(names(dir.path()), [".a.mkv.part", "b.incomplete.mkv"]);
+        drop(Recording::begin(&dir.path().join("a.mkv"), false).unwrap());
+        assert_eq!(names(dir.path()), ["b.incomplete.mkv"]);
     }
 
     #[test]

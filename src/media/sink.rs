@@ -12,8 +12,12 @@ use super::format::StreamFormat;
 const APPSRC_DEPTH: u64 = 2;
 /// No source has ten thousand frames a second.
 const SHORTEST: gst::ClockTime = gst::ClockTime::from_useconds(100);
-/// The element in a recording's description whose caps are fixed to the first frame's size.
+/// The element in a recording's description whose caps are fixed to those of the first frame.
 const FIXED: &str = "sonomask_fixed";
+/// What of the first caps there a file keeps. The elements before it convert to them.
+const KEPT: [&str; 6] = ["format", "width", "height", "pixel-aspect-ratio", "colorimetry", "chroma-site"];
+/// What of the first caps nothing converts to.
+const RATE: [&str; 2] = ["framerate", "max-framerate"];
 
 /// A pipeline that begins with the product's appsrc.
 #[derive(Debug)]
@@ -56,7 +60,8 @@ impl SinkPipeline {
 
     /// The writing end.
     pub fn feed(&self) -> Feed {
-        Feed { appsrc: self.appsrc.clone(), fixed: self.fixed.clone(), format: None, last_pts: None }
+        let (appsrc, fixed) = (self.appsrc.clone(), self.fixed.clone());
+        Feed { appsrc, fixed, first: None, format: None, last_pts: None }
     }
 
     /// Declares how late frames leave the appsrc, and lets the sinks adapt.
@@ -86,6 +91,9 @@ impl Drop for SinkPipeline {
 pub struct Feed {
     appsrc: gst_app::AppSrc,
     fixed: Option<gst::Element>,
+    /// Caps of the first frame.
+    first: Option<gst::Caps>,
+    /// Caps of the last one.
     format: Option<gst::Caps>,
     last_pts: Option<gst::ClockTime>,
 }
@@ -102,10 +110,11 @@ impl Feed {
     /// If the sink pipeline is stopping or broken.
     pub fn push(&mut self, mut buffer: gst::Buffer, format: &StreamFormat) -> Result<(), gst::FlowError> {
         if self.format.as_ref() != Some(&format.caps) {
-            if self.format.is_none() {
-                self.fix_size(format);
+            if self.first.is_none() {
+                self.fix(format);
+                self.first = Some(format.caps.clone());
             }
-            self.appsrc.set_caps(Some(&format.caps));
+            self.appsrc.set_caps(Some(&self.steady(&format.caps)));
             self.format = Some(format.caps.clone());
         }
         if self.fixed.is_some() {
@@ -130,15 +139,56 @@ impl Feed {
         }
     }
 
-    /// Encoders with 4:2:0 want even sides, and a file keeps the size it began with.
-    fn fix_size(&self, format: &StreamFormat) {
+    /// Encoders with 4:2:0 want even sides, and a file keeps what it began with: its size, the shape of its pixels (which stay the
+    /// source's, or masks would not lie on them), and the format that the encoder took, whatever later frames have.
+    fn fix(&self, format: &StreamFormat) {
         let Some(fixed) = &self.fixed else { return };
         let even = |v: u32| i32::try_from(v.next_multiple_of(2)).unwrap_or(i32::MAX);
         let caps = gst_video::VideoCapsBuilder::new()
             .width(even(format.info.width()))
             .height(even(format.info.height()))
-            .pixel_aspect_ratio(gst::Fraction::new(1, 1))
+            .pixel_aspect_ratio(format.info.par())
             .build();
         fixed.set_property("caps", &caps);
+        // Which format that is, only the encoder knows, and is known when the first caps come by.
+        let Some(pad) = fixed.static_pad("src") else { return };
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |pad, info| {
+            let Some(gst::EventView::Caps(agreed)) = info.event().map(|event| event.view()) else {
+                return gst::PadProbeReturn::Ok;
+            };
+            if let (Some(fixed), Some(kept)) = (pad.parent_element(), kept(agreed.caps())) {
+                fixed.set_property("caps", &kept);
+            }
+            gst::PadProbeReturn::Remove
+        });
     }
+
+    /// `caps` with the first frame's rate, where a file is written: with another one an encoder begins anew, and muxers refuse
+    /// what it then says of its stream. The times of frames are their own.
+    fn steady(&self, caps: &gst::Caps) -> gst::Caps {
+        let mut caps = caps.clone();
+        let first = self.first.as_ref().filter(|first| self.fixed.is_some() && **first != caps);
+        let Some(first) = first.and_then(|first| first.structure(0)) else { return caps };
+        if let Some(now) = caps.make_mut().structure_mut(0) {
+            for field in RATE {
+                match first.value(field) {
+                    Ok(value) => now.set_value(field, value.clone()),
+                    Err(_) => now.remove_field(field),
+                }
+            }
+        }
+        caps
+    }
+}
+
+/// What of `agreed` a file keeps.
+fn kept(agreed: &gst::CapsRef) -> Option<gst::Caps> {
+    let agreed = agreed.structure(0)?;
+    let mut kept = gst::Structure::new_empty(agreed.name());
+    for field in KEPT {
+        if let Ok(value) = agreed.value(field) {
+            kept.set_value(field, value.clone());
+        }
+    }
+    Some(gst::Caps::from(kept))
 }

@@ -1,5 +1,6 @@
 //! The source pipeline: anything that makes frames, ending in one appsink.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -116,7 +117,11 @@ impl SourcePipeline {
         let Some(frames) = reader.waiting.take() else { return };
         let (appsrc, stop, error) = (reader.appsrc.clone(), reader.stop.clone(), reader.error.clone());
         let thread = std::thread::Builder::new().name("cine-reader".into()).spawn(move || {
-            if let Err(reason) = feed(frames, &appsrc, &stop) {
+            // The run waits for the end of the stream, which a panic must not keep from it.
+            let fed = catch_unwind(AssertUnwindSafe(|| feed(frames, &appsrc, &stop))).unwrap_or_else(|_| {
+                Err("the reader failed an internal check; the recording may be damaged".into())
+            });
+            if let Err(reason) = fed {
                 *error.lock() = Some(reason);
             }
             // An error here means the pipeline is being stopped, and then nobody waits for the end of the stream.

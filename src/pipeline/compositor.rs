@@ -99,9 +99,9 @@ impl Compositor {
     /// Waits for the next item. With nothing under way a silent source is told from a slow one.
     fn rest(&mut self, mut way: MutexGuard<'_, Way>) {
         let recorder = self.exchange.recorder();
-        let due = self.no_signal.as_mut().and_then(|n| {
+        let due = self.no_signal.as_mut().map(|n| {
             n.look(&mut way, recorder);
-            n.due(&way, recorder)
+            n.look_again(&way, recorder)
         });
         drop(way);
         match due {

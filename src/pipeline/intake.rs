@@ -93,7 +93,8 @@ impl SampleIntake {
 
     fn accept(&self, state: &mut State, sample: gst::Sample, entered: Instant) -> Result<(), String> {
         let caps = sample.caps().ok_or("a sample without caps")?;
-        let buffer = sample.buffer_owned().ok_or("a sample without a buffer")?;
+        let mut buffer = sample.buffer_owned().ok_or("a sample without a buffer")?;
+        let time = buffer.pts().map(|pts| running_time(&sample, pts));
         let format = match &state.format {
             Some(format) if format.caps.as_ref() == caps => format.clone(),
             previous => {
@@ -108,13 +109,16 @@ impl SampleIntake {
         };
         let meta = FrameMeta {
             id: state.next,
-            pts: buffer.pts().map(|t| Pts(t.nseconds())),
+            pts: time.map(|t| Pts(t.nseconds())),
             duration: buffer.duration().map(Into::into),
             capture: CaptureTime { mono: entered, ..CaptureTime::now() },
         };
         state.next.seq += 1;
         // The sample holds the buffer, too, and the compositor can draw in place only what nobody else holds.
         drop(sample);
+        if buffer.pts() != time {
+            buffer.make_mut().set_pts(time);
+        }
         let queued = Instant::now();
         let capture_ns = (queued - entered).as_nanos() as u64;
         let frame = SourceFrame { meta, buffer, format, capture_ns, queued };
@@ -123,6 +127,17 @@ impl SampleIntake {
         }
         Ok(())
     }
+}
+
+/// When a frame of `sample` with this PTS is shown, from the start of the stream: a PTS counts from wherever the source's segment
+/// says, which is not 0 in edited files and in transport streams, and the sink knows nothing of that segment.
+///
+/// The appsink gives out what lies in the segment at least in part. A frame that begins before it begins with it; what else has
+/// no such time, and what is of no segment of times, keeps its PTS.
+fn running_time(sample: &gst::Sample, pts: gst::ClockTime) -> gst::ClockTime {
+    let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::ClockTime>());
+    let time = segment.and_then(|s| s.to_running_time(s.start().map_or(pts, |start| pts.max(start))));
+    time.unwrap_or(pts)
 }
 
 impl media::Intake for SampleIntake {

@@ -34,11 +34,17 @@ impl NoSignal {
 
     /// When the next slate is due, if no frame comes before. `None` before the first frame: there is nothing on the screen
     /// that could be taken for live.
-    pub fn due(&self, way: &Way, recorder: &Recorder) -> Option<Instant> {
+    fn due(&self, way: &Way, recorder: &Recorder) -> Option<Instant> {
         // A source of one frame in two seconds is not silent between them.
         let slow = way.last()?.meta.duration.unwrap_or_default() * MISSED;
         let silent = recorder.last_in()? + self.limit.max(slow);
         Some(self.shown.map_or(silent, |shown| silent.max(shown + EVERY)))
+    }
+
+    /// When to look again. The first frame may pass the compositor by without a word (see
+    /// [`Outlet::straight`](super::outlet::Outlet::straight)), so that one looks before it, too.
+    pub fn look_again(&self, way: &Way, recorder: &Recorder) -> Instant {
+        self.due(way, recorder).unwrap_or_else(|| Instant::now() + self.limit)
     }
 
     /// Shows a slate if one is due. Nothing may be under way.

@@ -180,13 +180,12 @@ pub async fn run(
             false
         }
     };
-    if let Some(reason) = intake.error().or_else(|| control.broken()) {
-        ended = Ended::Failed(reason);
-    }
     let frames = recorder.counts();
-    // Sinks complain in their own ways when they are closed before the first frame.
-    if frames.entered == 0 && source_ended && matches!(event, Event::End | Event::SinkLost(_)) {
-        ended = Ended::Failed("the source gave no frame".into());
+    // Sinks complain in their own ways when they are closed before the first frame; what broke the source says more.
+    let empty = frames.entered == 0 && source_ended && matches!(event, Event::End | Event::SinkLost(_));
+    let broken = intake.error().or_else(|| control.broken());
+    if let Some(reason) = broken.or_else(|| empty.then(|| "the source gave no frame".into())) {
+        ended = Ended::Failed(reason);
     }
     observe(&snapshot(None));
     let whole = match ended {

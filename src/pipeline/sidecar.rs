@@ -3,6 +3,7 @@
 //! A thread of its own writes them, so that a slow disk never holds up a frame: a live run drops (and counts) what
 //! the disk cannot take, a recording waits.
 
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,11 +13,10 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use gstreamer as gst;
 use parking_lot::Mutex;
-use tempfile::NamedTempFile;
 
 use crate::frame::{FrameMeta, Rgb};
 use crate::mask::Segmentation;
-use crate::media::StreamFormat;
+use crate::media::{Recording, StreamFormat};
 use crate::overlay::{Tile, contact_sheet};
 use crate::whole::{self, free_name, incomplete};
 
@@ -136,7 +136,7 @@ impl Sidecar {
             let refuse = |e: std::io::Error| format!("{}: {}", unwritten(&e), dir.display());
             std::fs::create_dir_all(dir).map_err(refuse)?;
             if *format == MaskFormat::Rle {
-                lines = Some(BufWriter::new(whole::begin(&dir.join(LINES)).map_err(refuse)?));
+                lines = Some(Lines::begin(dir)?);
             }
         }
         let (sender, receiver) = bounded(DEPTH);
@@ -173,9 +173,36 @@ impl Sidecar {
     }
 }
 
+/// `masks.jsonl` while it is written. What a crash leaves of it is found by the next run, as what it leaves of a recording is.
+struct Lines {
+    file: BufWriter<File>,
+    recording: Recording,
+}
+
+impl Lines {
+    fn begin(dir: &Path) -> Result<Self, String> {
+        // Whoever gave the folder has said that what is there may be replaced.
+        let recording = Recording::begin(&dir.join(LINES), true).map_err(|e| e.to_string())?;
+        let file = File::create(recording.part());
+        let file = file.map_err(|e| format!("{}: {}", unwritten(&e), recording.part().display()))?;
+        Ok(Self { file: BufWriter::new(file), recording })
+    }
+
+    /// Keeps what was written, under a name that says that some are missing; the message with it.
+    fn put_aside(self, dir: &Path, why: &str) -> String {
+        // What the disk did not take is not tried again.
+        drop(self.file.into_parts());
+        let left = self
+            .recording
+            .give_name(false)
+            .map_or_else(|e| format!("; {e}"), |path| format!("; what there is of them: {}", path.display()));
+        format!("{why}: {}{left}", dir.display())
+    }
+}
+
 struct Writer {
     config: SidecarConfig,
-    lines: Option<BufWriter<NamedTempFile>>,
+    lines: Option<Lines>,
     tiles: Vec<(u64, Rgb, String)>,
     shared: Arc<Shared>,
 }
@@ -227,8 +254,8 @@ impl Writer {
                         "size": [h, w],
                         "counts": found.mask.rle(),
                     });
-                    if let Err(e) = writeln!(lines, "{line}") {
-                        return Err(put_aside(lines.into_parts().0, dir, &unwritten(&e)));
+                    if let Err(e) = writeln!(lines.file, "{line}") {
+                        return Err(lines.put_aside(dir, &unwritten(&e)));
                     }
                     self.lines = Some(lines);
                 }
@@ -273,18 +300,14 @@ impl Writer {
     }
 
     fn finish_masks(&mut self, whole: bool) -> Result<(), String> {
-        if let (Some(lines), Some((dir, _))) = (self.lines.take(), &self.config.masks) {
-            let done = match lines.into_inner() {
-                Ok(file) if !whole => return Err(put_aside(file, dir, "the masks are not whole")),
-                Ok(file) => file.persist(dir.join(LINES)).map_err(|e| (e.error, e.file)),
-                Err(e) => {
-                    let (error, lines) = e.into_parts();
-                    Err((error, lines.into_parts().0))
-                }
-            };
-            done.map_err(|(error, file)| put_aside(file, dir, &unwritten(&error)))?;
+        let (Some(mut lines), Some((dir, _))) = (self.lines.take(), &self.config.masks) else {
+            return Ok(());
+        };
+        match lines.file.flush() {
+            Err(e) => Err(lines.put_aside(dir, &unwritten(&e))),
+            Ok(()) if !whole => Err(lines.put_aside(dir, "the masks are not whole")),
+            Ok(()) => lines.recording.give_name(true).map(drop).map_err(|e| e.to_string()),
         }
-        Ok(())
     }
 
     fn write_sheet(&self, whole: bool) -> Result<(), String> {
@@ -299,15 +322,6 @@ impl Writer {
         whole::write_png(path, &sheet.data, sheet.width, sheet.height, image::ExtendedColorType::Rgb8)
             .map_err(|e| format!("cannot write: {e}: {}", path.display()))
     }
-}
-
-/// Keeps the masks that were written, under a name that says that some are missing; the message with it.
-fn put_aside(file: NamedTempFile, dir: &Path, why: &str) -> String {
-    let name = free_name(&incomplete(&dir.join(LINES)));
-    let kept = file.persist(&name).map(|_| name).or_else(|e| e.file.keep().map(|(_, path)| path));
-    let left =
-        kept.map_or_else(|_| String::new(), |path| format!("; what there is of them: {}", path.display()));
-    format!("{why}: {}{left}", dir.display())
 }
 
 fn unwritten(error: &std::io::Error) -> String {
@@ -330,4 +344,37 @@ fn shrink(rgb: Rgb) -> Rgb {
 /// A class name as part of a file name.
 pub fn file_safe(name: &str) -> String {
     name.chars().map(|c| if c.is_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_crash_left_of_the_masks_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || {
+            let entries = std::fs::read_dir(dir.path()).unwrap();
+            let mut names: Vec<_> =
+                entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+            names.sort();
+            names
+        };
+        let config =
+            || SidecarConfig { masks: Some((dir.path().to_owned(), MaskFormat::Rle)), ..Default::default() };
+        let sidecar = Sidecar::start(config()).unwrap().unwrap();
+        let hidden = [".masks.jsonl.part", ".masks.jsonl.sonomask"];
+        assert_eq!(names(), hidden, "names that the next run knows");
+        let second = Sidecar::start(config()).err().unwrap();
+        assert!(second.contains("another run"), "{second}");
+        assert_eq!(sidecar.end(true), SidecarEnd::default());
+        assert_eq!(names(), ["masks.jsonl"], "that nothing was found is an answer as well");
+        // A process that is killed gives back its locks and removes nothing.
+        std::fs::write(dir.path().join(hidden[0]), "a line").unwrap();
+        std::fs::write(dir.path().join(hidden[1]), "").unwrap();
+        let said = Sidecar::start(config()).unwrap().unwrap().end(false).error.unwrap();
+        assert!(said.contains("what there is of them"), "{said}");
+        assert_eq!(names(), ["masks.incomplete-2.jsonl", "masks.incomplete.jsonl", "masks.jsonl"]);
+        assert_eq!(std::fs::read_to_string(dir.path().join("masks.incomplete.jsonl")).unwrap(), "a line");
+    }
 }

@@ -180,7 +180,7 @@ impl Worker {
         }
     }
 
-    /// Asks the thread to end, and waits for it up to `patience`. A stuck thread is left behind.
+    /// Asks the thread to end, and waits for it up to `patience`. One that is still busy then is left behind.
     pub fn stop(&self, patience: Duration) {
         self.stop.store(true, Ordering::SeqCst);
         self.exchange.wake_worker();
@@ -190,7 +190,15 @@ impl Worker {
             std::thread::sleep(Duration::from_millis(2));
         }
         if !thread.is_finished() {
-            tracing::warn!("the worker is stuck and is left behind");
+            let doing = match &self.current.lock().activity {
+                Activity::Idle => "with a model that was given up",
+                Activity::Loading(_) => "loading the model",
+                Activity::Busy(..) => "with a frame",
+            };
+            tracing::warn!(
+                "the worker was still busy {doing} {:.1} s after the end, and is left behind",
+                patience.as_secs_f64()
+            );
         } else if thread.join().is_err() {
             tracing::error!("the worker thread panicked outside the model");
         }
@@ -261,7 +269,7 @@ impl Worker {
         let mut unfit = false;
         let before = self.memory().unwrap_or_default();
         loop {
-            if self.stop.load(Ordering::SeqCst) || !self.is_mine(generation) {
+            if self.is_over(generation) {
                 return None;
             }
             let Some(job) = self.exchange.next_job() else {
@@ -385,6 +393,12 @@ impl Worker {
         (!for_good).then_some(pause)
     }
 
+    /// Whether the thread of this generation has nothing more to do. Of a run that was stopped nobody waits for an answer any more:
+    /// the compositor drops what is queued, and counts it.
+    fn is_over(&self, generation: u64) -> bool {
+        self.stop.load(Ordering::SeqCst) || self.exchange.stopping() || !self.is_mine(generation)
+    }
+
     fn is_mine(&self, generation: u64) -> bool {
         self.current.lock().generation == generation
     }
@@ -402,7 +416,7 @@ impl Worker {
     fn sleep(&self, parker: &Parker, pause: Duration, generation: u64) -> bool {
         let deadline = Instant::now() + pause;
         loop {
-            if self.stop.load(Ordering::SeqCst) || !self.is_mine(generation) {
+            if self.is_over(generation) {
                 return false;
             }
             if Instant::now() >= deadline {

@@ -35,10 +35,10 @@ pub(super) enum Frames {
 }
 
 impl Frames {
-    /// Finds all frames.
+    /// Finds all frames. Uncompressed ones have `native_bytes` each.
     ///
     /// # Errors
-    /// Fewer frames than `count` in the data, or fragments that cannot be told apart.
+    /// Fewer frames than `count` in the data, uncompressed data of another length, or fragments that cannot be told apart.
     pub(super) fn locate(
         layout: &mut Layout,
         codec: Codec,
@@ -51,7 +51,7 @@ impl Frames {
                     return Err(malformed("compressed Pixel Data must be encapsulated, these are not"));
                 }
                 let needed = native_bytes.saturating_mul(count as u64);
-                if needed > len {
+                if !holds(len, native_bytes, count as u64) {
                     return Err(malformed(format!(
                         "{count} frames of {native_bytes} bytes need {needed} bytes, Pixel Data has {len}"
                     )));
@@ -61,6 +61,16 @@ impl Frames {
             None => {
                 let (offsets, fragments) = items(layout)?;
                 let frames = group(layout.source.as_mut(), &offsets, &fragments, count)?;
+                let length = |parts: &[Fragment]| parts.iter().map(|&(_, len)| u64::from(len)).sum::<u64>();
+                let lengths = frames.iter().map(|r| fragments.get(r.clone()).map_or(0, length));
+                let mut wrong = lengths.enumerate().filter(|(_, len)| !holds(*len, native_bytes, 1));
+                if codec == Codec::Native
+                    && let Some((index, len)) = wrong.next()
+                {
+                    return Err(malformed(format!(
+                        "frame {index} needs {native_bytes} bytes, {len} are there"
+                    )));
+                }
                 Ok(Self::Encapsulated { fragments, frames })
             }
         }
@@ -93,6 +103,26 @@ impl Frames {
             }
         }
     }
+}
+
+/// Whether `len` bytes hold `count` frames of `each`. What some writers leave behind the last frame is no harm; but room for another frame, or
+/// as much more for each, says that the attributes are wrong, and where the second frame begins nobody knows.
+fn holds(len: u64, each: u64, count: u64) -> bool {
+    let needed = each.saturating_mul(count);
+    let Some(more) = len.checked_sub(needed) else { return false };
+    if fits(len, needed) {
+        return true;
+    }
+    let left = more < each && (count == 1 || more % count != 0);
+    if left {
+        tracing::warn!("{more} bytes behind the last frame are left out");
+    }
+    left
+}
+
+/// Whether a value of `len` bytes holds `needed`, with the byte that makes an odd length even.
+pub(super) fn fits(len: u64, needed: u64) -> bool {
+    len == needed || len == needed.next_multiple_of(2)
 }
 
 /// The basic offset table, and place and length of every fragment after it.

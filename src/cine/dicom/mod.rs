@@ -67,6 +67,16 @@ impl Dicom {
         }
         let odd = format.columns % 2 == 1;
         let packed = format.photometric == Photometric::Ybr422 && codec == Codec::Native;
+        let channel =
+            u64::from(format.rows) * u64::from(format.columns) * u64::from(format.bits_allocated / 8);
+        let full = channel.saturating_mul(3).saturating_mul(count as u64);
+        if packed && layout.pixels_len.is_some_and(|len| fragments::fits(len, full)) {
+            return Err(scan::malformed(format!(
+                "the label says 4:2:2 (YBR_FULL_422), which are {} bytes here, the data are full-rate ({full} bytes): the \
+                 Photometric Interpretation may need to be YBR_FULL or RGB",
+                full / 3 * 2
+            )));
+        }
         if packed && (odd || format.planar || format.bits_allocated != 8) {
             return Err(scan::malformed(
                 "uncompressed YBR_FULL_422 must have an even number of columns, 8 bits and interleaved samples",
@@ -76,11 +86,7 @@ impl Dicom {
             Photometric::Ybr422 => 2,
             _ => u64::from(format.samples),
         };
-        let native = u64::from(format.rows)
-            * u64::from(format.columns)
-            * per_pixel
-            * u64::from(format.bits_allocated / 8);
-        let frames = Frames::locate(&mut layout, codec, count, native)?;
+        let frames = Frames::locate(&mut layout, codec, count, channel * per_pixel)?;
         let (timeline, timing) = attributes.timeline(count, options)?;
         let palette = match format.photometric {
             Photometric::Palette => Some(attributes.palette()?),
