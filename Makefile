@@ -28,7 +28,7 @@ setup: ## Install what is missing: system packages, libtorch, weights, demo reco
 
 build: setup ## Release build: target/release/sonomask (and with CUDA=1 the library for CUDA graphs)
 	cargo build --locked --release
-	@$(if $(filter 1,$(CUDA)),scripts/shim.sh $(dir $(BINARY))libsonomask_cuda.so,rm -f $(dir $(BINARY))libsonomask_cuda.so)
+	@if [ -e $(or $(LIBTORCH),.libtorch/torch)/lib/libtorch_cuda.so ]; then scripts/shim.sh $(dir $(BINARY))libsonomask_cuda.so; else rm -f $(dir $(BINARY))libsonomask_cuda.so; fi
 
 demo: build ## A phantom without any prompt, and a real echo cine-loop with one box, into out/
 	@rm -rf out/phantom out/phantom-found && mkdir -p out
@@ -96,4 +96,4 @@ clean: ## Remove what was built and the results in out/
 	rm -rf out
 
 distclean: clean ## Also remove what set-up fetched
-	rm -rf .libtorch .cache weights/*.pth $(DEMO_INPUT)
+	rm -rf .libtorch .cache weights/lite_medsam.pth $(DEMO_INPUT)

@@ -39,6 +39,9 @@ OF_THE_MACHINE = re.compile(
 )
 """Libraries that have to fit the kernel, the driver, the display or libtorch."""
 
+TORCH = os.environ.get("TORCH_VERSION", "2.11.0")
+"""The version of PyTorch whose libtorch the program was linked with."""
+
 LAUNCHER = """#!/bin/sh
 # Runs the program beside this file with the GStreamer beside it, and with the first libtorch of: $LIBTORCH, libtorch/ or torch/
 # here, the torch of Python ($PYTHON, python3).
@@ -53,6 +56,13 @@ if [ -z "$torch" ]; then
 fi
 if [ ! -e "$torch/lib/libtorch_cpu.so" ]; then
     echo "sonomask: libtorch is missing: set LIBTORCH to the folder whose lib/ has libtorch_cpu.so (PyTorch @TORCH@)" >&2
+    exit 1
+fi
+# Another version would end with a symbol that the dynamic linker misses. One that does not say which it is, is tried.
+found=$({ sed -n "s/^__version__ = '\\([0-9.]*\\).*/\\1/p" "$torch/version.py" || cat "$torch/build-version"; } 2>/dev/null)
+found=${found%%+*}
+if [ -n "$found" ] && [ "$found" != "@TORCH@" ]; then
+    echo "sonomask: libtorch in $torch is of PyTorch $found, needed is @TORCH@: set LIBTORCH to the folder of one" >&2
     exit 1
 fi
 # Plugins of one's own come by GST_PLUGIN_PATH; those of the machine's GStreamer do not fit this one.
@@ -144,7 +154,7 @@ def main() -> None:
     for name, path in found.items():
         copy(path, folder / "lib" / name)
     launcher = folder / "sonomask"
-    launcher.write_text(LAUNCHER.replace("@TORCH@", os.environ.get("TORCH_VERSION", "2.11.0")))
+    launcher.write_text(LAUNCHER.replace("@TORCH@", TORCH))
     launcher.chmod(0o755)
     if shutil.which("dpkg-query"):
         licences([*sources, *found.values()], folder / "licences")

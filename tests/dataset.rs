@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use image::{GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
+use image::codecs::png::PngEncoder;
+use image::{GrayImage, ImageBuffer, ImageEncoder as _, Luma, Rgb, RgbImage};
 use proptest::prelude::*;
 use sonomask::dataset::{
-    ClassLabel, Dataset, DatasetSpec, Labels, MaskLayout, Problem, SplitError, folds, named,
+    ClassLabel, Dataset, DatasetSpec, Labels, MaskLayout, Problem, SplitError, folds, named, patients,
 };
 
 const SIZE: (u32, u32) = (13, 7);
@@ -139,7 +140,7 @@ fn every_mistake_is_told_at_once() {
     let whole = std::fs::read(gts.join("good.png")).unwrap();
     std::fs::write(gts.join("broken.png"), &whole[..whole.len() - 20]).unwrap();
 
-    let error = Dataset::open(&spec(dir.path(), MaskLayout::Index), |_, _| ()).unwrap_err();
+    let error = Dataset::open_to_learn(&spec(dir.path(), MaskLayout::Index), |_, _| ()).unwrap_err();
     let text = error.to_string();
     for part in [
         "no mask for the image",
@@ -182,6 +183,99 @@ fn a_specification_that_makes_no_sense_is_told_too() {
 }
 
 #[test]
+fn a_class_that_is_nowhere_cannot_be_learned_and_can_be_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let (imgs, gts) = (folder(dir.path(), "imgs"), folder(dir.path(), "gts"));
+    let nerve = gray(|x, _| u8::from(x < 3));
+    nerve.save(imgs.join("a.png")).unwrap();
+    nerve.save(gts.join("a.png")).unwrap();
+    let spec = spec(dir.path(), MaskLayout::Index);
+    assert_eq!(open(&spec).unwrap().samples[0].areas, [21, 0]);
+    let refused = Dataset::open_to_learn(&spec, |_, _| ()).unwrap_err().problems;
+    assert_eq!(refused, [Problem::EmptyClass { class: "vessel".into() }]);
+}
+
+/// A BMP of `depth` bits a pixel with a palette of misleading colours, its rows from below.
+fn bmp(file: &Path, depth: u8, value: impl Fn(u32, u32) -> u8) {
+    let row = (usize::from(depth) * SIZE.0 as usize).div_ceil(32) * 4;
+    let (colours, offset) = (1u32 << depth, 54 + (4u32 << depth));
+    let mut bytes = b"BM".to_vec();
+    for number in [offset + SIZE.1 * row as u32, 0, offset, 40, SIZE.0, SIZE.1] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend([1, 0, depth, 0]);
+    for number in [0, 0, 0, 0, colours, 0] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend((0..colours).flat_map(|i| [255 - i as u8, 7, i as u8 / 2, 0]));
+    for y in (0..SIZE.1).rev() {
+        let mut line = vec![0u8; row];
+        for x in 0..SIZE.0 {
+            let at = x as usize * usize::from(depth);
+            line[at / 8] |= value(x, y) << (8 - usize::from(depth) - at % 8);
+        }
+        bytes.extend(line);
+    }
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_bmp_is_read_by_its_indices() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected: Vec<u16> =
+        (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| u16::from(label(x, y)))).collect();
+    let file = dir.path().join("m.bmp");
+    bmp(&file, 8, label);
+    assert_eq!(Labels::read(&file).unwrap().values, expected, "a palette");
+    gray(label).save(&file).unwrap();
+    assert_eq!(Labels::read(&file).unwrap().values, expected, "gray");
+    bmp(&file, 4, label);
+    assert!(Labels::read(&file).unwrap_err().contains("fewer than 8 bits"));
+    RgbImage::new(SIZE.0, SIZE.1).save(&file).unwrap();
+    assert!(Labels::read(&file).unwrap_err().contains("in colours"));
+    bmp(&file, 8, label);
+    let whole = std::fs::read(&file).unwrap();
+    for end in 0..whole.len() {
+        std::fs::write(&file, &whole[..end]).unwrap();
+        assert!(Labels::read(&file).is_err(), "{end} of {} bytes", whole.len());
+    }
+}
+
+#[test]
+fn an_orientation_tag_turns_a_mask_as_its_picture() {
+    // Exif, little-endian: one entry, the orientation, 6: a quarter turn to the right.
+    let tag = |orientation: u8| {
+        let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+        exif
+    };
+    let save = |file: PathBuf, orientation: u8, picture: &GrayImage| {
+        let mut encoder = PngEncoder::new(std::fs::File::create(file).unwrap());
+        encoder.set_exif_metadata(tag(orientation)).unwrap();
+        encoder.write_image(picture, SIZE.0, SIZE.1, image::ExtendedColorType::L8).unwrap();
+    };
+    for orientation in 1..=8 {
+        let dir = tempfile::tempdir().unwrap();
+        let (imgs, gts) = (folder(dir.path(), "imgs"), folder(dir.path(), "gts"));
+        let labels = gray(label);
+        // As bright as its label, so that the picture shows its mask.
+        save(imgs.join("a.png"), orientation, &gray(|x, y| label(x, y) * 100));
+        save(gts.join("a.png"), orientation, &labels);
+        let data = open(&spec(dir.path(), MaskLayout::Index)).unwrap();
+        let (image, masks) = (data.image(&data.samples[0]).unwrap(), data.masks(&data.samples[0]).unwrap());
+        assert_eq!(image.width, if orientation < 5 { 13 } else { 7 });
+        for (at, pixel) in image.data.chunks_exact(3).enumerate() {
+            let (x, y) = (at % image.width, at / image.width);
+            let seen = masks.iter().position(|mask| mask.get(x, y)).map_or(0, |class| class as u8 + 1);
+            assert_eq!(pixel[0], seen * 100, "{orientation}: {x},{y}");
+        }
+        // What has one mask a class is turned too.
+        let turned = Labels::inside(&gts.join("a.png")).unwrap();
+        assert_eq!((turned.width, turned.height), (image.width, image.height));
+    }
+}
+
+#[test]
 fn garbage_is_never_a_mask() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("m.png");
@@ -199,6 +293,17 @@ fn garbage_is_never_a_mask() {
 fn lists_name_pictures_with_or_without_extension() {
     let names = ["a", "b.1", "c"];
     assert_eq!(named(&names, "a.png # the first\n\n# nothing\nb.1\n").unwrap(), [true, true, false]);
+    // The name itself before a name without extension, wherever it stands; and what looks like an extension may be none.
+    let scans = ["scan", "scan.2", "scan.png"];
+    assert_eq!(named(&scans, "scan.2").unwrap(), [false, true, false]);
+    assert_eq!(named(&scans, "scan.png").unwrap(), [false, false, true]);
+    assert_eq!(named(&scans, "scan.PNG\r\nscan.2.png # why").unwrap(), [true, true, false]);
+    assert!(named(&["scan"], "scan.2").is_err());
+    let odd = ["a", "a #1", "#2", " a", "a#b"];
+    assert_eq!(named(&odd, "a #1").unwrap(), [false, true, false, false, false]);
+    assert_eq!(named(&odd, "a #1.png # first\na#b").unwrap(), [false, true, false, false, true]);
+    assert_eq!(named(&odd, "#2\n# 2\n a").unwrap(), [false, false, true, true, false]);
+    assert_eq!(named(&odd, "  a # first").unwrap(), [true, false, false, false, false]);
     let unknown = named(&names, "a\nx\ny.png").unwrap_err();
     assert_eq!(unknown, SplitError::Unknown { names: vec!["x".into(), "y.png".into()] });
     assert_eq!(folds(&names, None, 4, 0), Err(SplitError::Folds { folds: 4, groups: 3 }));
@@ -210,7 +315,32 @@ fn lists_name_pictures_with_or_without_extension() {
     assert_ne!(folds(&names, None, 5, 7).unwrap(), folds(&names, None, 5, 8).unwrap());
 }
 
+#[test]
+fn every_name_says_whose_picture_it_is() {
+    let names = ["p1_a", "p1_b", "p2", "p3-a"];
+    assert_eq!(patients(&names[..2], Some("_")).unwrap(), ["p1", "p1"]);
+    assert_eq!(patients(&names, None).unwrap(), names);
+    let refused = folds(&names, Some("_"), 2, 0).unwrap_err();
+    assert_eq!(refused.to_string(), "2 of 4 names have no \"_\" behind the patient's part: p2, p3-a");
+    assert_eq!(patients(&names, Some("")), Err(SplitError::EmptyMark));
+    let many: Vec<String> = (0..9).map(|i| i.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let told = patients(&many, Some("_")).unwrap_err().to_string();
+    assert!(told.starts_with("9 of 9 names") && told.ends_with("0, 1, 2, 3, 4 and 4 more"), "{told}");
+}
+
 proptest! {
+    #[test]
+    fn a_list_of_names_is_read_back_as_it_was_written(
+        names in proptest::collection::btree_set("[ab #.\t]{1,4}(\\.png)?", 1..12), chosen in any::<u16>(),
+    ) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let chosen: Vec<bool> = (0..names.len()).map(|at| chosen >> at & 1 == 1).collect();
+        let held = names.iter().zip(&chosen).filter(|(_, chosen)| **chosen);
+        let list: String = held.map(|(name, _)| format!("{name}\n")).collect();
+        prop_assert_eq!(named(&names, &list).unwrap(), chosen);
+    }
+
     #[test]
     fn patients_are_never_torn_apart(
         patients in proptest::collection::vec(0u8..12, 6..60), parts in 2usize..5, seed in 0u64..50,

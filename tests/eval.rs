@@ -7,7 +7,7 @@ use std::path::Path;
 use sonomask::dataset::{ClassLabel, Dataset, DatasetSpec, MaskLayout, Sample};
 use sonomask::eval::{
     Case, Cell, EvalError, Evaluation, Material, Overlap, Prompting, Question, Report, Row, Scores, Share,
-    Summary, Tables, Tuning, bootstrap, bootstrap_shares, evaluate, places, ranked, regions,
+    Study, Summary, Tables, Tuning, bootstrap, bootstrap_shares, evaluate, places, ranked, regions,
 };
 use sonomask::frame::ImageView;
 use sonomask::mask::{Bounds, ClassMask, Mask};
@@ -161,6 +161,10 @@ fn a_question_points_at_what_is_there() {
     let both = Question::new(Prompting::AutoBox, &truth, &learned);
     assert_eq!(both.guidance.mode, Mode::Assisted);
     assert_eq!(boxes(&both), [(2, [0.0, 0.0, 8.0, 4.0]), (0, [0.0, 4.0, 3.0, 6.0])]);
+    let clicks = Question::new(Prompting::AutoPoints, &truth, &learned);
+    assert_eq!(clicks.guidance.mode, Mode::Assisted);
+    let clicks = clicks.guidance.prompts.iter().map(|p| (p.class, p.points.clone())).collect::<Vec<_>>();
+    assert_eq!(clicks, [(2, vec![at(0.5, 0.5)]), (0, vec![at(0.5, 4.5)])]);
 }
 
 #[test]
@@ -267,6 +271,47 @@ fn absent_classes_and_empty_masks_follow_the_rule() {
     assert_eq!((a.scores.dice.value(), a.scores.sensitivity.value()), (Some(0.0), Some(0.0)));
     assert_eq!((a.hd95_px.n, a.hd95_px.left_out, a.hd95_px.mean), (0, 2, None));
     assert_eq!(a.scores.specificity.value(), Some(1.0));
+}
+
+#[test]
+fn pictures_without_a_class_are_measured_for_specificity_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dataset(dir.path(), &[("one", &["aa..", "...."]), ("two", &["....", "...."])]);
+    let chosen = all(&data);
+    let mut model = filler(&["a", "b"]);
+    let material = material(&data, &chosen);
+    let cases = evaluate(&mut model, &material, Prompting::Auto, |_| {}).unwrap();
+    let names = ["a".to_owned(), "b".to_owned()];
+    let evaluation = Evaluation::new(Prompting::Auto, &names, cases, None);
+    let b = &evaluation.summary.classes[1];
+    assert_eq!((b.n_present, b.n_absent), (0, 2));
+    assert_eq!((b.scores.dice.value(), b.scores.specificity.value()), (None, Some(0.0)));
+    assert!(evaluation.pictures(&mut model, &material).unwrap()[1].is_empty());
+}
+
+#[test]
+fn a_study_of_different_pictures_draws_patients() {
+    let mut over = [Study::new(true), Study::new(true)];
+    for (patient, dice) in [("p1", 1.0), ("p2", 0.0)] {
+        let pictures: Vec<String> = (0..8).map(|i| format!("{patient}_{i}")).collect();
+        let pictures: Vec<_> = pictures.iter().map(|name| (name.as_str(), dice)).collect();
+        over[0].add("all", Prompting::Auto, "nerve", &pictures);
+        over[1].add("all", Prompting::Auto, "nerve", &[(patient, dice); 8]);
+    }
+    let row = |study: &Study| serde_json::to_value(study).unwrap()["lines"][0].clone();
+    let [pictures, patients] = over.each_ref().map(row);
+    for row in [&pictures, &patients] {
+        assert_eq!((&row["dice"], &row["pictures"], &row["runs"]), (&0.5.into(), &16.into(), &2.into()));
+    }
+    // Of two patients a sample may have one alone; sixteen pictures are never all of one.
+    assert_eq!(patients["range"], serde_json::json!([0.0, 1.0]));
+    let end = |at: usize| pictures["range"][at].as_f64().unwrap();
+    assert!(end(0) > 0.1 && end(1) < 0.9, "{pictures}");
+    // Runs that hold out the same pictures have the lowest and the highest.
+    let mut same = Study::new(false);
+    same.add("5", Prompting::Auto, "nerve", &[("a", 0.25), ("b", 0.75)]);
+    same.add("5", Prompting::Auto, "nerve", &[("a", 0.5), ("b", 1.0)]);
+    assert_eq!((&row(&same)["dice"], &row(&same)["range"]), (&0.625.into(), &serde_json::json!([0.5, 0.75])));
 }
 
 fn case(image: &str, class: usize, both: u64, extra: u64, missed: u64) -> Case {

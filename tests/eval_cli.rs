@@ -167,7 +167,7 @@ fn wrong_requests_end_with_2_before_any_work() {
     let base = ["--config", "c.toml", "--data", "data"];
     let with = |more: &[&str]| eval(dir.path(), &[&base[..], more].concat());
     for (more, expected) in [
-        (&["--mode", "magic"][..], "expected auto, auto+box, box, box-regions or points"),
+        (&["--mode", "magic"][..], "expected auto, auto+box, auto+points, box, box-regions or points"),
         (&["--mode", "auto"], "the mode auto needs a prompt predictor, and the model has none"),
         (&["--class", "nerve"], "--class nerve: expected NAME=LABEL"),
         (&["--class", "nerve=0"], "label 0, which is background"),
@@ -176,6 +176,9 @@ fn wrong_requests_end_with_2_before_any_work() {
         (&["--spacing", "0"], "expected millimetres above 0"),
         (&["--limit", "0"], "--limit"),
         (&["--set", "model.enabled=false"], "there is nothing to evaluate"),
+        (&["--patient", "_"], "--patient: 2 of 2 names have no \"_\" behind the patient's part: p0, p1"),
+        (&["--patient", "_", "--limit", "1"], "1 of 1 names have no"),
+        (&["--patient", ""], "--patient: the mark behind the patient's part of a name is empty"),
         (&["--set", "model.weights=\"nowhere.pth\""], "there are no weights at this path"),
     ] {
         let text = said(&with(more), 2);
@@ -188,6 +191,26 @@ fn wrong_requests_end_with_2_before_any_work() {
     std::fs::write(dir.path().join("data/gts/p9.png"), "x").expect("a file");
     let text = said(&with(&[]), 2);
     assert!(text.contains("no mask for the image") && text.contains("no image for the mask"), "{text}");
+}
+
+#[test]
+fn what_is_odd_in_the_data_is_told_and_does_not_end_it() {
+    let dir = folder();
+    let (width, height) = (SIZE.0 as u32, SIZE.1 as u32);
+    let image = |value: u16| image::ImageBuffer::from_pixel(width, height, image::Luma([value]));
+    // Twelve bits of sixteen; and a whole picture that is dark, with eight.
+    image(4095).save(dir.path().join("data/imgs/p0.png")).expect("a picture");
+    let dark = image::GrayImage::new(width, height);
+    dark.save(dir.path().join("data/imgs/p1.png")).expect("a picture");
+    let classes = ["--class", "nerve=1", "--class", "vessel=2", "--class", "bone=3"];
+    let args = ["--config", "c.toml", "--data", "data", "--mode", "auto"];
+    let text = said(&eval(dir.path(), &[&args[..], &classes[..]].concat()), 2);
+    assert!(text.contains("1 of 2 images have 16 bits and use less than a quarter"), "{text}");
+    assert!(text.contains("class \"bone\" is in no image, and counts for specificity alone"), "{text}");
+    assert!(text.contains("needs a prompt predictor"), "all that was odd is allowed: {text}");
+    image(20_000).save(dir.path().join("data/imgs/p0.png")).expect("a picture");
+    let text = said(&eval(dir.path(), &args), 2);
+    assert!(!text.contains("16 bits"), "{text}");
 }
 
 #[test]
@@ -213,6 +236,7 @@ fn wrong_tables_are_refused_with_their_line() {
             "\"frozen\" or \"lora\" or \"attention\" or \"full\" (t.toml:8)",
         ),
         ("name = \"P\"", "name = \"P\"", "M on P: there are no weights at this path"),
+        ("data = \"data\"", "data = \"data\"\npatient = \"_\"", "the data set \"P\": 2 of 2 names have no"),
     ] {
         std::fs::write(dir.path().join("t.toml"), good.replace(from, to)).expect("a file");
         let text = said(&eval(dir.path(), &["--tables", "t.toml", "--out", "t"]), 2);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
 use sonomask::mask::ClassMask;
 use sonomask::phantom::{Phantom, PhantomConfig};
-use sonomask::segment::{DeviceChoice, Guidance, MemorySettings, Mode, ModelSpec, Prompt, load};
+use sonomask::segment::{DeviceChoice, Guidance, MemorySettings, Mode, ModelSpec, Point, Prompt, load};
 use sonomask::stage::StageTimes;
 use sonomask::weights::Checkpoint;
 
@@ -85,6 +85,52 @@ fn only_what_the_predictor_finds_by_itself_is_seen_in_several_views() {
 }
 
 #[test]
+fn a_click_chooses_what_a_class_is() {
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let mut model = load(&spec("phantom.safetensors"), &device).unwrap();
+    let config = PhantomConfig { seed: 77, ..PhantomConfig::default() };
+    let (width, height) = (config.width, config.height);
+    let frame = Phantom::new(config).unwrap().frame(77);
+    let plane = Plane { data: &frame.image, stride: width };
+    let view = ImageView::new(PixelFormat::Gray8, width, height, YuvColor::default(), vec![plane]).unwrap();
+    let mut ask = |prompts: Vec<Prompt>| {
+        let mode = if prompts.is_empty() { Mode::Autonomous } else { Mode::Assisted };
+        let found = model.segment(&view, &Guidance { mode, prompts }, false, &mut StageTimes::default());
+        let mut found = found.unwrap();
+        found.sort_by_key(|one| one.class);
+        found
+    };
+    let alone = ask(Vec::new());
+    let middle = |class: usize| {
+        let truth =
+            frame.truth.iter().find(|t| t.class.name() == ["nerve", "vessel", "bone"][class]).unwrap();
+        let b = truth.mask.bounds().unwrap();
+        let (x, y) = ((b.x0 + b.x1) / 2, (b.y0 + b.y1) / 2);
+        assert!(truth.mask.get(x, y));
+        (x, y)
+    };
+    let click = |(x, y): (usize, usize), positive| Point { x: x as f32 + 0.5, y: y as f32 + 0.5, positive };
+    let prompt = |points| vec![Prompt { points, ..Prompt::default() }];
+    let (nerve, vessel) = (middle(0), middle(1));
+    assert!(alone[0].mask.get(nerve.0, nerve.1) && !alone[0].mask.get(vessel.0, vessel.1));
+    // On what was found: it stays as good.
+    let same = ask(prompt(vec![click(nerve, true)]));
+    let dice = same[0].mask.dice(&alone[0].mask).unwrap();
+    assert!(dice > 0.8, "{dice}");
+    // On something else: that, and no longer what was found. The other classes are as they were.
+    let other = ask(prompt(vec![click(vessel, true)]));
+    assert!(other[0].mask.get(vessel.0, vessel.1) && !other[0].mask.get(nerve.0, nerve.1));
+    for class in [1, 2] {
+        // But for rounding: they are decoded in other company.
+        let dice = other[class].mask.dice(&alone[class].mask).unwrap();
+        assert!(dice > 0.99, "class {class}: {dice}");
+    }
+    // Away with it.
+    let gone = ask(prompt(vec![click(nerve, false)]));
+    assert!(!gone[0].mask.get(nerve.0, nerve.1));
+}
+
+#[test]
 fn a_predictor_can_be_asked_for_some_of_its_classes() {
     let device = DeviceChoice::Cpu.resolve().unwrap();
     let only = |names: &[&str]| ModelSpec {
@@ -93,6 +139,9 @@ fn a_predictor_can_be_asked_for_some_of_its_classes() {
     };
     let model = load(&only(&["vessel"]), &device).unwrap();
     assert_eq!(model.info().ppn.as_ref().unwrap().classes, ["vessel"]);
+    let none = ModelSpec { ppn: None, ..only(&["vessel"]) };
+    let error = load(&none, &device).err().unwrap().to_string();
+    assert!(error.contains("only vessel") && error.contains("no prompt predictor"), "{error}");
     let error = load(&only(&["artery"]), &device).err().unwrap().to_string();
     assert!(error.contains("artery") && error.contains("nerve, vessel"), "{error}");
 }

@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use sonomask::config::{LoadArgs, TrainConfig};
 use sonomask::segment::{DeviceChoice, EncoderLora};
-use sonomask::train::{Ending, Epoch, Observer, Outcome, TrainError, TrainSpec, train as train_run};
+use sonomask::train::{
+    Ending, Epoch, Observer, Outcome, TrainError, TrainSpec, can_resume, learned_from, train as train_run,
+};
 use sonomask::weights::Checkpoint;
 
 /// Longest wait for a step of a run on a busy machine.
@@ -88,8 +90,20 @@ cache = "{}"
 }
 
 fn read(config: &Path, flags: &[(&str, toml::Value, &str)]) -> TrainSpec {
+    try_read(config, flags).unwrap()
+}
+
+fn try_read(config: &Path, flags: &[(&str, toml::Value, &str)]) -> Result<TrainSpec, String> {
     let args = LoadArgs { preset: None, file: Some(config), env: std::iter::empty(), set: &[], flags };
-    TrainConfig::load(args).unwrap().spec
+    TrainConfig::load(args).map(|config| config.spec).map_err(|e| e.to_string())
+}
+
+/// The configuration of [`configure`] with `split` in the place of its folds.
+fn divided(root: &Path, data: &Path, split: &str) -> PathBuf {
+    let file = configure(root, data);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("folds = 5\nfold = 1\n", split)).unwrap();
+    file
 }
 
 fn sonomask() -> Command {
@@ -159,13 +173,13 @@ fn a_run_that_is_killed_three_times_comes_to_the_same_end() {
         assert!(whole.join(file).metadata().unwrap().len() > 0, "{file}");
     }
 
-    // Killed in the first epoch, when nothing has been kept; after the first stage's first epoch; in the second stage.
+    // Killed in the first epoch, when nothing has been learned; after the first stage's first epoch; in the second stage.
     let start = |more: &[&str]| {
         let mut command = train(&config, &killed, more);
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     kill_when(start(&[]), || killed.join("validation.txt").is_file());
-    kill_when(start(&[]), || killed.join("state.safetensors").is_file());
+    kill_when(start(&["--resume"]), || !lines(&killed).is_empty());
     kill_when(start(&["--resume"]), || lines(&killed).len() >= 3);
     ended(&train(&config, &killed, &["--resume"]).output().unwrap(), 0);
 
@@ -279,6 +293,58 @@ fn a_run_that_is_stopped_within_an_epoch_comes_to_the_same_end() {
     }
     let refused = try_run(&read_into(&config, "damaged"), false, u64::MAX).unwrap_err().to_string();
     assert!(refused.contains("no numbers"), "{refused}");
+}
+
+/// Ends a run at the first view that it encodes, and knows whether it could have been gone on with if it had been killed there.
+struct Killer {
+    out: PathBuf,
+    can_resume: Option<bool>,
+}
+
+impl Observer for Killer {
+    fn checked(&mut self, _: usize, _: usize) {}
+    fn encoded(&mut self, _: usize, _: usize) {
+        self.can_resume = Some(can_resume(&self.out));
+    }
+    fn stepped(&mut self, _: (u64, u64), _: (u64, u64), _: f64) {}
+    fn measured(&mut self, _: usize, _: usize) {}
+    fn ended(&mut self, _: &Epoch, _: bool) {}
+    fn stopped(&self) -> bool {
+        self.can_resume.is_some()
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_while_it_encodes_can_be_gone_on_with() {
+    let root = folder();
+    let data = pictures(root.path());
+    let spec = read_into(&configure(root.path(), &data), "out");
+    let mut killer = Killer { out: spec.out.clone(), can_resume: None };
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let outcome = {
+        let _turn = TURN.lock();
+        train_run(&spec, &device, "", false, &mut killer).unwrap()
+    };
+    assert_eq!((outcome.ending, killer.can_resume), (Ending::Stopped, Some(true)));
+    assert_eq!(run(&spec, true, 1).ending, Ending::Stopped);
+}
+
+#[test]
+fn where_nothing_can_be_measured_no_epoch_is_the_best() {
+    let root = folder();
+    let data = pictures(root.path());
+    std::fs::write(root.path().join("held.txt"), "p4\n").unwrap();
+    GrayImage::new(96, 64).save(data.join("gts/p4.png")).unwrap();
+    let config = divided(root.path(), &data, "validation = \"held.txt\"\n");
+    let mut spec = read_into(&config, "out");
+    // Nothing gets better, and nothing gets worse: patience has nothing to look at.
+    (spec.patience, spec.views) = (1, 0);
+    spec.stages.remove(0);
+    spec.stages[0].epochs = 3;
+    let outcome = run(&spec, false, u64::MAX);
+    assert_eq!((outcome.ending, outcome.epochs, outcome.best), (Ending::Done, 3, None));
+    assert_eq!(outcome.file, spec.out.join("last.safetensors"));
+    assert!(lines(&spec.out).iter().all(|line| line.get("validation").is_none() && line["best"] == false));
 }
 
 #[test]
@@ -438,6 +504,20 @@ fn few_pictures_are_shown_more_often_unless_somebody_says_how_often() {
     assert_eq!(epochs(&usual, 160), (vec![30, 4], 1));
     assert_eq!(epochs(&usual, 2000), (vec![30, 4], 1));
     assert_eq!(epochs(&given, 4), (vec![2, 2], 1));
+    // A study has runs like any other: the usual epochs are those of so many pictures.
+    let shot = |file: &Path, shot: Option<usize>, learned: &[usize]| {
+        let spec = read(file, &[]).few_shot(shot, learned);
+        assert!(spec.datasets.iter().all(|data| data.limit == shot));
+        let used = learned.iter().map(|&n| n.min(shot.unwrap_or(n))).sum();
+        let spec = spec.repeated(spec.repeats(used));
+        spec.stages.iter().map(|stage| stage.epochs).collect::<Vec<_>>()
+    };
+    assert_eq!(shot(&usual, Some(50), &[400]), epochs(&usual, 50).0);
+    assert_eq!(shot(&usual, None, &[50]), epochs(&usual, 50).0);
+    // Given ones make about as many steps as all pictures.
+    assert_eq!(shot(&given, Some(100), &[400]), [8, 8]);
+    assert_eq!(shot(&given, Some(50), &[100, 30]), [2, 2]);
+    assert_eq!(shot(&given, None, &[400]), [2, 2]);
     let text = std::fs::read_to_string(&usual).unwrap();
     std::fs::write(&usual, text.replace("[decoder]", "[encoder]\ntuning = \"lora\"\n[decoder]")).unwrap();
     assert_eq!(epochs(&usual, 160), (vec![20, 10, 4], 1));
@@ -459,6 +539,54 @@ fn mistakes_in_the_data_are_told_at_once_and_before_anything_is_written() {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(!out.join("state.safetensors").exists() && !root.path().join("features").exists());
+}
+
+#[test]
+fn what_is_measured_was_not_learned_from() {
+    let root = folder();
+    let data = pictures(root.path());
+    let refused = |split: &str| {
+        let spec = read_into(&divided(root.path(), &data, split), "out");
+        // Before any network is loaded.
+        let told = try_run(&spec, false, 1).unwrap_err().to_string();
+        assert!(learned_from(&spec).is_err(), "{told}");
+        told
+    };
+    let told = refused("folds = 2\npatient = \"_\"\n");
+    assert!(told.contains("5 of 5 names have no \"_\" behind the patient's part: p0, p1"), "{told}");
+    // Five pictures of one patient.
+    std::fs::write(root.path().join("held.txt"), "p1\n").unwrap();
+    let held = "validation = \"held.txt\"\n";
+    let told = refused(&format!("{held}patient = \"p\"\n"));
+    assert!(told.contains("patients are both learned from and held out"), "{told}");
+    assert_eq!(learned_from(&read(&divided(root.path(), &data, held), &[])).unwrap(), [4]);
+    // A class that only a held-out picture has.
+    for name in ["p0", "p2", "p3", "p4"] {
+        GrayImage::from_pixel(96, 64, Luma([1])).save(data.join(format!("gts/{name}.png"))).unwrap();
+    }
+    let told = refused(held);
+    assert!(told.contains("class \"dark\" is in no image that is learned from"), "{told}");
+}
+
+#[test]
+fn settings_of_a_split_are_refused_where_nothing_comes_of_them() {
+    let root = folder();
+    let data = pictures(root.path());
+    let split = |split: &str| try_read(&divided(root.path(), &data, split), &[]);
+    for (given, expected) in [
+        ("fold = 2\n", "datasets[0].fold says nothing without parts"),
+        ("validation = \"v.txt\"\nfold = 2\n", "datasets[0].fold says nothing without parts"),
+        ("split_seed = 3\n", "datasets[0].split_seed says nothing without parts"),
+        ("patient = \"_\"\n", "datasets[0].patient keeps pictures together where some are held out"),
+        ("folds = 3\nfold = 3\n", "expected 0 to 2"),
+    ] {
+        let told = split(given).unwrap_err();
+        assert!(told.contains(expected), "{given}: {told}");
+    }
+    let list = split("validation = \"v.txt\"\npatient = \"_\"\n").unwrap();
+    assert_eq!(list.datasets[0].split.patient(), Some("_"));
+    // As they stand in the annotated configuration.
+    assert!(split("folds = 0\nfold = 0\npatient = \"\"\nsplit_seed = 0\n").is_ok());
 }
 
 #[test]

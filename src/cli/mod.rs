@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
 use crate::config::ClassConfig;
 use crate::overlay::ClassStyle;
 use crate::segment::{DeviceChoice, ModelSpec, Precision, Resolved};
-use crate::weights::{Family, find_weights, own_weights_dirs};
+use crate::weights::{Family, Published, find_weights, own_weights_dirs};
 use crate::whole;
 
 /// Weights that set-up fetches.
@@ -239,14 +239,20 @@ fn default_weights() -> PathBuf {
 }
 
 /// How to come by weights.
-const GET_WEIGHTS: &str = "`make setup` in a checkout fetches LiteMedSAM's; `sonomask doctor` says in which folders weights are searched";
+const GET_WEIGHTS: &str = "`make setup` in a checkout fetches LiteMedSAM's; `sonomask doctor` says in which folders those of presets are searched";
 
 /// A missing weights file, with the way to get one.
 fn check_weights(path: &Path) -> Result<(), String> {
     if path.is_file() {
         return Ok(());
     }
-    Err(format!("there are no weights at this path ({GET_WEIGHTS}): {}", path.display()))
+    // A path that a person gave is not searched for anywhere else.
+    let published = path.file_name().and_then(|name| Published::named(name.to_str()?));
+    let way = match published.filter(|p| p.family != Family::LiteMedSam) {
+        Some(Published { name, .. }) => format!("`sonomask weights download {name}` puts them into weights/"),
+        None => GET_WEIGHTS.to_owned(),
+    };
+    Err(format!("there are no weights at this path ({way}): {}", path.display()))
 }
 
 /// The control plane's threads: buses, signals, statistics, the watchdog. From here on signals ask the work to end.

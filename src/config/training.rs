@@ -198,11 +198,21 @@ fn read_dataset(i: usize, node: Node, log: &mut Log) -> Result<DataSpec, ConfigE
     let noise = s.double("noise", 0.0, 0.0, 1.0)?;
     let limit = Some(s.int("limit", 0, 0, MANY)? as usize).filter(|&n| n > 0);
     s.finish()?;
+    // Whoever says one of these means it, and nothing would come of it.
+    if folds == 0 && (fold != 0 || seed != 0) {
+        let key = if fold != 0 { "fold" } else { "split_seed" };
+        let what = "says nothing without parts: expected folds = 2 or more";
+        return impossible(format!("{section}.{key} {what}"), &at);
+    }
+    if folds == 0 && validation.is_none() && patient.is_some() {
+        let what = "patient keeps pictures together where some are held out: expected folds or validation";
+        return impossible(format!("{section}.{what}"), &at);
+    }
     let split = match (validation, train, folds) {
         (Some(_), _, 1..) => {
             return impossible(format!("{section}: held out is either a list (validation) or a fold"), &at);
         }
-        (Some(validation), train, 0) => Split::Lists { validation, train },
+        (Some(validation), train, 0) => Split::Lists { validation, train, patient },
         (None, Some(_), _) => {
             return impossible(format!("{section}.train needs a list of what is held out: validation"), &at);
         }

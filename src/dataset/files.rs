@@ -51,6 +51,11 @@ pub(super) fn by_stem(folder: &Path, problems: &mut Vec<Problem>) -> BTreeMap<St
             problems.push(Problem::Unreadable { file, what: "its name is not UTF-8".into() });
             continue;
         };
+        if stem.contains(['\n', '\r']) {
+            // Lists have a name a line.
+            problems.push(Problem::Unreadable { file, what: "its name has a line break".into() });
+            continue;
+        }
         match found.get(stem) {
             Some(other) => problems.push(Problem::SameName { files: [other.clone(), file] }),
             None => {
@@ -65,5 +70,10 @@ pub(super) fn by_stem(folder: &Path, problems: &mut Vec<Problem>) -> BTreeMap<St
 fn is_picture(file: &Path) -> bool {
     let hidden = file.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default();
-    !hidden && EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)) && file.is_file()
+    !hidden && is_extension(extension) && file.is_file()
+}
+
+/// Whether `extension`, without the point, is a picture's.
+pub(super) fn is_extension(extension: &str) -> bool {
+    EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }

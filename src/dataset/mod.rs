@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub use labels::Labels;
 pub use noise::Damage;
 pub use problem::{DataError, Problem};
-pub use split::{SplitError, folds, named};
+pub use split::{SplitError, folds, named, patients};
 pub use view::{Augment, View};
 
 use self::files::{by_stem, folder};
@@ -99,12 +99,35 @@ pub struct Dataset {
 
 impl Dataset {
     /// Finds and reads every image and every mask, and checks that they go together. `progress` hears how many of how many
-    /// images have been looked at.
+    /// images have been looked at. A class may be in no image: what is drawn where there is none can still be measured.
     ///
     /// # Errors
     /// All mistakes at once: a folder that is not there, an image without a mask or the reverse, two files of one name, a
-    /// picture that cannot be read, other sizes, labels that no class has, a class that is in no image.
-    pub fn open(spec: &DatasetSpec, mut progress: impl FnMut(usize, usize)) -> Result<Self, DataError> {
+    /// picture that cannot be read, other sizes, labels that no class has.
+    pub fn open(spec: &DatasetSpec, progress: impl FnMut(usize, usize)) -> Result<Self, DataError> {
+        let opened = Self::look_through(spec, progress, /* every class */ false)?;
+        for class in opened.absent() {
+            let (set, class) = (&opened.name, &class.name);
+            tracing::warn!(
+                "the data set {set:?}: class {class:?} is in no image, and counts for specificity alone"
+            );
+        }
+        Ok(opened)
+    }
+
+    /// The same to learn from.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`]; a class that is in no image is a mistake too.
+    pub fn open_to_learn(spec: &DatasetSpec, progress: impl FnMut(usize, usize)) -> Result<Self, DataError> {
+        Self::look_through(spec, progress, /* every class */ true)
+    }
+
+    fn look_through(
+        spec: &DatasetSpec,
+        mut progress: impl FnMut(usize, usize),
+        every_class: bool,
+    ) -> Result<Self, DataError> {
         let mut problems = Vec::new();
         check_classes(spec, &mut problems);
         let images = folder(&spec.root, spec.images.as_deref(), &IMAGE_FOLDERS, "images", &mut problems);
@@ -124,7 +147,7 @@ impl Dataset {
         problems.extend(orphans.into_iter().map(|file| Problem::NoImage { mask: file.clone() }));
 
         let mut samples = Vec::with_capacity(images.len());
-        let total = images.len();
+        let (total, mut dark) = (images.len(), 0);
         for (at, (name, image)) in images.into_iter().enumerate() {
             progress(at, total);
             let own: Vec<Option<PathBuf>> = masks.iter().map(|m| m.get(&name).cloned()).collect();
@@ -133,15 +156,19 @@ impl Dataset {
                 continue;
             }
             match look(spec, &name, &image, own) {
-                Ok(sample) => samples.push(sample),
+                Ok((sample, is_dark)) => {
+                    samples.push(sample);
+                    dark += usize::from(is_dark);
+                }
                 Err(found) => problems.extend(found),
             }
         }
         progress(total, total);
-        for (i, class) in spec.classes.iter().enumerate() {
-            if !samples.is_empty() && samples.iter().all(|s| s.areas.get(i).is_none_or(|&area| area == 0)) {
-                problems.push(Problem::EmptyClass { class: class.name.clone() });
-            }
+        let (name, classes, layout) = (spec.name.clone(), spec.classes.clone(), spec.layout);
+        let opened = Self { name, classes, layout, samples };
+        if every_class {
+            let absent = opened.absent().map(|class| Problem::EmptyClass { class: class.name.clone() });
+            problems.extend(absent);
         }
         if total == 0 {
             problems.push(Problem::NoPictures);
@@ -149,8 +176,22 @@ impl Dataset {
         if !problems.is_empty() {
             return Err(DataError::new(spec, problems));
         }
-        let (name, classes, layout) = (spec.name.clone(), spec.classes.clone(), spec.layout);
-        Ok(Self { name, classes, layout, samples })
+        if dark > 0 {
+            let name = &opened.name;
+            tracing::warn!(
+                "the data set {name:?}: {dark} of {total} images have 16 bits and use less than a quarter of their range, which \
+                 leaves few grey levels: expected values from 0 to 65535"
+            );
+        }
+        Ok(opened)
+    }
+
+    /// Classes that no image has; none where there are no images.
+    fn absent(&self) -> impl Iterator<Item = &ClassLabel> {
+        let is_in = |sample: &Sample, at: usize| sample.areas.get(at).is_some_and(|&area| area > 0);
+        let is_absent = move |at: usize| !self.samples.iter().any(|sample| is_in(sample, at));
+        let classes = self.classes.iter().enumerate();
+        classes.filter(move |(at, _)| !self.samples.is_empty() && is_absent(*at)).map(|(_, class)| class)
     }
 
     /// The image of `sample`.
@@ -192,18 +233,27 @@ fn check_classes(spec: &DatasetSpec, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Reads an image with its masks.
+/// Reads an image with its masks, and says whether it is [`in_the_dark`].
 fn look(
     spec: &DatasetSpec,
     name: &str,
     image: &Path,
     masks: Vec<Option<PathBuf>>,
-) -> Result<Sample, Vec<Problem>> {
+) -> Result<(Sample, bool), Vec<Problem>> {
     let rgb = picture(image).map_err(|e| vec![e])?;
+    let dark = in_the_dark(image, &rgb);
     let size = (rgb.width, rgb.height);
     let found = read_masks(&spec.classes, spec.layout, &masks, size)?;
     let areas = found.iter().map(Mask::area).collect();
-    Ok(Sample { name: name.to_owned(), image: image.to_owned(), masks, size, areas })
+    Ok((Sample { name: name.to_owned(), image: image.to_owned(), masks, size, areas }, dark))
+}
+
+/// Whether `file`, read as `rgb`, has 16 bits a value and uses less than a quarter of their range: 10 or 12 bits that were stored as
+/// they are. Of these 16 the upper 8 are kept.
+fn in_the_dark(file: &Path, rgb: &Rgb) -> bool {
+    // The header is read again only where the picture is as dark as that.
+    let brightest = rgb.data.iter().max().copied().unwrap_or(0);
+    brightest < 64 && labels::is_deep(file)
 }
 
 fn read_masks(

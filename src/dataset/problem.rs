@@ -99,6 +99,12 @@ pub enum Problem {
         /// The class.
         class: String,
     },
+    /// A class that only held-out images have.
+    #[error("class {class:?} is in no image that is learned from")]
+    NotLearned {
+        /// The class.
+        class: String,
+    },
     /// A file that is not what it was when the data set was opened.
     #[error("the file changed while it was used: {}", file.display())]
     Changed {

@@ -18,11 +18,14 @@ pub enum Prompting {
     AutoBox,
     /// One click on the largest region.
     Points,
+    /// Predictor and that click.
+    AutoPoints,
 }
 
 impl Prompting {
     /// Every one, in the order of reports.
-    pub const ALL: [Self; 5] = [Self::Auto, Self::AutoBox, Self::Box, Self::BoxRegions, Self::Points];
+    pub const ALL: [Self; 6] =
+        [Self::Auto, Self::AutoBox, Self::AutoPoints, Self::Box, Self::BoxRegions, Self::Points];
 
     /// Name on the command line and in reports.
     pub fn name(self) -> &'static str {
@@ -32,6 +35,7 @@ impl Prompting {
             Self::BoxRegions => "box-regions",
             Self::AutoBox => "auto+box",
             Self::Points => "points",
+            Self::AutoPoints => "auto+points",
         }
     }
 
@@ -43,6 +47,7 @@ impl Prompting {
             Self::BoxRegions => "one box around each region of a class, masks united",
             Self::AutoBox => "learned prompts and one box around all regions of a class (BB+LP)",
             Self::Points => "one click, on the pixel of the largest region that is farthest from its edge",
+            Self::AutoPoints => "learned prompts and that click",
         }
     }
 
@@ -50,7 +55,7 @@ impl Prompting {
     pub fn mode(self) -> Mode {
         match self {
             Self::Auto => Mode::Autonomous,
-            Self::AutoBox => Mode::Assisted,
+            Self::AutoBox | Self::AutoPoints => Mode::Assisted,
             Self::Box | Self::BoxRegions | Self::Points => Mode::Manual,
         }
     }
@@ -63,7 +68,7 @@ impl Prompting {
 
 /// A word that names no way of prompting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown mode {0:?}; expected auto, auto+box, box, box-regions or points")]
+#[error("unknown mode {0:?}; expected auto, auto+box, auto+points, box, box-regions or points")]
 pub struct PromptingError(String);
 
 impl FromStr for Prompting {

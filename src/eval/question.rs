@@ -111,7 +111,7 @@ fn of_class(prompting: Prompting, mask: &Mask) -> Vec<Prompt> {
         Prompting::BoxRegions => {
             regions(mask).into_iter().take(MAX_REGIONS).map(|region| boxed(region.bounds)).collect()
         }
-        Prompting::Points => {
+        Prompting::Points | Prompting::AutoPoints => {
             let click = |(x, y): (usize, usize)| Prompt {
                 points: vec![Point { x: x as f32 + 0.5, y: y as f32 + 0.5, positive: true }],
                 ..Prompt::default()

@@ -1,9 +1,11 @@
 //! What several runs come to: their cases by group, prompts and class.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::report::{csv, markdown};
-use super::{Interval, Prompting, bootstrap};
+use super::{Interval, Prompting, Share, bootstrap_shares};
 use crate::chart::{Chart, ChartError, Panel, Series, XAxis};
 
 /// Where the bootstrap begins.
@@ -15,15 +17,32 @@ struct Line {
     group: String,
     mode: Prompting,
     class: String,
-    /// Of each run, the Dice of the pictures with the class.
-    runs: Vec<Vec<f64>>,
+    /// Of each run, the Dice of the pictures with the class, and whose pictures they are.
+    runs: Vec<Vec<(String, f64)>>,
+}
+
+impl Line {
+    /// What is drawn together for the interval: the pictures of a patient, in the order in which they were added.
+    fn units(&self) -> Vec<Vec<Share>> {
+        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut units: Vec<Share> = Vec::new();
+        for (unit, dice) in self.runs.iter().flatten() {
+            let at = *places.entry(unit).or_insert(units.len());
+            if at == units.len() {
+                units.push([0.0; 2]);
+            }
+            let [sum, n] = &mut units[at];
+            (*sum, *n) = (*sum + dice, *n + 1.0);
+        }
+        units.into_iter().map(|share| vec![share]).collect()
+    }
 }
 
 /// Runs that were put together, in the order they were added.
 ///
 /// Dice is the mean over pictures of which the truth has the class; one with an empty mask counts 0. Where the runs held out
-/// different pictures, the interval is the bootstrap's over all of them, 95 %; where they held out the same ones, the lowest and
-/// the highest run.
+/// different pictures, the interval is the bootstrap's over all of them, 95 %, with all pictures of a patient drawn together; where
+/// they held out the same ones, the lowest and the highest run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Study {
     /// The runs held out different pictures.
@@ -49,13 +68,15 @@ impl Study {
         Self { disjoint, lines: Vec::new() }
     }
 
-    /// Adds what a run of `group` came to for a class.
-    pub fn add(&mut self, group: &str, mode: Prompting, class: &str, dice: &[f64]) {
+    /// Adds what a run of `group` came to for a class: the Dice of each picture, and the patient, or the picture where patients are
+    /// not known.
+    pub fn add(&mut self, group: &str, mode: Prompting, class: &str, dice: &[(&str, f64)]) {
+        let dice: Vec<(String, f64)> = dice.iter().map(|&(unit, dice)| (unit.to_owned(), dice)).collect();
         let same = |l: &&mut Line| l.group == group && l.mode == mode && l.class == class;
         match self.lines.iter_mut().find(same) {
-            Some(line) => line.runs.push(dice.to_vec()),
+            Some(line) => line.runs.push(dice),
             None => {
-                let (group, class, runs) = (group.to_owned(), class.to_owned(), vec![dice.to_vec()]);
+                let (group, class, runs) = (group.to_owned(), class.to_owned(), vec![dice]);
                 self.lines.push(Line { group, mode, class, runs });
             }
         }
@@ -63,13 +84,12 @@ impl Study {
 
     fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.lines.iter().filter_map(|line| {
-            let all: Vec<f64> = line.runs.iter().flatten().copied().collect();
-            let Interval { mean, low, high } = bootstrap(&all, SEED)?;
+            let Interval { mean, low, high } = bootstrap_shares(&line.units(), SEED)?;
             let range = if self.disjoint {
                 [low, high]
             } else {
                 let means = line.runs.iter().filter(|run| !run.is_empty());
-                let means = means.map(|run| run.iter().sum::<f64>() / run.len() as f64);
+                let means = means.map(|run| run.iter().map(|(_, dice)| dice).sum::<f64>() / run.len() as f64);
                 means.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], m| [low.min(m), high.max(m)])
             };
             Some(Row {
@@ -78,7 +98,7 @@ impl Study {
                 class: &line.class,
                 dice: mean,
                 range,
-                pictures: all.len(),
+                pictures: line.runs.iter().map(Vec::len).sum(),
                 runs: line.runs.len(),
             })
         })

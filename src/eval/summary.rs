@@ -24,12 +24,13 @@ pub const RULES: [&str; 8] = [
      left_out. HD95 takes both directions together.",
     "Sensitivity: of the images with the class, the share in which any pixel was drawn. Specificity: of the images without it, the \
      share in which none was. In the manual modes a class that is absent is not asked for, so there is no specificity; and \
-     with auto+box the box gives away that the class is there. AUC: the area under the ROC curve of the certainty of presence \
+     with auto+box and auto+points the prompt gives away that the class is there. AUC: the area under the ROC curve of the certainty of presence \
      over the same images, whatever the threshold.",
     "Boxes are the smallest around the truth's pixels, nothing added. A class with several regions has one box around all of them \
      (box, auto+box), or one around each with the masks united (box-regions, at most the 64 largest). Regions hang together \
      over corners.",
-    "A point is one click on the pixel of the largest region that is farthest from its edge; the first row by row of several.",
+    "A point is one click on the pixel of the largest region that is farthest from its edge; the first row by row of several. \
+     It is given alone (points) or beside learned prompts (auto+points), which it then chooses one region of.",
 ];
 
 /// A figure with its 95 % interval.

@@ -2,6 +2,7 @@
 
 use tch::{TchError, Tensor};
 
+use super::hiera::STRIDE as SAM2_STRIDE;
 use super::mask_decoder::{Decoded, MaskDecoder, MaskSelection};
 use super::ppn::{PpnConfig, PpnForm};
 use super::prompt_encoder::PromptEncoder;
@@ -54,15 +55,34 @@ impl Sam {
             let input_size = input_size.unwrap_or(SAM2_INPUT_SIZE);
             return Ok(Self::Two { net: Box::new(Sam2::new(w, family, input_size)?), input_size });
         };
-        let own = config.input_size();
-        if let Some(asked) = input_size.filter(|&asked| asked != own) {
-            let what =
-                format!("{family} takes {own} pixels a side and no other size, asked for were {asked}");
-            return Err(TchError::Shape(what).into());
+        if let Some(asked) = input_size {
+            Self::takes(family, asked).map_err(TchError::Shape)?;
         }
         // Sam2Rad adds SAM 2's object score to the decoders of the first generation.
         config.mask_decoder.object_score = w.shape("mask_decoder.obj_score_token.weight").is_some();
         Ok(Self::One(Box::new(Sam1::new(w, &config)?)))
+    }
+
+    /// Whether the network of `family` can take an input of `side` pixels a side.
+    ///
+    /// # Errors
+    /// What it takes instead.
+    pub fn takes(family: Family, side: i64) -> Result<(), String> {
+        let Some(config) = Sam1Config::of(family) else {
+            return if side > 0 && side % SAM2_STRIDE == 0 {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{family} takes a multiple of {SAM2_STRIDE} pixels a side, asked for were {side}"
+                ))
+            };
+        };
+        let own = config.input_size();
+        if side == own {
+            Ok(())
+        } else {
+            Err(format!("{family} takes {own} pixels a side and no other size, asked for were {side}"))
+        }
     }
 
     /// Side of the square input in pixels.

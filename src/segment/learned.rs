@@ -61,7 +61,13 @@ impl Learned {
         let found = learnable_prompts(source, PREFIX);
         let all = || found.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>().join(", ");
         let chosen = match (&spec.dataset, &found[..]) {
-            (None, []) => return Ok(None),
+            (None, []) if spec.only.is_empty() => return Ok(None),
+            (None, []) => {
+                return Err(LoadError::Setting(format!(
+                    "only {} is to be looked for, but there is no prompt predictor",
+                    spec.only.join(", ")
+                )));
+            }
             (None, [only]) => only,
             (None, _) => {
                 return Err(wrong(format!(

@@ -1,28 +1,20 @@
 //! From a weights file to a segmenter.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use tch::{Device, Tensor};
+use tch::Device;
 
 use super::device::Resolved;
+use super::files::Files;
 use super::graph::{CudaEngine, Engine, Rehearsal};
-use super::learned::{self, Learned};
-use super::manners::{HANDLINGS, Manners};
+use super::learned;
+use super::manners::HANDLINGS;
 use super::network::Network;
 use super::sam::{Cleanup, Sam};
 use super::video::VideoSam;
 use super::{ModelInfo, ModelSpec, PpnInfo, Precision, Segmenter};
 use crate::nn::{self, MergedLora, PromptPredictor, Sam2Memory};
-use crate::weights::{
-    Checkpoint, CheckpointError, Family, FamilyError, Layered, PREPROCESS, Weights, WeightsError, sha256,
-};
-
-/// Metadata with the family that a predictor was trained for.
-const FAMILY: &str = "family";
-
-/// Metadata with the SHA-256 of the weights that a predictor was trained with.
-pub const BASE_SHA256: &str = "base_sha256";
+use crate::weights::{CheckpointError, Family, FamilyError, PREPROCESS, Published, Weights, WeightsError};
 
 /// Why there is no segmenter.
 #[derive(Debug, thiserror::Error)]
@@ -104,16 +96,16 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     let source = files.source();
     let merged = MergedLora::new(&source);
     let view = Weights::new(&merged, device.device).computing_in(spec.precision.kind());
-    let unfit = |reason| LoadError::Weights { reason, path: spec.weights.clone() };
-    let side = spec.input_size.and_then(|side| i64::try_from(side).ok());
-    let net = nn::Sam::new(&view, family, side).map_err(unfit)?;
+    let unfit = |reason| files.unfit(spec, reason);
+    let weights_sha256 = files.sha256(spec)?;
+    let published = files.published(&weights_sha256);
+    let net = nn::Sam::new(&view, family, side(spec, family, published)?).map_err(unfit)?;
     let memory = match &spec.memory {
         Some(settings) => Some((Sam2Memory::new(&view, family, net.input_size()).map_err(unfit)?, *settings)),
         None => None,
     };
     let learned = files.learned(spec)?;
-    let manners = files.manners(spec, family)?;
-    let weights_sha256 = files.sha256(spec)?;
+    let manners = files.manners(spec, family, published)?;
     files.warn_of_another_base(&weights_sha256);
     let mut ppn = None;
     if let Some(learned) = &learned {
@@ -170,6 +162,23 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     })
 }
 
+/// Side of the input in pixels: as asked for, else as the file was published for; `None` is the family's own.
+///
+/// # Errors
+/// A side that the family cannot take.
+pub(super) fn side(
+    spec: &ModelSpec,
+    family: Family,
+    published: Option<&Published>,
+) -> Result<Option<i64>, LoadError> {
+    let asked = spec.input_size.or_else(|| published?.handling().map(|(_, side)| side));
+    let side = asked.and_then(|side| i64::try_from(side).ok());
+    if let Some(side) = side {
+        nn::Sam::takes(family, side).map_err(|what| LoadError::Setting(format!("the input size: {what}")))?;
+    }
+    Ok(side)
+}
+
 /// What records graphs on `device`; without it everything is queued kernel by kernel, which is as right.
 fn engine(device: Device, on_device: bool) -> Option<Box<dyn Engine>> {
     if on_device && !device.is_cuda() {
@@ -202,20 +211,6 @@ impl ModelSpec {
     }
 }
 
-/// Whether another value of the tensor `name` changes the features of a picture. The predictor and the decoder only read them, but
-/// for SAM 2's two convolutions of the finer levels, which lie in its decoder.
-fn changes_features(name: &str) -> bool {
-    if name.strip_prefix(learned::PREFIX).is_some_and(|rest| rest.starts_with('.')) {
-        return false;
-    }
-    let decoder = name.strip_prefix("sam_").unwrap_or(name).strip_prefix("mask_decoder.");
-    decoder.is_none_or(|part| part.starts_with("conv_s"))
-}
-
-fn sum(path: &Path) -> Result<String, LoadError> {
-    sha256(path).map_err(|reason| LoadError::Io { reason, path: path.to_owned() })
-}
-
 /// Names of the classes that the prompt predictor of `spec` looks for, in its order; none without a predictor.
 ///
 /// # Errors
@@ -224,140 +219,4 @@ pub fn learned_classes(spec: &ModelSpec) -> Result<Vec<String>, LoadError> {
     let files = Files::open(spec)?;
     files.family(spec)?;
     Ok(files.learned(spec)?.map_or_else(Vec::new, |learned| learned.names()))
-}
-
-/// The network's file, and the one laid over it.
-pub(super) struct Files {
-    base: Checkpoint,
-    over: Option<Checkpoint>,
-}
-
-impl Files {
-    pub(super) fn open(spec: &ModelSpec) -> Result<Self, LoadError> {
-        let base = Checkpoint::open(&spec.weights)?;
-        Ok(Self { base, over: spec.ppn.as_deref().map(Checkpoint::open).transpose()? })
-    }
-
-    pub(super) fn source(&self) -> Layered<'_> {
-        Layered { top: self.over.as_ref().unwrap_or(&self.base), base: &self.base }
-    }
-
-    /// The family of the network, which the predictor must have been trained for.
-    pub(super) fn family(&self, spec: &ModelSpec) -> Result<Family, LoadError> {
-        let unfit = |path: &PathBuf| {
-            let path = path.clone();
-            move |reason| LoadError::Family { reason, path }
-        };
-        let family = Family::expect(spec.family, &self.base).map_err(unfit(&spec.weights))?;
-        let trained_for = self.over.as_ref().and_then(|over| over.metadata().get(FAMILY));
-        if let (Some(name), Some(path)) = (trained_for, &spec.ppn) {
-            let found = name.parse::<Family>().map_err(unfit(path))?;
-            if found != family {
-                return Err(unfit(path)(FamilyError::Mismatch { asked: family, found }));
-            }
-        }
-        Ok(family)
-    }
-
-    /// SHA-256 of the network's file.
-    pub(super) fn sha256(&self, spec: &ModelSpec) -> Result<String, LoadError> {
-        sum(&spec.weights)
-    }
-
-    /// A predictor speaks to the features of the weights that it was trained with; with others of the same family it is worse
-    /// without an error.
-    fn warn_of_another_base(&self, weights_sha256: &str) {
-        let trained_with = self.over.as_ref().and_then(|over| over.metadata().get(BASE_SHA256));
-        if let Some(sum) = trained_with.filter(|sum| *sum != weights_sha256) {
-            tracing::warn!("the predictor was trained with other weights, SHA-256 {sum}: expect worse masks");
-        }
-    }
-
-    /// SHA-256 of the file over the network's.
-    pub(super) fn ppn_sha256(&self, spec: &ModelSpec) -> Result<Option<String>, LoadError> {
-        spec.ppn.as_deref().map(sum).transpose()
-    }
-
-    /// Whether the file over the network's changes what the encoder says of a picture.
-    pub(super) fn change_features(&self) -> bool {
-        self.over.as_ref().is_some_and(|over| over.tensors().any(|(name, _)| changes_features(name)))
-    }
-
-    /// What the metadata say of the handling of pictures and, in the file over the network's, of each data set's classes.
-    pub(super) fn says(&self) -> BTreeMap<String, String> {
-        let mut says = BTreeMap::new();
-        for file in [Some(&self.base), self.over.as_ref()].into_iter().flatten() {
-            says.extend(file.metadata().get(PREPROCESS).map(|found| (PREPROCESS.to_owned(), found.clone())));
-        }
-        if let Some(over) = &self.over {
-            let classes = over.metadata().iter().filter(|(key, _)| key.starts_with("classes."));
-            says.extend(classes.map(|(key, names)| (key.clone(), names.clone())));
-            // A file of one data set need not name it.
-            if let (Some(names), [(dataset, ..)]) =
-                (over.metadata().get("classes"), &crate::nn::learnable_prompts(over, learned::PREFIX)[..])
-            {
-                says.insert(format!("classes.{dataset}"), names.clone());
-            }
-        }
-        says
-    }
-
-    /// The tensors of the file over the network's that `which` chooses by their names.
-    pub(super) fn carried(
-        &self,
-        which: impl Fn(&str) -> bool,
-    ) -> Result<BTreeMap<String, Tensor>, WeightsError> {
-        let Some(over) = &self.over else { return Ok(BTreeMap::new()) };
-        let chosen = over.tensors().filter(|(name, _)| which(name));
-        chosen
-            .filter_map(|(name, _)| Some(over.tensor(name)?.map(|tensor| (name.to_owned(), tensor))))
-            .collect::<Result<_, _>>()
-            .map_err(WeightsError::from)
-    }
-
-    fn learned(&self, spec: &ModelSpec) -> Result<Option<Learned>, LoadError> {
-        Learned::find(spec, &self.source(), |key| self.metadata(key))
-    }
-
-    fn metadata(&self, key: &str) -> Option<String> {
-        self.over.as_ref().unwrap_or(&self.base).metadata().get(key).cloned()
-    }
-
-    /// How pictures, prompts and masks are handled: as the family's weights were published, unless the file that was trained last, or
-    /// `spec`, says otherwise.
-    pub(super) fn manners(&self, spec: &ModelSpec, family: Family) -> Result<Manners, LoadError> {
-        let own = Manners::of(family);
-        let says = |file: &Checkpoint| file.metadata().get(PREPROCESS).cloned();
-        let (found, path) = match (self.over.as_ref().and_then(says), says(&self.base)) {
-            (Some(found), _) => (found, spec.ppn.as_ref().unwrap_or(&spec.weights)),
-            (None, Some(found)) => (found, &spec.weights),
-            (None, None) => return Ok(own),
-        };
-        own.trained_with(&found).ok_or_else(|| LoadError::Handling { found, path: path.clone() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn features_are_those_of_everything_before_the_decoder() {
-        for before in [
-            "image_encoder.neck.0.weight",
-            "image_encoder.adapters.0.up.weight",
-            "sam_mask_decoder.conv_s1.bias",
-            "no_mem_embed",
-            "ppnx.weight",
-        ] {
-            assert!(changes_features(before), "{before}");
-        }
-        for behind in [
-            "ppn.pyramid.out.weight",
-            "mask_decoder.transformer.layers.0.self_attn.q_proj.w_a.weight",
-            "sam_mask_decoder.obj_score_token.weight",
-        ] {
-            assert!(!changes_features(behind), "{behind}");
-        }
-    }
 }

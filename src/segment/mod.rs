@@ -3,8 +3,10 @@
 //! [`Segmenter`] is all that `pipeline` knows of a model. A family brings its own preprocessing,
 //! encoder, prompts, decoder and postprocessing; see [`Sam`].
 
+mod click;
 pub mod device;
 mod expected;
+mod files;
 mod fresh;
 mod generate;
 mod graph;
@@ -36,10 +38,11 @@ use crate::weights::said;
 
 pub use device::{DeviceChoice, DeviceError, Resolved, load_cuda};
 pub use expected::compare;
+pub use files::BASE_SHA256;
 pub use fresh::Additions;
 pub use generate::{GenerateError, GeneratedPpn, expected_tensors, generate};
 pub use guidance::{Guidance, Mode, ModeError};
-pub use load::{BASE_SHA256, LoadError, learned_classes, load};
+pub use load::{LoadError, learned_classes, load};
 pub use manners::Manners;
 pub use memory::{MemoryCounts, MemoryEvent, MemorySettings};
 pub use network::Network;

@@ -4,6 +4,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::click::Clicked;
 use super::manners::Manners;
 use super::preprocess::Placement;
 use super::prompt::once_a_class;
@@ -13,7 +14,7 @@ use crate::mask::Mask;
 use crate::nn::{self, MaskSelection, PpnForm, Prediction, PromptPredictor, SamFeatures};
 
 /// Logit of a cell that is certainly outside.
-const OUTSIDE: f64 = -10.0;
+pub(super) const OUTSIDE: f64 = -10.0;
 
 /// IoU of a person's box with the extent of what the predictor has found in it, below which the predictor has found something
 /// else and is not listened to (`benches/results/training.md`).
@@ -216,7 +217,8 @@ impl Network {
     /// The classes of the predictor. A person's points and boxes are put behind the learned tokens; a person's mask takes
     /// the place of the predicted one, as the decoder has room for one. Where the predicted box is the one around the predicted
     /// mask, a person's box or mask takes its place, and to a box the predicted mask is cut; if that leaves something that the
-    /// box is not around, the person's prompt is used alone.
+    /// box is not around, the person's prompt is used alone. Clicks without a box choose among what was predicted; where nothing
+    /// was, the click is used alone, or with a network that knows boxes alone a box around what it makes of the prediction.
     fn predicted(
         &self,
         features: &SamFeatures,
@@ -251,6 +253,21 @@ impl Network {
                     asked.push(self.manual(prompt, placement)?);
                     continue;
                 }
+                let clicks = !prompt.points.is_empty() && prompt.bbox.is_none() && prompt.mask.is_none();
+                let clicked = if clicks && *form == PpnForm::Pyramid {
+                    let interim = prediction.interim_mask.f_narrow(0, class as i64, 1)?;
+                    let clicks = prompt.points.iter().map(|p| (placement.to_input([p.x, p.y]), p.positive));
+                    Some(Clicked::new(&interim, &clicks.collect::<Vec<_>>(), self.net.input_size())?)
+                } else {
+                    None
+                };
+                if let Some(clicked) = clicked.as_ref().filter(|clicked| clicked.surprised) {
+                    let bbox = Some(placement.box_to_frame(clicked.bbox));
+                    let around = Prompt { class, bbox, ..Prompt::default() };
+                    let told = if self.manners.candidates_for_a_click { prompt } else { &around };
+                    asked.push(self.manual(told, placement)?);
+                    continue;
+                }
                 let (more, mask) = self.encode_prompt(prompt, placement, true)?;
                 let replaced = prompt.bbox.is_some() || prompt.mask.is_some();
                 if replaced && *form == PpnForm::Pyramid {
@@ -260,6 +277,13 @@ impl Network {
                 if let Some(cut) = cut {
                     // So would what lies outside of it.
                     dense = self.net.prompt_encoder().forward(None, None, Some(&cut.logits))?.1;
+                }
+                if let Some(clicked) = clicked {
+                    let bbox = self.to_device(Tensor::f_from_slice(&clicked.bbox)?.f_reshape([1, 4])?)?;
+                    let (around, mask) =
+                        self.net.prompt_encoder().forward(None, Some(&bbox), Some(&clicked.logits))?;
+                    let queries = sparse.f_narrow(1, 2, sparse.size3()?.1 - 2)?;
+                    (sparse, dense) = (Tensor::f_cat(&[around, queries], 1)?, mask);
                 }
                 sparse = Tensor::f_cat(&[sparse, more], 1)?;
                 if prompt.mask.is_some() {

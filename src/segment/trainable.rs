@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use tch::Tensor;
 
 use super::device::Resolved;
+use super::files::Files;
 use super::fresh::{Adapted, Additions, Fresh};
 use super::learned::PREFIX;
-use super::load::{Files, LoadError};
+use super::load::{LoadError, side};
 use super::network::Network;
 use super::sam::Sam;
 use super::{ModelInfo, ModelSpec, PpnInfo};
@@ -119,8 +120,9 @@ pub fn load_trainable(
     };
     let trained = |name: &str| (beginning.trained)(name) || encoder.has(name);
     let view = Weights::new(&source, device.device).computing_in(spec.precision.kind()).training(&trained);
-    let side = spec.input_size.and_then(|side| i64::try_from(side).ok());
-    let net = nn::Sam::new(&view, family, side).map_err(unfit)?;
+    let weights_sha256 = files.sha256(spec)?;
+    let published = files.published(&weights_sha256);
+    let net = nn::Sam::new(&view, family, side(spec, family, published)?).map_err(unfit)?;
     let PredictorPlan { form, tokens, datasets } = &beginning.predictor;
     let w = view.pp(PREFIX).computing_in(tch::Kind::Float);
     let Some((dataset, classes)) = datasets.first() else {
@@ -136,10 +138,10 @@ pub fn load_trainable(
     // Those of data sets that are not learned from now.
     w.skip("learnable_prompts");
     view.finish().map_err(unfit)?;
-    let manners = files.manners(spec, family)?;
+    let manners = files.manners(spec, family, published)?;
     let info = ModelInfo {
         family: family.name().into(),
-        weights_sha256: files.sha256(spec)?,
+        weights_sha256,
         input_size: usize::try_from(net.input_size()).unwrap_or(0),
         precision: spec.precision.name().into(),
         parameters: view.parameters(),

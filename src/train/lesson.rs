@@ -150,7 +150,8 @@ impl<'a> Lesson<'a> {
     }
 
     /// Masks of the held-out pictures without any prompt, against the truth, at the size of the picture. A class that is there
-    /// and has an empty mask counts 0; where it is not there it is not looked at.
+    /// and has an empty mask counts 0; where it is not there it is not looked at. `None` where no picture has any class: then there is
+    /// nothing to measure, as where nothing is held out.
     ///
     /// # Errors
     /// As [`Lesson::terms`].
@@ -158,7 +159,7 @@ impl<'a> Lesson<'a> {
         &mut self,
         pyramid: bool,
         mut progress: impl FnMut(usize, usize),
-    ) -> Result<Validation, TrainError> {
+    ) -> Result<Option<Validation>, TrainError> {
         let mut scores: BTreeMap<String, (f64, f64, f64)> = BTreeMap::new();
         let total = self.material.validation.len();
         for at in 0..total {
@@ -197,7 +198,10 @@ impl<'a> Lesson<'a> {
         }
         let dice: BTreeMap<String, f64> = scores.iter().map(|(k, s)| (k.clone(), s.0 / s.2)).collect();
         let iou = scores.iter().map(|(k, s)| (k.clone(), s.1 / s.2)).collect();
-        let mean_dice = dice.values().sum::<f64>() / dice.len().max(1) as f64;
-        Ok(Validation { dice, iou, mean_dice })
+        if dice.is_empty() {
+            return Ok(None);
+        }
+        let mean_dice = dice.values().sum::<f64>() / dice.len() as f64;
+        Ok(Some(Validation { dice, iou, mean_dice }))
     }
 }

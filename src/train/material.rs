@@ -1,6 +1,6 @@
 //! The pictures of a run: which are learned from, which are held out, and what is true of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -12,8 +12,11 @@ use sha2::{Digest as _, Sha256};
 use super::features::FeatureCache;
 use super::random::seeded;
 use super::target::Target;
+use super::twins::Twins;
 use super::{DataSpec, Split, TrainError, TrainSpec};
-use crate::dataset::{Augment, Damage, Dataset, Sample, View, folds, named};
+use crate::dataset::{
+    Augment, Damage, DataError, Dataset, Problem, Sample, SplitError, View, folds, named, patients,
+};
 use crate::mask::Mask;
 use crate::segment::Sam;
 use crate::segment::preprocess::Placement;
@@ -21,6 +24,9 @@ use crate::weights::hex;
 
 /// Memory that truths may take; those that do not fit are made again when they are needed.
 const TARGETS: usize = 1 << 30;
+
+/// For each picture of a data set whether it is held out; `None`: neither held out nor learned from.
+type Parts = Vec<Option<bool>>;
 
 /// One picture.
 #[derive(Debug)]
@@ -56,38 +62,38 @@ impl Material {
     /// # Errors
     /// Every mistake of every data set at once; splits that cannot be had.
     pub fn open(spec: &TrainSpec, mut progress: impl FnMut(usize, usize)) -> Result<Self, TrainError> {
-        let mut datasets = Vec::new();
-        let mut wrong = Vec::new();
-        for data in &spec.datasets {
-            match Dataset::open(&data.set, &mut progress) {
-                Ok(set) => datasets.push(set),
-                Err(e) => wrong.push(e),
-            }
-        }
-        if !wrong.is_empty() {
-            return Err(TrainError::Data(wrong));
-        }
+        let (datasets, divided) = open(spec, &mut progress)?;
         let mut hash = Sha256::new();
         let (mut train, mut validation) = (Vec::new(), Vec::new());
-        for (dataset, (data, set)) in spec.datasets.iter().zip(&datasets).enumerate() {
-            let mut parts = divide(data, set)?;
+        let mut twins = Twins::default();
+        for (dataset, ((data, set), mut parts)) in
+            spec.datasets.iter().zip(&datasets).zip(divided).enumerate()
+        {
+            // Before the limit: whether a picture leaks shall not depend on which ones are drawn.
+            let before = parts.clone();
             limit(&mut parts, data.limit, spec.seed);
             hash.update(format!("{} {:?}", set.name, set.classes));
-            for (sample, part) in set.samples.iter().zip(parts) {
-                let Some(held_out) = part else { continue };
-                for file in sample.files() {
-                    let bytes = std::fs::read(file)
-                        .map_err(|reason| TrainError::Read { file: file.to_owned(), reason })?;
-                    hash.update(Sha256::digest(&bytes));
+            for ((sample, before), part) in set.samples.iter().zip(before).zip(parts) {
+                let Some(held_out) = before else { continue };
+                let image = digest(&sample.image)?;
+                twins.add(image, &sample.name, held_out);
+                if part.is_none() {
+                    continue;
+                }
+                hash.update(image);
+                for mask in sample.files().skip(1) {
+                    hash.update(digest(mask)?);
                 }
                 hash.update(format!("{} {held_out} ", sample.name));
                 let item = Item { dataset, sample: sample.clone(), files: Vec::new() };
                 if held_out { validation.push(item) } else { train.push(item) }
             }
         }
+        twins.warn();
         if train.is_empty() {
             return Err(TrainError::Setting("no picture is left to learn from".into()));
         }
+        warn_of_absent_classes(&datasets, &train, &validation);
         let hash = hex(&hash.finalize());
         let noise = spec.datasets.iter().map(|data| data.noise).collect();
         let (augment, targets) = (spec.augment, HashMap::new());
@@ -193,17 +199,79 @@ impl Item {
     }
 }
 
-/// How many pictures `spec` leaves to learn from, whatever its limits.
+/// How many pictures `spec` leaves to learn from in each of its data sets, whatever its limits.
 ///
 /// # Errors
 /// As [`Material::open`].
-pub fn learned_from(spec: &TrainSpec) -> Result<usize, TrainError> {
-    let mut learned = 0;
+pub fn learned_from(spec: &TrainSpec) -> Result<Vec<usize>, TrainError> {
+    let (_, divided) = open(spec, &mut |_, _| ())?;
+    let learned = |parts: &Parts| parts.iter().filter(|part| **part == Some(false)).count();
+    Ok(divided.iter().map(learned).collect())
+}
+
+/// Opens and divides every data set, before any limit. A class must be somewhere in what is learned from.
+fn open(
+    spec: &TrainSpec,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(Vec<Dataset>, Vec<Parts>), TrainError> {
+    let mut datasets = Vec::new();
+    let mut wrong = Vec::new();
     for data in &spec.datasets {
-        let set = Dataset::open(&data.set, |_, _| ()).map_err(|e| TrainError::Data(vec![e]))?;
-        learned += divide(data, &set)?.into_iter().filter(|part| *part == Some(false)).count();
+        match Dataset::open_to_learn(&data.set, &mut *progress) {
+            Ok(set) => datasets.push(set),
+            Err(e) => wrong.push(e),
+        }
     }
-    Ok(learned)
+    if !wrong.is_empty() {
+        return Err(TrainError::Data(wrong));
+    }
+    let mut divided = Vec::with_capacity(datasets.len());
+    for (data, set) in spec.datasets.iter().zip(&datasets) {
+        let parts = divide(data, set)?;
+        let learned = || set.samples.iter().zip(&parts).filter(|(_, part)| **part == Some(false));
+        let is_absent =
+            |class: usize| learned().all(|(sample, _)| sample.areas.get(class).is_none_or(|&area| area == 0));
+        let classes = set.classes.iter().enumerate();
+        let problems: Vec<Problem> = classes
+            .filter(|(at, _)| learned().next().is_some() && is_absent(*at))
+            .map(|(_, class)| Problem::NotLearned { class: class.name.clone() })
+            .collect();
+        if !problems.is_empty() {
+            wrong.push(DataError { dataset: set.name.clone(), problems });
+        }
+        divided.push(parts);
+    }
+    if wrong.is_empty() { Ok((datasets, divided)) } else { Err(TrainError::Data(wrong)) }
+}
+
+/// SHA-256 of a file.
+fn digest(file: &Path) -> Result<[u8; 32], TrainError> {
+    let bytes = std::fs::read(file).map_err(|reason| TrainError::Read { file: file.to_owned(), reason })?;
+    Ok(Sha256::digest(&bytes).into())
+}
+
+/// Says what can be meant and seldom is: classes that the drawn pictures lack, and nothing to measure.
+fn warn_of_absent_classes(datasets: &[Dataset], train: &[Item], validation: &[Item]) {
+    let shows = |items: &[Item], dataset: usize, class: usize| {
+        let own = |item: &&Item| item.dataset == dataset;
+        items.iter().filter(own).any(|item| item.sample.areas.get(class).is_some_and(|&area| area > 0))
+    };
+    let mut measured = false;
+    for (dataset, set) in datasets.iter().enumerate() {
+        for (at, class) in set.classes.iter().enumerate() {
+            measured |= shows(validation, dataset, at);
+            if !shows(train, dataset, at) {
+                // Of a limit: the draw has none, and another draw may.
+                let (set, class) = (&set.name, &class.name);
+                tracing::warn!("the data set {set:?}: the pictures that were drawn do not show {class:?}");
+            }
+        }
+    }
+    if !validation.is_empty() && !measured {
+        tracing::warn!(
+            "no held-out picture shows any class: nothing can be measured, and no epoch is the best"
+        );
+    }
 }
 
 /// View `k` of the picture `name`; 0 is the picture itself. It depends on nothing else, so that folds and runs share what is encoded.
@@ -225,8 +293,8 @@ fn damage(masks: &mut [Mask], share: f64, name: &str) {
     }
 }
 
-/// For each picture whether it is held out; `None`: neither held out nor learned from.
-fn divide(data: &DataSpec, set: &Dataset) -> Result<Vec<Option<bool>>, TrainError> {
+/// The pictures of a data set as they are divided.
+fn divide(data: &DataSpec, set: &Dataset) -> Result<Parts, TrainError> {
     let names: Vec<&str> = set.samples.iter().map(|s| s.name.as_str()).collect();
     let wrong = |reason| TrainError::Split { dataset: set.name.clone(), reason };
     match &data.split {
@@ -235,7 +303,7 @@ fn divide(data: &DataSpec, set: &Dataset) -> Result<Vec<Option<bool>>, TrainErro
             let found = folds(&names, patient.as_deref(), *parts, *seed).map_err(wrong)?;
             Ok(found.into_iter().map(|part| Some(part == *fold)).collect())
         }
-        Split::Lists { validation, train } => {
+        Split::Lists { validation, train, patient } => {
             let read = |file: &PathBuf| {
                 let text = std::fs::read_to_string(file)
                     .map_err(|reason| TrainError::Read { file: file.clone(), reason })?;
@@ -252,10 +320,19 @@ fn divide(data: &DataSpec, set: &Dataset) -> Result<Vec<Option<bool>>, TrainErro
                 }
                 parts.push(if held_out { Some(true) } else { learned.unwrap_or(true).then_some(false) });
             }
-            if both.is_empty() {
+            if !both.is_empty() {
+                return Err(TrainError::Setting(format!("pictures are in both lists: {}", both.join(", "))));
+            }
+            let patients = patients(&names, patient.as_deref()).map_err(wrong)?;
+            let of = |side: bool| -> BTreeSet<&str> {
+                let own = patients.iter().zip(&parts).filter(|(_, part)| **part == Some(side));
+                own.map(|(patient, _)| *patient).collect()
+            };
+            let torn: Vec<String> = of(true).intersection(&of(false)).map(ToString::to_string).collect();
+            if torn.is_empty() {
                 return Ok(parts);
             }
-            Err(TrainError::Setting(format!("pictures are in both lists: {}", both.join(", "))))
+            Err(wrong(SplitError::Torn { patients: torn }))
         }
     }
 }

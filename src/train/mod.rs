@@ -18,11 +18,12 @@ mod state;
 mod target;
 mod trainer;
 mod tuning;
+mod twins;
 
 pub use error::TrainError;
 pub use journal::{Epoch, Journal, JournalError, Validation};
 pub use loss::{Answer, Balance, LossConfig, MaskLoss, Terms, Truth, interim_loss, loss};
 pub use material::learned_from;
 pub use optimizer::{Group, Optimizer};
-pub use spec::{DataSpec, DecoderTuning, PromptSampling, Split, StageSpec, TrainSpec, repeats};
+pub use spec::{DataSpec, DecoderTuning, PromptSampling, Split, StageSpec, TrainSpec};
 pub use trainer::{Ending, Observer, Outcome, can_resume, held_out_list, is_begun, train};

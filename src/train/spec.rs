@@ -56,9 +56,21 @@ pub enum Split {
         validation: PathBuf,
         /// Learned from.
         train: Option<PathBuf>,
+        /// What ends the patient's part of a file name: nobody may then be in both.
+        patient: Option<String>,
     },
     /// None: everything is learned from, and nothing measured.
     Nothing,
+}
+
+impl Split {
+    /// What ends the patient's part of a file name, where patients are known.
+    pub fn patient(&self) -> Option<&str> {
+        match self {
+            Self::Folds { patient, .. } | Self::Lists { patient, .. } => patient.as_deref(),
+            Self::Nothing => None,
+        }
+    }
 }
 
 /// A data set and how it is divided.
@@ -172,7 +184,7 @@ const USUAL_PICTURES: usize = 160;
 const MOST_REPEATS: u64 = 8;
 
 /// How often `used` pictures are shown where `meant` ones are shown once, so that both make about as many steps.
-pub fn repeats(meant: usize, used: usize) -> u64 {
+fn repeats(meant: usize, used: usize) -> u64 {
     ((meant / used.max(1)) as u64).clamp(1, MOST_REPEATS)
 }
 
@@ -187,5 +199,19 @@ impl TrainSpec {
         let mut spec = Self { validate_every: self.validate_every * times, ..self.clone() };
         spec.stages.iter_mut().for_each(|stage| stage.epochs *= times);
         spec
+    }
+
+    /// The same run with at most `shot` pictures of each data set (`None`: all), of which there are `learned`. The usual stages get
+    /// the epochs that training gives them for so many pictures, as any run does; others as many times the given ones as makes about
+    /// the steps of all pictures.
+    pub fn few_shot(&self, shot: Option<usize>, learned: &[usize]) -> Self {
+        let mut spec = self.clone();
+        spec.datasets.iter_mut().for_each(|data| data.limit = shot);
+        if spec.usual {
+            return spec;
+        }
+        let all = learned.iter().sum();
+        let used = learned.iter().map(|&n| n.min(shot.unwrap_or(usize::MAX))).sum();
+        spec.repeated(repeats(all, used))
     }
 }

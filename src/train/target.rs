@@ -4,7 +4,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::TrainError;
 use crate::mask::{Bounds, Mask};
-use crate::segment::preprocess::{Placement, mask_canvas};
+use crate::segment::preprocess::{Placement, mask_canvas, mask_shares};
+
+/// Share of the fullest cell that a cell of a thin class has. A line that falls between two rows has half of each that it would have
+/// of one: a little less than that, so that rounding leaves no gaps.
+const MOST: f64 = 0.4;
 
 /// The truth of a view: a mask for each class of its data set.
 ///
@@ -35,12 +39,7 @@ impl Target {
         let mut fractions = Vec::with_capacity(masks.len() * 4);
         let boxes: Vec<_> = masks.iter().map(Mask::bounds).collect();
         for (mask, bounds) in masks.iter().zip(&boxes) {
-            let canvas = mask_canvas(mask, placement)?;
-            // A cell is of the class that has at least half of it; of a class that is too small for that, the cells that have most.
-            let share = canvas.f_adaptive_avg_pool2d([side, side])?;
-            let most = f64::try_from(share.f_max()?)?;
-            let threshold = if most > 0.0 { most.min(0.5) } else { 0.5 };
-            low.push(share.f_ge(threshold)?.f_to_kind(Kind::Uint8)?);
+            low.push(cells(mask, placement, side)?.f_to_kind(Kind::Uint8)?);
             let in_input = bounds.map_or([0.0; 4], |b| placement.box_to_input(b.corners()));
             fractions.extend(in_input.map(|v| v / placement.side as f32));
         }
@@ -64,5 +63,77 @@ impl Target {
         let index = Tensor::f_from_slice(&index)?;
         let rows = |t: &Tensor| t.f_index_select(0, &index)?.f_to_device(device)?.f_to_kind(Kind::Float);
         Ok((rows(&self.low)?, rows(&self.fractions)?, rows(&self.present)?))
+    }
+}
+
+/// Cells of the decoder's answer that are of the class: those of which it has at least half.
+///
+/// A class that is too thin or too small for that anywhere, a line of a pixel in a large picture, has those of which it has most:
+/// [`MOST`] of what it has of its fullest cell. That is asked of the shares and not of a mask at the size of the input, in which such
+/// a class leaves dots or nothing at all.
+fn cells(mask: &Mask, placement: &Placement, side: i64) -> Result<Tensor, TrainError> {
+    let share = mask_canvas(mask, placement)?.f_adaptive_avg_pool2d([side, side])?;
+    if f64::try_from(share.f_max()?)? >= 0.5 {
+        return Ok(share.f_ge(0.5)?);
+    }
+    let share = mask_shares(mask, placement)?.f_adaptive_avg_pool2d([side, side])?;
+    let most = f64::try_from(share.f_max()?)?;
+    // Where nothing is, nothing reaches the half.
+    let threshold = if most <= 0.0 || most >= 0.5 { 0.5 } else { MOST * most };
+    Ok(share.f_ge(threshold)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(width: usize, height: usize, inside: impl Fn(usize, usize) -> bool) -> Mask {
+        let mut mask = Mask::empty(width, height);
+        for (x, y) in (0..width).flat_map(|x| (0..height).map(move |y| (x, y))) {
+            if inside(x, y) {
+                mask.set(x, y, true);
+            }
+        }
+        mask
+    }
+
+    /// Columns of the target with a cell, and cells of the fullest column.
+    fn columns(mask: Mask, placement: &Placement, side: i64) -> (usize, usize) {
+        let target = Target::new(vec![mask], placement, side).unwrap();
+        let low = target.low.f_to_kind(Kind::Int64).unwrap();
+        let sums = low.f_reshape([side, side]).unwrap().sum_dim_intlist(0, false, Kind::Int64);
+        let sums = Vec::<i64>::try_from(sums).unwrap();
+        let most = sums.iter().max().copied().unwrap_or(0);
+        (sums.iter().filter(|sum| **sum > 0).count(), most as usize)
+    }
+
+    #[test]
+    fn a_thin_line_in_a_large_picture_is_whole() {
+        let placement = Placement::new(2000, 1500, 256);
+        // From 100 to 1900 of 2000 pixels: 230 cells of 256.
+        for (name, slope) in [("level", 0.0), ("sloping", 0.21), ("steep", 0.7)] {
+            for thick in 1..=3 {
+                let inside = |x: usize, y: usize| {
+                    let top = (100.0 + slope * x as f64) as usize;
+                    (100..1900).contains(&x) && (top..top + thick).contains(&y)
+                };
+                let (seen, most) = columns(drawn(2000, 1500, inside), &placement, 256);
+                assert!((226..=234).contains(&seen), "{name}, {thick} px: {seen} columns");
+                assert!((1..=4).contains(&most), "{name}, {thick} px: {most} cells in a column");
+            }
+        }
+        assert_eq!(columns(Mask::empty(2000, 1500), &placement, 256), (0, 0));
+    }
+
+    #[test]
+    fn what_fills_half_a_cell_is_as_it_was() {
+        for (width, height, side) in [(300, 200, 64), (90, 120, 256)] {
+            let placement = Placement::new(width, height, 256);
+            let disc = |x: usize, y: usize| x.abs_diff(45).pow(2) + y.abs_diff(50).pow(2) < 30 * 30;
+            let mask = drawn(width, height, disc);
+            let share = mask_canvas(&mask, &placement).unwrap().adaptive_avg_pool2d([side, side]);
+            let expected = share.ge(0.5).to_kind(Kind::Uint8);
+            assert_eq!(Target::new(vec![mask], &placement, side).unwrap().low, expected);
+        }
     }
 }

@@ -92,7 +92,7 @@ pub struct Outcome {
     pub ending: Ending,
     /// Epochs done.
     pub epochs: u64,
-    /// The best mean Dice and its epoch; none where nothing is held out.
+    /// The best mean Dice and its epoch; none where nothing is held out, or nothing that shows any class.
     pub best: Option<(f64, u64)>,
     /// The predictor to use.
     pub file: PathBuf,
@@ -150,25 +150,32 @@ pub fn train(
     } else {
         None
     };
+    let mut position = Position { fingerprint, ..Position::default() };
+    // An earlier run is forgotten when everything that can go wrong beforehand has gone right. Where there is none, a run that is
+    // killed while it encodes can be gone on with.
+    let replaces = !resume && is_begun(&spec.out);
+    let begin = |lesson: &Lesson<'_>, optimizer: &Optimizer| {
+        forget(&spec.out, &lesson.material.datasets)?;
+        state::save(&state, &position, optimizer)
+    };
+    if !resume && !replaces {
+        begin(&lesson, &optimizer)?;
+    }
     // Before the run's own weights are in the network: features that are missing are to be those of the encoder as it was.
     let going = lesson.encode(|done, total| {
         observer.encoded(done, total);
         !observer.stopped()
     })?;
-    if !resume {
-        if !going && is_begun(&spec.out) {
+    if replaces {
+        if !going {
             return Err(TrainError::Unbegun(spec.out.clone()));
         }
-        // Not before everything that can go wrong beforehand has gone right.
-        forget(&spec.out, &lesson.material.datasets)?;
+        begin(&lesson, &optimizer)?;
     }
-    let position = match saved {
-        Some(saved) => {
-            saved.restore(&mut optimizer)?;
-            saved.position
-        }
-        None => Position { fingerprint, ..Position::default() },
-    };
+    if let Some(saved) = saved {
+        saved.restore(&mut optimizer)?;
+        position = saved.position;
+    }
     let mut run = Trainer { spec, settings, lesson, optimizer, position };
     if !going {
         // Nothing but features, which are kept: the run can still be gone on with.
@@ -327,7 +334,7 @@ impl Trainer<'_> {
                 self.lesson.measure(stage.pyramid, |done, total| observer.measured(done, total))
             });
             self.optimizer.swap()?;
-            Some(found?)
+            found?
         } else {
             None
         };

@@ -41,6 +41,9 @@ impl Format {
 
 /// Metadata with the handling of pictures that a network was trained with, where it is not its family's own.
 pub const PREPROCESS: &str = "preprocess";
+
+/// Metadata with the SHA-256 of the file that a converted one was made from.
+pub const SOURCE_SHA256: &str = "source_sha256";
 /// Part of the names that only the Sam2Rad authors' code gives.
 const SAM2RAD: &str = "prompt_sampler.";
 /// Longest safetensors header accepted in bytes; the largest SAM's has 0.1 MB.

@@ -21,7 +21,7 @@ mod tensor_info;
 mod torch;
 mod view;
 
-pub use checkpoint::{Checkpoint, Format, PREPROCESS, hex, sha256};
+pub use checkpoint::{Checkpoint, Format, PREPROCESS, SOURCE_SHA256, hex, sha256};
 pub use convert::{ConvertError, convert};
 pub use download::{DownloadError, Wanted, download, part};
 pub use dtype::Dtype;

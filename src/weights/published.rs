@@ -177,6 +177,14 @@ impl Published {
         },
     ];
 
+    /// How its publisher handles pictures, by the name that metadata would give it, and the side of the network's input in pixels;
+    /// `None` where both are as for the family's other weights.
+    ///
+    /// MedSAM2 is a fine-tuned SAM 2.1 at 512 pixels, fed by SAM 2's loader of video frames (its `medsam2_infer_3D_CT.py`).
+    pub fn handling(&self) -> Option<(&'static str, usize)> {
+        (self.name == "medsam2").then_some(("sam2-video", 512))
+    }
+
     /// The published file that the file at `path` is, by size and then by checksum.
     pub fn of_file(path: &Path) -> Option<&'static Self> {
         let bytes = path.metadata().ok()?.len();

@@ -49,6 +49,17 @@ pub enum WeightsError {
     Torch(TchError),
 }
 
+impl WeightsError {
+    /// The key that it is about, of several the first; `None` for what libtorch refused.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Missing { name, .. } | Self::Shape { name, .. } | Self::Dtype { name, .. } => Some(name),
+            Self::Unused { names } => names.first().map(String::as_str),
+            Self::Torch(_) => None,
+        }
+    }
+}
+
 impl From<TchError> for WeightsError {
     // Not as a source: whoever prints the chain would print the frames that `said` leaves out.
     fn from(error: TchError) -> Self {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::cli::progress::Count;
-use crate::dataset::{ClassLabel, Dataset, DatasetSpec, MaskLayout, Sample, named};
+use crate::dataset::{ClassLabel, Dataset, DatasetSpec, MaskLayout, Sample, named, patients};
 
 /// Where labelled pictures lie.
 #[derive(Clone, Debug, clap::Args)]
@@ -112,10 +112,11 @@ impl DataArgs {
     /// The pictures that are asked for.
     ///
     /// # Errors
-    /// A list that cannot be read, or that names pictures that are not there.
+    /// A list that cannot be read, or that names pictures that are not there; names that do not say whose pictures they are.
     pub fn choose<'a>(&self, data: &'a Dataset) -> Result<Vec<&'a Sample>> {
         let mut chosen = choose(data, self.only.as_deref())?;
         chosen.truncate(self.limit());
+        check_patients(&chosen, self.patient.as_deref()).context("--patient")?;
         Ok(chosen)
     }
 
@@ -173,6 +174,17 @@ pub fn choose<'a>(data: &'a Dataset, only: Option<&Path>) -> Result<Vec<&'a Samp
         bail!("the list names no pictures: {}", file.display());
     }
     Ok(chosen)
+}
+
+/// Every picture must say whose it is, if patients are to be known: one that does not would count as a patient of its own, and make
+/// intervals narrower than they are.
+///
+/// # Errors
+/// An empty mark, names without it.
+pub fn check_patients(chosen: &[&Sample], mark: Option<&str>) -> Result<()> {
+    let names: Vec<&str> = chosen.iter().map(|sample| sample.name.as_str()).collect();
+    patients(&names, mark)?;
+    Ok(())
 }
 
 /// A data set is called like its folder.

@@ -58,7 +58,9 @@ fn prepare(args: &Args, file: &Path) -> Result<(Vec<Column>, Tables, Vec<Job>)> 
     let mut columns = Vec::with_capacity(config.datasets.len());
     for dataset in config.datasets {
         let data = data::open(&dataset.spec)?;
-        data::choose(&data, dataset.only.as_deref())?;
+        let chosen = data::choose(&data, dataset.only.as_deref())?;
+        data::check_patients(&chosen, dataset.patient.as_deref())
+            .with_context(|| format!("{}: the data set {:?}", file.display(), data.name))?;
         columns.push(Column { data, only: dataset.only, patient: dataset.patient });
     }
     let (mut rows, mut jobs, mut wrong) = (Vec::new(), Vec::new(), Vec::new());

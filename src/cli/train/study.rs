@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 
 use super::{Args, Bars, is_wrong};
 use crate::cli::progress::Count;
 use crate::cli::{Exit, print, print_json, say, signal, usage, write_all};
 use crate::dataset::{Dataset, named};
-use crate::eval::{Case, Material, Prompting, Study as Table, evaluate};
+use crate::eval::{Material, Prompting, Study as Table, evaluate};
 use crate::segment::{self, ModelSpec, Resolved};
 use crate::train::{self, DataSpec, Ending, Split, TrainSpec};
 use crate::whole;
@@ -65,8 +66,9 @@ pub(super) fn run(
                 _ => return Err(e),
             },
         };
-        for (mode, class, dice) in found {
-            table.add(&run.group, mode.parse::<Prompting>()?, &class, &dice);
+        for found in found {
+            let units = found.units(&run.spec.datasets);
+            table.add(&run.group, found.mode.parse::<Prompting>()?, &found.class, &units);
         }
     }
     let markdown = table.markdown();
@@ -129,17 +131,12 @@ fn runs(args: &Args, study: Study, spec: &TrainSpec) -> Result<Vec<Run>> {
                 bail!("--shots: expected different numbers above 0");
             }
             let learned = train::learned_from(spec)?;
-            for shot in args.shots.iter().map(|&n| Some(n)).chain([None]) {
+            for shot in shots(&args.shots, &learned) {
                 let group = shot.map_or_else(|| "all".to_owned(), |n| n.to_string());
                 for (name, draw) in draws(format!("shots-{group}")) {
                     add(name, &group, &|spec| {
+                        *spec = spec.few_shot(shot, &learned);
                         spec.seed = spec.seed.wrapping_add(draw);
-                        spec.datasets.iter_mut().for_each(|data| data.limit = shot);
-                        // So that all draws make about as many steps.
-                        let limits = spec.datasets.iter().map(|data| data.limit.unwrap_or(usize::MAX));
-                        let used = limits.map(|limit| limit.min(learned)).sum();
-                        let times = train::repeats(learned, used);
-                        *spec = TrainSpec { usual: false, ..spec.repeated(times) };
                     });
                 }
             }
@@ -159,16 +156,46 @@ fn runs(args: &Args, study: Study, spec: &TrainSpec) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
-/// Of a mode (by its name) and a class, the Dice of every held-out picture that has the class.
-type Found = Vec<(String, String, Vec<f64>)>;
+/// The numbers of pictures that are gone through, `None` for all. A number that no data set has more of is all of them, too.
+fn shots(asked: &[usize], learned: &[usize]) -> Vec<Option<usize>> {
+    let fewer = asked.iter().filter(|&shot| learned.iter().any(|n| shot < n));
+    fewer.map(|&shot| Some(shot)).chain([None]).collect()
+}
+
+/// What a mode came to for a class of a data set.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    /// Name of the mode.
+    mode: String,
+    /// Name of the data set.
+    dataset: String,
+    /// Name of the class in tables.
+    class: String,
+    /// Name and Dice of every held-out picture that has the class.
+    dice: Vec<(String, f64)>,
+}
+
+impl Found {
+    /// Dice with the patient, or with the picture where patients are not known.
+    fn units(&self, datasets: &[DataSpec]) -> Vec<(&str, f64)> {
+        let data = datasets.iter().find(|data| data.set.name == self.dataset);
+        let mark = data.and_then(|data| data.split.patient());
+        // Every name has the mark, or there would have been no run.
+        let unit = |name| match mark.and_then(|mark| str::split_once(name, mark)) {
+            Some((patient, _)) => patient,
+            None => name,
+        };
+        self.dice.iter().map(|(name, dice)| (unit(name.as_str()), *dice)).collect()
+    }
+}
 
 /// What is kept of a run: of which run it is, of which modes, and what was found.
-type Kept = (String, Vec<String>, Found);
+type Kept = (String, Vec<String>, Vec<Found>);
 
 /// Trains and measures, or reads what was found before; `None` if somebody asked to end.
 ///
 /// The last epoch is measured, and patience is not looked at: what a held-out picture has chosen it cannot judge.
-fn one(run: &Run, modes: &[Prompting], device: &Resolved, settings: &str) -> Result<Option<Found>> {
+fn one(run: &Run, modes: &[Prompting], device: &Resolved, settings: &str) -> Result<Option<Vec<Found>>> {
     let file = run.spec.out.join(RESULT);
     std::fs::create_dir_all(&run.spec.out)
         .with_context(|| format!("cannot make the folder: {}", run.spec.out.display()))?;
@@ -211,10 +238,11 @@ fn one(run: &Run, modes: &[Prompting], device: &Resolved, settings: &str) -> Res
             let mut count = Count::new(format!("{} {mode}", run.name), held.len());
             let cases = evaluate(model.as_mut(), &material, mode, |done| count.update(done))?;
             for (i, class) in set.classes.iter().enumerate() {
-                let dice =
-                    cases.iter().filter(|c| c.class == i && c.overlap.is_present()).filter_map(Case::dice);
+                let own = cases.iter().filter(|c| c.class == i);
+                let dice = own.filter_map(|c| Some((c.image.clone(), c.dice()?))).collect();
                 let name = if one { class.name.clone() } else { format!("{}/{}", set.name, class.name) };
-                found.push((mode.name().to_owned(), name, dice.collect()));
+                let (mode, dataset) = (mode.name().to_owned(), set.name.clone());
+                found.push(Found { mode, dataset, class: name, dice });
             }
         }
     }
@@ -232,4 +260,44 @@ fn settings_of(spec: &TrainSpec, settings: &str) -> String {
         text += &format!("\n# {}: {split:?}, limit {limit:?}, noise {noise}", set.name);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{DatasetSpec, MaskLayout};
+
+    #[test]
+    fn as_many_pictures_as_there_are_are_gone_through_once() {
+        assert_eq!(shots(&[5, 10, 20, 50], &[20]), [Some(5), Some(10), None]);
+        assert_eq!(shots(&[5, 10, 20, 50], &[20, 30]), [Some(5), Some(10), Some(20), None]);
+        assert_eq!(shots(&[5], &[3]), [None]);
+    }
+
+    #[test]
+    fn pictures_of_a_patient_are_one_unit_whatever_a_run_is_read_from() {
+        let set = |name: &str| DatasetSpec {
+            name: name.to_owned(),
+            root: "data".into(),
+            images: None,
+            masks: None,
+            classes: Vec::new(),
+            layout: MaskLayout::Index,
+        };
+        let data = |name: &str, patient: Option<&str>| DataSpec {
+            set: set(name),
+            split: Split::Folds { folds: 2, fold: 0, patient: patient.map(str::to_owned), seed: 0 },
+            noise: 0.0,
+            limit: None,
+        };
+        let datasets = [data("hips", None), data("arms", Some("_"))];
+        let dice = vec![("p1_a".to_owned(), 0.5), ("p1_b".to_owned(), 0.25)];
+        let text = |dataset: &str| {
+            let (mode, dataset, class) = ("auto".to_owned(), dataset.to_owned(), "nerve".to_owned());
+            serde_json::to_string(&Found { mode, dataset, class, dice: dice.clone() }).unwrap()
+        };
+        let read = |dataset: &str| serde_json::from_str::<Found>(&text(dataset)).unwrap();
+        assert_eq!(read("arms").units(&datasets), [("p1", 0.5), ("p1", 0.25)]);
+        assert_eq!(read("hips").units(&datasets), [("p1_a", 0.5), ("p1_b", 0.25)]);
+    }
 }

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use super::megabytes;
 use crate::cli::{Exit, print, usage};
-use crate::weights::{Checkpoint, Dtype, Family, Published, convert, sha256};
+use crate::weights::{Checkpoint, Dtype, Family, Published, SOURCE_SHA256, convert, sha256};
 
 /// Write a checkpoint as safetensors, with the official names
 #[derive(Debug, clap::Args)]
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     let sum = sha256(&args.file).with_context(|| format!("cannot read: {}", args.file.display()))?;
     // MedSAM has the keys and shapes of SAM's ViT-B; only the checksum tells.
     let family = Published::of_sha256(&sum).map(|p| p.family).or_else(|| Family::recognise(&checkpoint).ok());
-    let mut metadata = BTreeMap::from([("source_sha256".to_owned(), sum)]);
+    let mut metadata = BTreeMap::from([(SOURCE_SHA256.to_owned(), sum)]);
     if let Some(family) = family {
         metadata.insert("family".into(), family.name().into());
     }

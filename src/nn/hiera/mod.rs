@@ -21,7 +21,7 @@ const WINDOW_POSITIONS: i64 = 8;
 /// From pixels to the first stage's cells.
 const PATCH_STRIDE: i64 = 4;
 /// The deepest stage's stride; windows of positions fit the same sides.
-const STRIDE: i64 = 32;
+pub(super) const STRIDE: i64 = 32;
 
 /// Dimensions of a Hiera trunk.
 #[derive(Clone, Debug, PartialEq, Eq)]

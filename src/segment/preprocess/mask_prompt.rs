@@ -38,19 +38,38 @@ pub fn mask_canvas(mask: &Mask, placement: &Placement) -> Result<Tensor, TchErro
     canvas(mask, placement, true)
 }
 
+/// The same before it is decided: the share of each pixel of the input that the mask covers, 0 to 1, `[1, 1, side, side]`; padding
+/// is 0.
+///
+/// # Errors
+/// libtorch's.
+pub fn mask_shares(mask: &Mask, placement: &Placement) -> Result<Tensor, TchError> {
+    padded(&scaled(mask, placement, true)?, placement)
+}
+
 fn canvas(mask: &Mask, placement: &Placement, antialias: bool) -> Result<Tensor, TchError> {
+    let _guard = tch::no_grad_guard();
+    padded(&scaled(mask, placement, antialias)?.f_ge(0.5)?.f_to_kind(Kind::Float)?, placement)
+}
+
+/// The mask at the size that the frame has in the input.
+fn scaled(mask: &Mask, placement: &Placement, antialias: bool) -> Result<Tensor, TchError> {
     let _guard = tch::no_grad_guard();
     let (width, height) = (mask.width() as i64, mask.height() as i64);
     let (scaled_w, scaled_h) = (placement.scaled.0 as i64, placement.scaled.1 as i64);
     let mask = Tensor::f_from_slice(mask.data())?.f_reshape([1, 1, height, width])?.f_to_kind(Kind::Float)?;
     let size = [scaled_h, scaled_w];
-    let scaled = if antialias {
-        mask.f_internal_upsample_bilinear2d_aa(size, false, None, None)?
+    if antialias {
+        mask.f_internal_upsample_bilinear2d_aa(size, false, None, None)
     } else {
-        mask.f_upsample_bilinear2d(size, false, None, None)?
-    };
-    let side = placement.side as i64;
-    scaled.f_ge(0.5)?.f_to_kind(Kind::Float)?.f_constant_pad_nd([0, side - scaled_w, 0, side - scaled_h])
+        mask.f_upsample_bilinear2d(size, false, None, None)
+    }
+}
+
+fn padded(scaled: &Tensor, placement: &Placement) -> Result<Tensor, TchError> {
+    let _guard = tch::no_grad_guard();
+    let (side, (width, height)) = (placement.side as i64, placement.scaled);
+    scaled.f_constant_pad_nd([0, side - width as i64, 0, side - height as i64])
 }
 
 /// Shares 0..=1 of a quarter of the side, bilinear without antialiasing: Sam2Rad was trained with these for mask prompts.

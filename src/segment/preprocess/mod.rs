@@ -20,7 +20,7 @@ use crate::nn::drawn_logits;
 use crate::weights::Family;
 
 pub use input::{DEVIATION, MEAN};
-pub use mask_prompt::{mask_canvas, mask_logits};
+pub use mask_prompt::{mask_canvas, mask_logits, mask_shares};
 pub use picture::Picture;
 pub use placement::Placement;
 pub use resident::{Resident, settle};

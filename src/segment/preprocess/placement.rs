@@ -50,6 +50,12 @@ impl Placement {
         [x0, y0, x1, y1]
     }
 
+    /// A box of the input in pixels of the frame.
+    pub fn box_to_frame(&self, [x0, y0, x1, y1]: [f32; 4]) -> [f32; 4] {
+        let back = |v: f32, scale: f64| (f64::from(v) / scale) as f32;
+        [back(x0, self.scale.0), back(y0, self.scale.1), back(x1, self.scale.0), back(y1, self.scale.1)]
+    }
+
     /// Columns and rows that the picture takes of a plane `[.., h, w]` over the whole input; the rest is padding.
     pub fn cells(&self, [h, w]: [i64; 2]) -> (i64, i64) {
         let part = |scaled: usize, cells: i64| {
@@ -103,5 +109,7 @@ mod tests {
         assert_eq!(corner(Placement::new(534, 512, 256)), [256.0, (512.0 * 256.0 / 534.0) as f32]);
         assert_eq!(corner(Placement::rounded(534, 512, 256)), [256.0, 245.0]);
         assert_eq!(corner(Placement::square(534, 512, 256)), [256.0, 256.0]);
+        let square = Placement::square(534, 512, 256);
+        assert_eq!(square.box_to_frame([0.0, 128.0, 128.0, 256.0]), [0.0, 256.0, 267.0, 512.0]);
     }
 }
