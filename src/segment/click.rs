@@ -18,7 +18,7 @@ pub(super) struct Clicked {
     pub(super) logits: Tensor,
     /// Around what is inside, `x0, y0, x1, y1` in pixels of the input; the whole input if nothing is.
     pub(super) bbox: [f32; 4],
-    /// The predictor alone had nothing at one of the clicks on the class.
+    /// The predictor alone had nothing at one of the clicks on the class, and all of them are on one region: its box says enough.
     pub(super) surprised: bool,
 }
 
@@ -37,18 +37,18 @@ impl Clicked {
         let places: Vec<(Place, bool)> =
             clicks.iter().map(|&(at, is)| (grid.place(at.map(|v| v * scale)), is)).collect();
         let of = |sign: bool| places.iter().filter(move |(_, is)| *is == sign).map(|(place, _)| *place);
-        let surprised = of(true).any(|place| found[place.cell] <= 0.0);
+        let unseen = of(true).any(|place| found[place.cell] <= 0.0);
         for place in of(true) {
             let lacks = CERTAIN - found[place.cell];
             grid.lift(place, lacks.max(0.0));
         }
         let cells = |sign: bool| of(sign).map(|place| place.cell).collect::<Vec<_>>();
         // Cells that nothing was found in keep what they have: how sure that is goes on to the decoder.
-        let dropped: Vec<bool> = if cells(true).is_empty() {
+        let (dropped, regions): (Vec<bool>, _) = if cells(true).is_empty() {
             grid.held(&cells(false))
         } else {
-            let held = grid.held(&cells(true));
-            grid.values.iter().zip(held).map(|(&v, held)| v > 0.0 && !held).collect()
+            let (held, regions) = grid.held(&cells(true));
+            (grid.values.iter().zip(held).map(|(&v, held)| v > 0.0 && !held).collect(), regions)
         };
         for place in of(false) {
             let exceeds = CERTAIN + grid.values[place.cell];
@@ -63,7 +63,7 @@ impl Clicked {
         let bbox = extent(inside, grid.columns).map(|corner| corner / scale);
         let whole = [0.0, 0.0, side as f32, side as f32];
         let bbox = if bbox[0] < bbox[2] { bbox } else { whole };
-        Ok(Self { logits, bbox, surprised })
+        Ok(Self { logits, bbox, surprised: unseen && regions < 2 })
     }
 }
 
@@ -108,25 +108,26 @@ impl Grid {
         }
     }
 
-    /// The cells above zero that hang together with `seeds`, over corners too.
-    fn held(&self, seeds: &[usize]) -> Vec<bool> {
+    /// The cells above zero that hang together with `seeds`, over corners too, and in how many regions.
+    fn held(&self, seeds: &[usize]) -> (Vec<bool>, usize) {
         let mut held = vec![false; self.values.len()];
-        let mut next: Vec<usize> = seeds.iter().copied().filter(|&cell| self.values[cell] > 0.0).collect();
-        while let Some(cell) = next.pop() {
-            if std::mem::replace(&mut held[cell], true) {
-                continue;
-            }
-            let (x, y) = (cell % self.columns, cell / self.columns);
-            for row in y.saturating_sub(1)..(y + 2).min(self.rows()) {
-                for column in x.saturating_sub(1)..(x + 2).min(self.columns) {
-                    let neighbour = row * self.columns + column;
-                    if self.values[neighbour] > 0.0 && !held[neighbour] {
-                        next.push(neighbour);
-                    }
+        let mut regions = 0;
+        for &seed in seeds {
+            let mut next = if self.values[seed] > 0.0 && !held[seed] { vec![seed] } else { Vec::new() };
+            regions += next.len();
+            while let Some(cell) = next.pop() {
+                if std::mem::replace(&mut held[cell], true) {
+                    continue;
+                }
+                let (x, y) = (cell % self.columns, cell / self.columns);
+                for row in y.saturating_sub(1)..(y + 2).min(self.rows()) {
+                    let around = x.saturating_sub(1)..(x + 2).min(self.columns);
+                    let neighbours = around.map(|column| row * self.columns + column);
+                    next.extend(neighbours.filter(|&cell| self.values[cell] > 0.0 && !held[cell]));
                 }
             }
         }
-        held
+        (held, regions)
     }
 }
 
@@ -182,6 +183,11 @@ mod tests {
         assert!(x0 > 120.0 && x1 < 190.0 && y0 > 10.0 && y1 < 80.0, "{:?}", found.bbox);
         let value = found.logits.double_value(&[0, 0, 4, 15]);
         assert!((value - 2.0).abs() < 1e-4, "{value}");
+        // Beside another region: a box around both would hold what is between them, too.
+        let both = clicked(&[([155.0, 45.0], true), ([35.0, 35.0], true)]);
+        assert!(
+            !both.surprised && inside(&both, [15, 4]) && inside(&both, [3, 3]) && !inside(&both, [14, 14])
+        );
         // Beyond the picture: nothing is lent from so far away, and nothing breaks.
         let beyond = clicked(&[([1e9, -5.0], true)]);
         assert!(beyond.surprised && beyond.bbox == [0.0, 0.0, 200.0, 200.0], "{:?}", beyond.bbox);
