@@ -26,7 +26,7 @@ help: ## This list
 setup: ## Install what is missing: system packages, libtorch, weights, demo recording
 	@scripts/setup.sh $(if $(filter 1,$(CUDA)),--cuda) $(if $(filter 1,$(VERIFY)),--verify)
 
-build: setup ## Release build: target/release/sonomask (and with CUDA=1 the library for CUDA graphs)
+build: setup ## Release build: target/release/sonomask (and where libtorch has CUDA the library for CUDA graphs)
 	cargo build --locked --release
 	@if [ -e $(or $(LIBTORCH),.libtorch/torch)/lib/libtorch_cuda.so ]; then scripts/shim.sh $(dir $(BINARY))libsonomask_cuda.so; else rm -f $(dir $(BINARY))libsonomask_cuda.so; fi
 

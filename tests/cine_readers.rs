@@ -288,6 +288,7 @@ fn uncompressed_data_of_another_length_are_refused() {
     assert_eq!(read(save(Object::gray(3, 3, 3, 8), 28).path()).len(), 3);
     // Padding behind the last frame is no picture either.
     assert_eq!(read(save(Object::gray(3, 3, 3, 8), 32).path()).len(), 3);
+    assert_eq!(read(save(Object::gray(4, 2, 2, 8), 18).path()).len(), 2);
     // As with a label that forgets frames, or another size of them.
     for bytes in [24, 26, 30, 36] {
         let said = refusal(save(Object::gray(3, 3, 3, 8), bytes).path());

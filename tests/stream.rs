@@ -635,8 +635,8 @@ fn a_stopped_run_asks_the_model_for_nothing_more() {
     assert_eq!(finished.report.ended, Ended::Interrupted);
     assert_conserved(&finished, &out.lock());
     let calls = factory.calls.load(Ordering::SeqCst);
-    // The fifth, and another one where the machine is slow; three more wait in the queue.
-    assert!((5..=6).contains(&calls), "{calls} frames");
+    // The fifth, and one or two more where the machine is slow; three wait in the queue.
+    assert!((5..=7).contains(&calls), "{calls} frames");
 }
 
 #[test]

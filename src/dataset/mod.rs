@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub use labels::Labels;
 pub use noise::Damage;
 pub use problem::{DataError, Problem};
-pub use split::{SplitError, folds, named, patients};
+pub use split::{SplitError, folds, named, patient, patients};
 pub use view::{Augment, View};
 
 use self::files::{by_stem, folder};

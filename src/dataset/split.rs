@@ -58,8 +58,14 @@ fn first(names: &[String]) -> String {
     }
 }
 
-/// Whose picture each of `names` is: with `mark` the name up to its first occurrence is the patient, without it each picture
-/// stands for itself.
+/// Whose picture `name` is: with `mark` the name up to its first occurrence is the patient, without it each picture stands for
+/// itself. `None` if the name lacks the mark; see [`patients`].
+pub fn patient<'a>(name: &'a str, mark: Option<&str>) -> Option<&'a str> {
+    let Some(mark) = mark else { return Some(name) };
+    name.split_once(mark).map(|(patient, _)| patient)
+}
+
+/// Whose picture each of `names` is; see [`patient`].
 ///
 /// # Errors
 /// An empty mark; names without it. To take each of these for a patient of its own would learn from patients that are held out.
@@ -71,8 +77,8 @@ pub fn patients<'a>(names: &[&'a str], mark: Option<&str>) -> Result<Vec<&'a str
     let mut found = Vec::with_capacity(names.len());
     let mut unmarked = Vec::new();
     for &name in names {
-        match name.split_once(mark) {
-            Some((patient, _)) => found.push(patient),
+        match patient(name, Some(mark)) {
+            Some(patient) => found.push(patient),
             None => unmarked.push(name.to_owned()),
         }
     }

@@ -8,6 +8,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::bootstrap::{Share, bootstrap_shares};
 use super::{Case, Distances, Interval, Overlap, Presence, presence_auc};
+use crate::dataset;
 
 /// Where the bootstrap begins; one number for all, so that figures can be made again.
 const SEED: u64 = 0;
@@ -30,7 +31,7 @@ pub const RULES: [&str; 8] = [
      (box, auto+box), or one around each with the masks united (box-regions, at most the 64 largest). Regions hang together \
      over corners.",
     "A point is one click on the pixel of the largest region that is farthest from its edge; the first row by row of several. \
-     It is given alone (points) or beside learned prompts (auto+points), which it then chooses one region of.",
+     It is given alone (points) or beside learned prompts (auto+points), of which a predictor with a pyramid then keeps what was clicked.",
 ];
 
 /// A figure with its 95 % interval.
@@ -168,13 +169,10 @@ impl Summary {
     /// `patient` the name of a picture up to its first occurrence is the patient, without it each picture stands for itself (with
     /// all its views).
     pub fn of(names: &[String], cases: &[Case], patient: Option<&str>) -> Self {
-        let unit = |image| match patient.and_then(|mark| str::split_once(image, mark)) {
-            Some((patient, _)) => patient,
-            None => image,
-        };
         let mut units: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
         for case in cases {
-            units.entry(unit(&case.image)).or_default().push(case);
+            let unit = dataset::patient(&case.image, patient).unwrap_or(&case.image);
+            units.entry(unit).or_default().push(case);
         }
         let units: Vec<Vec<&Case>> = units.into_values().collect();
         let class_of = |(class, name): (usize, &String)| {

@@ -219,10 +219,17 @@ fn rescue(dir: &Path, try_lock: impl Fn(&File) -> Result<(), TryLockError>) {
         let Some(name) = name.strip_prefix('.').and_then(|name| name.strip_suffix(LOCK)) else { continue };
         let other = dir.join(name);
         // What cannot be had or renamed stays as it is.
-        if let Ok(Taken::Got(_lock)) = Lock::take(&entry.path(), &try_lock)
-            && let Err(e) = keep(&other, &hidden(&other, PART))
-        {
-            tracing::warn!("an earlier recording was cut off, and stays hidden: {e}: {}", other.display());
+        let Ok(Taken::Got(_lock)) = Lock::take(&entry.path(), &try_lock) else { continue };
+        let part = hidden(&other, PART);
+        match keep(&other, &part) {
+            // What is left is empty, and nobody's: the lock says so.
+            Ok(()) => drop(std::fs::remove_file(&part)),
+            Err(e) => {
+                tracing::warn!(
+                    "an earlier recording was cut off, and stays hidden: {e}: {}",
+                    other.display()
+                );
+            }
         }
     }
 }
@@ -274,9 +281,9 @@ mod tests {
         // On a file system without locks nobody knows who writes there.
         rescue(dir.path(), |_| Err(TryLockError::Error(io::ErrorKind::Unsupported.into())));
         assert_eq!(names(dir.path()), all);
-        // With locks, these are of crashes. What is empty holds nothing to be saved, and is not in the way.
+        // With locks, these are of crashes. What is empty holds nothing to be saved.
         Recording::rescue(dir.path());
-        assert_eq!(names(dir.path()), [".a.mkv.part", "b.incomplete.mkv"]);
+        assert_eq!(names(dir.path()), ["b.incomplete.mkv"]);
         drop(Recording::begin(&dir.path().join("a.mkv"), false).unwrap());
         assert_eq!(names(dir.path()), ["b.incomplete.mkv"]);
     }

@@ -3,6 +3,7 @@
 use tch::{Kind, TchError, Tensor};
 
 use super::network::OUTSIDE;
+use super::preprocess::Placement;
 
 /// How far a click reaches, as the deviation of a bell around it: a tenth of the input's side (`benches/results/training.md`).
 const REACH: f32 = 0.1;
@@ -16,30 +17,36 @@ const CERTAIN: f32 = 2.0;
 pub(super) struct Clicked {
     /// `[1, 1, n, n]`, with the gradients of the predictor's.
     pub(super) logits: Tensor,
-    /// Around what is inside, `x0, y0, x1, y1` in pixels of the input; the whole input if nothing is.
+    /// Around what is inside, `x0, y0, x1, y1` in pixels of the input; the whole picture if nothing is.
     pub(super) bbox: [f32; 4],
     /// The predictor alone had nothing at one of the clicks on the class, and all of them are on one region: its box says enough.
     pub(super) surprised: bool,
 }
 
 impl Clicked {
-    /// Applies clicks, in pixels of an input with sides of `side`, to `interim` logits `[1, 1, n, n]`; `true` says that the
-    /// class is there, `false` that it is not. They are looked at on the CPU.
+    /// Applies clicks, in pixels of an input, to `interim` logits `[1, 1, n, n]`; `true` says that the class is there, `false` that
+    /// it is not. They are looked at on the CPU.
     ///
     /// # Errors
     /// libtorch's.
-    pub(super) fn new(interim: &Tensor, clicks: &[([f32; 2], bool)], side: i64) -> Result<Self, TchError> {
-        let (_, _, _, columns) = interim.size4()?;
+    pub(super) fn new(
+        interim: &Tensor,
+        clicks: &[([f32; 2], bool)],
+        placement: &Placement,
+    ) -> Result<Self, TchError> {
+        let (_, _, rows, columns) = interim.size4()?;
         let flat = interim.f_detach()?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view(-1i64)?;
-        let mut grid = Grid { values: Vec::<f32>::try_from(&flat)?, columns: columns as usize };
+        let picture = placement.cells([rows, columns]);
+        let picture = (picture.0 as usize, picture.1 as usize);
+        let mut grid = Grid { values: Vec::<f32>::try_from(&flat)?, columns: columns as usize, picture };
         let found = grid.values.clone();
-        let scale = columns as f32 / side.max(1) as f32;
+        let scale = columns as f32 / placement.side.max(1) as f32;
         let places: Vec<(Place, bool)> =
             clicks.iter().map(|&(at, is)| (grid.place(at.map(|v| v * scale)), is)).collect();
         let of = |sign: bool| places.iter().filter(move |(_, is)| *is == sign).map(|(place, _)| *place);
         let unseen = of(true).any(|place| found[place.cell] <= 0.0);
         for place in of(true) {
-            let lacks = CERTAIN - found[place.cell];
+            let lacks = CERTAIN - grid.values[place.cell];
             grid.lift(place, lacks.max(0.0));
         }
         let cells = |sign: bool| of(sign).map(|place| place.cell).collect::<Vec<_>>();
@@ -60,9 +67,7 @@ impl Clicked {
         let kept = like(Tensor::f_from_slice(&dropped)?)?.f_logical_not()?;
         let logits = interim.f_add(&shift)?.f_where_scalarother(&kept, OUTSIDE)?;
         let inside = grid.values.iter().zip(&dropped).map(|(&v, &dropped)| !dropped && v > 0.0);
-        let bbox = extent(inside, grid.columns).map(|corner| corner / scale);
-        let whole = [0.0, 0.0, side as f32, side as f32];
-        let bbox = if bbox[0] < bbox[2] { bbox } else { whole };
+        let bbox = grid.extent(inside).map(|corner| corner / scale);
         Ok(Self { logits, bbox, surprised: unseen && regions < 2 })
     }
 }
@@ -80,6 +85,8 @@ struct Place {
 struct Grid {
     values: Vec<f32>,
     columns: usize,
+    /// Columns and rows that are not padding.
+    picture: (usize, usize),
 }
 
 impl Grid {
@@ -90,7 +97,7 @@ impl Grid {
     /// The nearest cell of a point in cells; one that lies outside is taken to the border.
     fn place(&self, at: [f32; 2]) -> Place {
         let within = |v: f32, n: usize| (v as usize).min(n.saturating_sub(1));
-        Place { at, cell: within(at[1], self.rows()) * self.columns + within(at[0], self.columns) }
+        Place { at, cell: within(at[1], self.picture.1) * self.columns + within(at[0], self.picture.0) }
     }
 
     /// Adds a bell of the height `by`.
@@ -100,8 +107,8 @@ impl Grid {
         }
         let deviation = REACH * self.columns as f32;
         let [x, y] = place.at;
-        for (row, values) in self.values.chunks_mut(self.columns).enumerate() {
-            for (column, value) in values.iter_mut().enumerate() {
+        for (row, values) in self.values.chunks_mut(self.columns).take(self.picture.1).enumerate() {
+            for (column, value) in values.iter_mut().take(self.picture.0).enumerate() {
                 let squared = (column as f32 + 0.5 - x).powi(2) + (row as f32 + 0.5 - y).powi(2);
                 *value += by * (-squared / (2.0 * deviation * deviation)).exp();
             }
@@ -129,16 +136,20 @@ impl Grid {
         }
         (held, regions)
     }
-}
 
-/// `x0, y0, x1, y1` around what is inside, in cells; the first corner beyond the second if nothing is.
-fn extent(inside: impl Iterator<Item = bool>, columns: usize) -> [f32; 4] {
-    let mut found = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
-    for (cell, _) in inside.enumerate().filter(|(_, inside)| *inside) {
-        let (x, y) = ((cell % columns) as f32, (cell / columns) as f32);
-        found = [found[0].min(x), found[1].min(y), found[2].max(x + 1.0), found[3].max(y + 1.0)];
+    /// `x0, y0, x1, y1` around what is inside the picture, in cells; around the picture if nothing is.
+    fn extent(&self, inside: impl Iterator<Item = bool>) -> [f32; 4] {
+        let mut found: Option<[usize; 4]> = None;
+        for (cell, _) in inside.enumerate().filter(|(_, inside)| *inside) {
+            let (x, y) = (cell % self.columns, cell / self.columns);
+            if x >= self.picture.0 || y >= self.picture.1 {
+                continue;
+            }
+            let [x0, y0, x1, y1] = found.unwrap_or([x, y, x, y]);
+            found = Some([x0.min(x), y0.min(y), x1.max(x + 1), y1.max(y + 1)]);
+        }
+        found.unwrap_or([0, 0, self.picture.0, self.picture.1]).map(|corner| corner as f32)
     }
-    found
 }
 
 #[cfg(test)]
@@ -156,8 +167,8 @@ mod tests {
     }
 
     fn clicked(clicks: &[([f32; 2], bool)]) -> Clicked {
-        // Ten pixels a cell.
-        Clicked::new(&two(), clicks, 200).unwrap()
+        // Ten pixels a cell; all of the input is picture.
+        Clicked::new(&two(), clicks, &Placement::square(400, 300, 200)).unwrap()
     }
 
     fn inside(clicked: &Clicked, [x, y]: [i64; 2]) -> bool {
@@ -183,6 +194,13 @@ mod tests {
         assert!(x0 > 120.0 && x1 < 190.0 && y0 > 10.0 && y1 < 80.0, "{:?}", found.bbox);
         let value = found.logits.double_value(&[0, 0, 4, 15]);
         assert!((value - 2.0).abs() < 1e-4, "{value}");
+        // Said twice, it is said once.
+        let twice = clicked(&[([155.0, 45.0], true), ([155.0, 45.0], true)]);
+        assert_eq!((twice.bbox, twice.surprised), (found.bbox, true));
+        // In padding there is nothing: of 20 rows 10 are of the picture.
+        let wide = Placement::new(400, 200, 200);
+        let low = Clicked::new(&(two() - 5.0), &[([155.0, 95.0], true)], &wide).unwrap();
+        assert!(low.surprised && low.bbox[3] == 100.0, "{:?}", low.bbox);
         // Beside another region: a box around both would hold what is between them, too.
         let both = clicked(&[([155.0, 45.0], true), ([35.0, 35.0], true)]);
         assert!(
@@ -208,7 +226,8 @@ mod tests {
     #[test]
     fn the_predictor_can_still_be_taught_through_it() {
         let interim = two().set_requires_grad(true);
-        let clicked = Clicked::new(&interim, &[([35.0, 35.0], true)], 200).unwrap();
+        let clicked =
+            Clicked::new(&interim, &[([35.0, 35.0], true)], &Placement::square(400, 300, 200)).unwrap();
         clicked.logits.sum(Kind::Float).backward();
         let gradient = interim.grad();
         // All but the region that was not clicked.

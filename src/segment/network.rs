@@ -257,7 +257,7 @@ impl Network {
                 let clicked = if clicks && *form == PpnForm::Pyramid {
                     let interim = prediction.interim_mask.f_narrow(0, class as i64, 1)?;
                     let clicks = prompt.points.iter().map(|p| (placement.to_input([p.x, p.y]), p.positive));
-                    Some(Clicked::new(&interim, &clicks.collect::<Vec<_>>(), self.net.input_size())?)
+                    Some(Clicked::new(&interim, &clicks.collect::<Vec<_>>(), placement)?)
                 } else {
                     None
                 };

@@ -179,7 +179,6 @@ pub fn train(
     let mut run = Trainer { spec, settings, lesson, optimizer, position };
     if !going {
         // Nothing but features, which are kept: the run can still be gone on with.
-        state::save(&state, &run.position, &run.optimizer)?;
         return Ok(run.outcome(Ending::Stopped));
     }
     for (name, list) in held_out(&run.lesson.material) {

@@ -36,7 +36,8 @@ impl Twins {
         }
         let shown: Vec<String> = pairs.iter().take(SHOWN).map(|pair| pair.join(" and ")).collect();
         tracing::warn!(
-            "{} held-out pictures are learned from under another name, and score better than they should: {}{}",
+            "{} pairs of a held-out picture and the same one to learn from, under another name, which makes what is measured \
+             better than it is: {}{}",
             pairs.len(),
             shown.join(", "),
             if pairs.len() > SHOWN { ", ..." } else { "" }

@@ -56,6 +56,9 @@ impl Frames {
                         "{count} frames of {native_bytes} bytes need {needed} bytes, Pixel Data has {len}"
                     )));
                 }
+                if !fits(len, needed) {
+                    tracing::warn!("{} bytes behind the last frame are left out", len - needed);
+                }
                 Ok(Self::Native { at: layout.pixels_at, bytes: native_bytes })
             }
             None => {
@@ -113,11 +116,9 @@ fn holds(len: u64, each: u64, count: u64) -> bool {
     if fits(len, needed) {
         return true;
     }
-    let left = more < each && (count == 1 || more % count != 0);
-    if left {
-        tracing::warn!("{more} bytes behind the last frame are left out");
-    }
-    left
+    // A byte more for each frame would be padding of frames with an odd length, which is not padded frame by frame.
+    let for_each = more / count.max(1);
+    more < each && (count == 1 || more % count != 0 || (each % 2 == 0 && for_each < 2))
 }
 
 /// Whether a value of `len` bytes holds `needed`, with the byte that makes an odd length even.

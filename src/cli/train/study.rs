@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Args, Bars, is_wrong};
 use crate::cli::progress::Count;
 use crate::cli::{Exit, print, print_json, say, signal, usage, write_all};
-use crate::dataset::{Dataset, named};
+use crate::dataset::{Dataset, named, patient};
 use crate::eval::{Material, Prompting, Study as Table, evaluate};
 use crate::segment::{self, ModelSpec, Resolved};
 use crate::train::{self, DataSpec, Ending, Split, TrainSpec};
@@ -153,6 +153,10 @@ fn runs(args: &Args, study: Study, spec: &TrainSpec) -> Result<Vec<Run>> {
             }
         }
     }
+    // Each part holds out others, and a class may be in one part alone: said now, not after hours.
+    for run in runs.iter().filter(|_| study == Study::Folds) {
+        train::learned_from(&run.spec).with_context(|| run.name.clone())?;
+    }
     Ok(runs)
 }
 
@@ -181,11 +185,7 @@ impl Found {
         let data = datasets.iter().find(|data| data.set.name == self.dataset);
         let mark = data.and_then(|data| data.split.patient());
         // Every name has the mark, or there would have been no run.
-        let unit = |name| match mark.and_then(|mark| str::split_once(name, mark)) {
-            Some((patient, _)) => patient,
-            None => name,
-        };
-        self.dice.iter().map(|(name, dice)| (unit(name.as_str()), *dice)).collect()
+        self.dice.iter().map(|(name, dice)| (patient(name, mark).unwrap_or(name), *dice)).collect()
     }
 }
 
