@@ -118,7 +118,7 @@ fn holds(len: u64, each: u64, count: u64) -> bool {
     }
     // A byte more for each frame would be padding of frames with an odd length, which is not padded frame by frame.
     let for_each = more / count.max(1);
-    more < each && (count == 1 || more % count != 0 || (each % 2 == 0 && for_each < 2))
+    more < each && (count == 1 || more % count != 0 || (each.is_multiple_of(2) && for_each < 2))
 }
 
 /// Whether a value of `len` bytes holds `needed`, with the byte that makes an odd length even.
