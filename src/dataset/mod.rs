@@ -78,6 +78,11 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// Whether the class at the place `class` has any pixels.
+    pub fn shows(&self, class: usize) -> bool {
+        self.areas.get(class).is_some_and(|&area| area > 0)
+    }
+
     /// The image and the files of its masks.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&self.image).chain(self.masks.iter().flatten()).map(PathBuf::as_path)
@@ -188,8 +193,7 @@ impl Dataset {
 
     /// Classes that no image has; none where there are no images.
     fn absent(&self) -> impl Iterator<Item = &ClassLabel> {
-        let is_in = |sample: &Sample, at: usize| sample.areas.get(at).is_some_and(|&area| area > 0);
-        let is_absent = move |at: usize| !self.samples.iter().any(|sample| is_in(sample, at));
+        let is_absent = move |at: usize| !self.samples.iter().any(|sample| sample.shows(at));
         let classes = self.classes.iter().enumerate();
         classes.filter(move |(at, _)| !self.samples.is_empty() && is_absent(*at)).map(|(_, class)| class)
     }

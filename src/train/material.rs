@@ -229,8 +229,7 @@ fn open(
     for (data, set) in spec.datasets.iter().zip(&datasets) {
         let parts = divide(data, set)?;
         let learned = || set.samples.iter().zip(&parts).filter(|(_, part)| **part == Some(false));
-        let is_absent =
-            |class: usize| learned().all(|(sample, _)| sample.areas.get(class).is_none_or(|&area| area == 0));
+        let is_absent = |class: usize| !learned().any(|(sample, _)| sample.shows(class));
         let classes = set.classes.iter().enumerate();
         let problems: Vec<Problem> = classes
             .filter(|(at, _)| learned().next().is_some() && is_absent(*at))
@@ -253,8 +252,7 @@ fn digest(file: &Path) -> Result<[u8; 32], TrainError> {
 /// Says what can be meant and seldom is: classes that the drawn pictures lack, and nothing to measure.
 fn warn_of_absent_classes(datasets: &[Dataset], train: &[Item], validation: &[Item]) {
     let shows = |items: &[Item], dataset: usize, class: usize| {
-        let own = |item: &&Item| item.dataset == dataset;
-        items.iter().filter(own).any(|item| item.sample.areas.get(class).is_some_and(|&area| area > 0))
+        items.iter().any(|item| item.dataset == dataset && item.sample.shows(class))
     };
     let mut measured = false;
     for (dataset, set) in datasets.iter().enumerate() {
