@@ -11,11 +11,13 @@ use image::{GrayImage, Luma};
 use parking_lot::Mutex;
 use serde_json::Value;
 use sonomask::config::{LoadArgs, TrainConfig};
+use sonomask::dataset::Augment;
 use sonomask::segment::{DeviceChoice, EncoderLora};
 use sonomask::train::{
     Ending, Epoch, Observer, Outcome, TrainError, TrainSpec, can_resume, learned_from, train as train_run,
 };
-use sonomask::weights::Checkpoint;
+use sonomask::weights::{Checkpoint, Source as _};
+use tch::Kind;
 
 /// Longest wait for a step of a run on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -436,6 +438,8 @@ fn an_adapted_encoder_comes_to_the_same_end_when_it_is_stopped() {
     let text = text
         .replace("[decoder]", "[encoder]\ntuning = \"lora\"\nrank = 2\n[decoder]")
         .replace("predictor = 1e-3", "predictor = 1e-3\nencoder = 3e-3");
+    // Some views are kept, and some drawn anew.
+    let text = text.replace("views = 1", "views = 1\nfresh = true");
     std::fs::write(&config, text).unwrap();
     let (whole, stopped) = (read_into(&config, "whole"), read_into(&config, "stopped"));
     assert_eq!(run(&whole, false, u64::MAX).ending, Ending::Done);
@@ -483,6 +487,57 @@ fn an_adapted_encoder_comes_to_the_same_end_when_it_is_stopped() {
     let same =
         learned.keys().filter(|name| name.starts_with("image_encoder.") && learned[*name] == further[*name]);
     assert_eq!(same.count(), 0);
+}
+
+#[test]
+fn fresh_views_are_those_of_an_adapted_encoder() {
+    let root = folder();
+    let data = pictures(root.path());
+    let config = configure(root.path(), &data);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text
+        .replace("[decoder]", "[encoder]\ntuning = \"lora\"\nrank = 2\n[decoder]")
+        .replace("predictor = 3e-4", "predictor = 3e-4\nencoder = 1e-3")
+        .replace("epochs = 2", "epochs = 1")
+        .replace("views = 1", "views = 4");
+    std::fs::write(&config, text).unwrap();
+    let kept = read_into(&config, "kept");
+    // Views that change nothing: drawn anew they are the pictures themselves, as those that are kept.
+    let fresh = TrainSpec { fresh: true, ..read_into(&config, "fresh") };
+    let plain = |spec: &TrainSpec, out: &str| TrainSpec {
+        augment: Augment::NONE,
+        out: root.path().join(out),
+        ..spec.clone()
+    };
+    let losses = |spec: &TrainSpec| -> Vec<f64> {
+        assert_eq!(run(spec, false, u64::MAX).ending, Ending::Done);
+        lines(&spec.out).iter().map(|line| line["losses"]["total"].as_f64().unwrap()).collect()
+    };
+    let (plainly, freshly) = (plain(&kept, "plain"), plain(&fresh, "anew"));
+    let (same, anew) = (losses(&plainly), losses(&freshly));
+    assert_eq!(same[0], anew[0]);
+    for (same, anew) in same.iter().zip(&anew) {
+        // Kept features have 16 bits.
+        assert!((same - anew).abs() < 2e-3 * same.abs(), "{same} {anew}");
+    }
+    // And the encoder learns the same: four of five pictures were encoded on the spot.
+    let [kept_file, fresh_file] =
+        [&plainly, &freshly].map(|spec| Checkpoint::open(&spec.out.join("last.safetensors")).unwrap());
+    let factors = tensors(&plainly.out.join("last.safetensors"));
+    let mut compared = 0;
+    for name in factors.keys().filter(|name| name.starts_with("image_encoder.") && name.contains("w_b")) {
+        let shape = kept_file.shape(name).unwrap();
+        let [a, b] =
+            [&kept_file, &fresh_file].map(|file| file.read(name, &shape).unwrap().to_kind(Kind::Double));
+        let cosine = f64::try_from((&a * &b).sum(Kind::Double) / (a.norm() * b.norm())).unwrap();
+        assert!(cosine > 0.98, "{name}: {cosine}");
+        compared += 1;
+    }
+    assert_eq!(compared, 8);
+    let (kept, drawn) = (losses(&kept), losses(&fresh));
+    // Before the encoder moves the views are those that are kept, then others.
+    assert_eq!(kept[0], drawn[0]);
+    assert!((kept[1] - drawn[1]).abs() > 1e-2 * kept[1].abs(), "{kept:?} {drawn:?}");
 }
 
 #[test]
@@ -622,6 +677,20 @@ fn settings_that_cannot_be_meant_are_refused_with_their_place() {
     let said = ended(&train(&config, &out, &never).output().unwrap(), 2);
     assert!(said.contains("no stage tunes the encoder"), "{said}");
     std::fs::write(&config, text.replace("predictor = 1e-3", "predictor = 1e-3\nencoder = 1e-3")).unwrap();
+    for (set, expected) in [
+        (
+            ["augment.fresh=true", "encoder.tuning=frozen"],
+            "augment.fresh draws views while the encoder is adapted",
+        ),
+        (
+            ["augment.fresh=true", "augment.views=0"],
+            "augment.fresh draws views where views = 0 asks for none",
+        ),
+    ] {
+        let tuned = ["--set", "encoder.tuning=lora", "--set", set[0], "--set", set[1]];
+        let said = ended(&train(&config, &out, &tuned).output().unwrap(), 2);
+        assert!(said.contains(expected), "{said}");
+    }
     let many = ["--set", "encoder.tuning=lora", "--set", "encoder.blocks=9"];
     let said = ended(&train(&config, &out, &many).output().unwrap(), 2);
     assert!(said.contains("encoder.blocks = 9: expected 1 to 8 of lite-medsam"), "{said}");

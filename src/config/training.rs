@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::read::{Log, Section, text, wrong};
 use super::tree::{Item, Node};
 use super::{ConfigError, LoadArgs, Origin, layers, print};
-use crate::dataset::{Augment, ClassLabel, DatasetSpec, MaskLayout};
+use crate::dataset::{Augment, ClassLabel, DatasetSpec, MAX_SPECKLE, MAX_WARP, MaskLayout};
 use crate::nn::PpnForm;
 use crate::segment::{DeviceChoice, EncoderLora, MAX_INPUT_SIZE, MAX_THREADS, ModelSpec, Precision};
 use crate::train::{
@@ -58,7 +58,7 @@ impl TrainConfig {
         let (decoder, object_score) = read_decoder(decoder, &mut log)?;
         let loss = read_loss(loss, &mut log)?;
         let prompts = read_prompts(prompts, &mut log)?;
-        let (views, augment) = read_augment(augment, &mut log)?;
+        let (views, fresh, augment) = read_augment(augment, encoder.is_some(), &mut log)?;
         let (stages, usual) = read_stages(stages, form, encoder.is_some(), &mut log)?;
         let mut s = Section::new("run", run, &mut log)?;
         let out = s.path_opt("out")?.unwrap_or_else(|| PathBuf::from("training"));
@@ -74,6 +74,7 @@ impl TrainConfig {
             prompts,
             views,
             augment,
+            fresh,
             stages,
             usual,
             batch: s.int("batch", 4, 1, 1024)? as usize,
@@ -321,8 +322,13 @@ fn read_prompts(node: Option<Node>, log: &mut Log) -> Result<PromptSampling, Con
     Ok(found)
 }
 
-fn read_augment(node: Option<Node>, log: &mut Log) -> Result<(usize, Augment), ConfigError> {
+fn read_augment(
+    node: Option<Node>,
+    adapted: bool,
+    log: &mut Log,
+) -> Result<(usize, bool, Augment), ConfigError> {
     let mut s = Section::new("augment", node, log)?;
+    let at = s.at().clone();
     let presets = [("upright", Augment::UPRIGHT), ("paper", Augment::PAPER)];
     let d = s.choice("preset", Augment::UPRIGHT, &presets)?;
     let views = s.int("views", 4, 0, 10_000)? as usize;
@@ -334,9 +340,24 @@ fn read_augment(node: Option<Node>, log: &mut Log) -> Result<(usize, Augment), C
         rotate: s.double("rotate", d.rotate, 0.0, 180.0)?,
         crop: s.double("crop", d.crop, 0.01, 1.0)?,
         gamma: s.double("gamma", d.gamma, 0.0, 4.0)?,
+        widen: s.double("widen", d.widen, 0.0, 3.0)?,
+        warp: s.double("warp", d.warp, 0.0, MAX_WARP)?,
+        gain: s.double("gain", d.gain, 0.0, 4.0)?,
+        speckle: s.double("speckle", d.speckle, 0.0, MAX_SPECKLE)?,
     };
+    let fresh = s.bool("fresh", false)?;
     s.finish()?;
-    Ok((views, found))
+    // A frozen encoder, which is not run at all, would have to be run in every step.
+    if fresh && !adapted {
+        return impossible(
+            "augment.fresh draws views while the encoder is adapted: expected encoder.tuning = \"lora\"",
+            &at,
+        );
+    }
+    if fresh && views == 0 {
+        return impossible("augment.fresh draws views where views = 0 asks for none", &at);
+    }
+    Ok((views, fresh, found))
 }
 
 /// The stages, and whether they are the usual ones because none are given.

@@ -1,5 +1,6 @@
 //! Labelled pictures: a folder of images and a folder of masks, checked as a whole before anything is learned from them.
 
+mod distort;
 mod files;
 mod labels;
 mod noise;
@@ -10,6 +11,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub use distort::{MAX_SPECKLE, MAX_WARP};
 pub use labels::Labels;
 pub use noise::Damage;
 pub use problem::{DataError, Problem};
@@ -203,7 +205,11 @@ impl Dataset {
     /// # Errors
     /// A file that changed since the data set was opened.
     pub fn image(&self, sample: &Sample) -> Result<Rgb, Problem> {
-        picture(&sample.image)
+        let picture = picture(&sample.image)?;
+        if (picture.width, picture.height) == sample.size {
+            return Ok(picture);
+        }
+        Err(Problem::Changed { file: sample.image.clone() })
     }
 
     /// The masks of `sample`, one for each class, of the image's size.

@@ -1,7 +1,8 @@
-//! A picture seen another way: flipped, moved, turned, cut and rescaled, with its masks.
+//! A picture seen another way: flipped, moved, turned, bent, cut and rescaled, with its masks; lighter or darker, and noisier.
 
 use rand::Rng;
 
+use super::distort::{Distortion, chance, within};
 use crate::frame::Rgb;
 use crate::mask::Mask;
 
@@ -27,6 +28,16 @@ pub struct Augment {
     pub crop: f64,
     /// Largest power of two, either way, that brightness 0..=1 is raised to: 0 changes nothing.
     pub gamma: f64,
+    /// By so much more than the picture's area may be seen, as a share of it; black surrounds it then.
+    pub widen: f64,
+    /// Furthest that a bend moves a point along each axis, as a share of the side, up to [`MAX_WARP`](super::MAX_WARP).
+    pub warp: f64,
+    /// Largest power of two, either way, by which the gain at the lowest depth of what is seen differs from that at the surface, and by
+    /// which that half-way does from the mean of both.
+    pub gain: f64,
+    /// Largest standard deviation of noise at the centre of a grain, as a share of the brightness, up to
+    /// [`MAX_SPECKLE`](super::MAX_SPECKLE).
+    pub speckle: f64,
 }
 
 impl Augment {
@@ -39,6 +50,10 @@ impl Augment {
         rotate: 90.0,
         crop: 0.8,
         gamma: 0.0,
+        widen: 0.0,
+        warp: 0.0,
+        gain: 0.0,
+        speckle: 0.0,
     };
 
     /// A transducer that is always held the same way up: no vertical flip, small turns and moves, larger cuts, other gains
@@ -51,13 +66,14 @@ impl Augment {
         rotate: 25.0,
         crop: 0.65,
         gamma: 0.6,
+        ..Self::PAPER
     };
 
     /// Pictures as they are.
     pub const NONE: Self = Self { probability: 0.0, ..Self::PAPER };
 }
 
-/// One way to see a picture; the same for a picture of any size.
+/// One way to see a picture; the same for a picture of any size, but for the grains of noise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct View {
     flip: (bool, bool),
@@ -69,37 +85,46 @@ pub struct View {
     cut: [f64; 4],
     /// Power of the brightness.
     gamma: f64,
+    /// Beside all that.
+    distortion: Distortion,
 }
 
 impl View {
     /// The picture as it is.
-    pub const PLAIN: Self =
-        Self { flip: (false, false), shift: (0.0, 0.0), angle: 0.0, cut: [0.0, 0.0, 1.0, 1.0], gamma: 1.0 };
+    pub const PLAIN: Self = Self {
+        flip: (false, false),
+        shift: (0.0, 0.0),
+        angle: 0.0,
+        cut: [0.0, 0.0, 1.0, 1.0],
+        gamma: 1.0,
+        distortion: Distortion::NONE,
+    };
 
-    /// Draws a view: first flips, then a move, a turn about the centre, and the cut.
+    /// Draws a view: first flips, then a move, a turn about the centre, a bend, and the cut.
     pub fn draw(augment: &Augment, rng: &mut impl Rng) -> Self {
         let mut view = Self::PLAIN;
         // Every number is drawn whether it is used or not: changing one setting leaves the others' draws as they are.
-        let chance = |rng: &mut dyn rand::RngCore| rng.random_bool(augment.probability.clamp(0.0, 1.0));
-        let within = |rng: &mut dyn rand::RngCore, limit: f64| (rng.random::<f64>() * 2.0 - 1.0) * limit;
-        let (horizontal, vertical) = (chance(rng), chance(rng));
+        let share = augment.probability;
+        let (horizontal, vertical) = (chance(share, rng), chance(share, rng));
         view.flip = (horizontal && augment.flip_horizontal, vertical && augment.flip_vertical);
-        let (moved, shift) = (chance(rng), (within(rng, augment.translate), within(rng, augment.translate)));
+        let (moved, shift) =
+            (chance(share, rng), (within(augment.translate, rng), within(augment.translate, rng)));
         if moved {
             view.shift = shift;
         }
-        let (turned, angle) = (chance(rng), within(rng, augment.rotate));
+        let (turned, angle) = (chance(share, rng), within(augment.rotate, rng));
         if turned {
             view.angle = angle.to_radians();
         }
-        let (cut, found) = (chance(rng), draw_cut(augment.crop, rng));
+        let (cut, found) = (chance(share, rng), draw_cut(augment.crop, augment.widen, rng));
         if cut {
             view.cut = found;
         }
-        let (brightened, power) = (chance(rng), within(rng, augment.gamma));
+        let (brightened, power) = (chance(share, rng), within(augment.gamma, rng));
         if brightened {
             view.gamma = power.exp2();
         }
+        view.distortion = Distortion::draw(augment, rng);
         view
     }
 
@@ -116,6 +141,7 @@ impl View {
             inside.then(|| &picture.data[(y as usize * w + x as usize) * 3..][..3])
         };
         let source = self.source((w, h));
+        let brightness = self.distortion.brightness((w, h));
         let mut data = Vec::with_capacity(w * h * 3);
         for y in 0..h {
             for x in 0..w {
@@ -136,7 +162,10 @@ impl View {
                         }
                     }
                 }
-                data.extend(sum.map(|v| power[usize::from(v.round() as u8)]));
+                let factor = brightness(x, y);
+                // A cast to eight bits ends at 255.
+                let bright = |v: f32| (f32::from(power[usize::from(v.round() as u8)]) * factor).round() as u8;
+                data.extend(sum.map(bright));
             }
         }
         Rgb { width: w, height: h, data }
@@ -168,11 +197,12 @@ impl View {
         let (w, h) = (w as f64, h as f64);
         let [left, top, wide, high] = self.cut;
         let (sin, cos) = self.angle.sin_cos();
-        let (shift, flip) = (self.shift, self.flip);
+        let (shift, flip, distortion) = (self.shift, self.flip, self.distortion);
         move |x, y| {
-            // Backwards: from the cut to the whole, back around the centre, back by the move, and the flips.
-            let x = (left + (x as f64 + 0.5) / w * wide) * w - 0.5 * w;
-            let y = (top + (y as f64 + 0.5) / h * high) * h - 0.5 * h;
+            // Backwards: from the cut to the whole, straight again, back around the centre, back by the move, and the flips.
+            let (x, y) = (left + (x as f64 + 0.5) / w * wide, top + (y as f64 + 0.5) / h * high);
+            let (x, y) = distortion.bend(x, y);
+            let (x, y) = (x * w - 0.5 * w, y * h - 0.5 * h);
             let (x, y) = (cos * x + sin * y, cos * y - sin * x);
             let (x, y) = (x - shift.0 * w, y - shift.1 * h);
             let x = if flip.0 { -x } else { x };
@@ -182,17 +212,20 @@ impl View {
     }
 }
 
-/// A cut of at least `smallest` of the area, as shares. Proportions are drawn on a logarithmic scale.
-fn draw_cut(smallest: f64, rng: &mut dyn rand::RngCore) -> [f64; 4] {
+/// A cut of at least `smallest` of the area, as shares, and at most `widen` more than all of it. Proportions are drawn on a logarithmic
+/// scale.
+fn draw_cut(smallest: f64, widen: f64, rng: &mut dyn rand::RngCore) -> [f64; 4] {
     let (low, high) = (CUT_ASPECT.0.ln(), CUT_ASPECT.1.ln());
+    let longest = (1.0 + widen).sqrt();
     let mut cut = View::PLAIN.cut;
     // All tries are drawn, so that what comes after does not depend on how many were needed.
     for _ in 0..CUT_TRIES {
         let [area, aspect, left, top] = std::array::from_fn(|_| rng.random::<f64>());
-        let area = smallest + area * (1.0 - smallest);
+        let area = smallest + area * (1.0 + widen - smallest);
         let aspect = (low + aspect * (high - low)).exp();
         let (wide, high) = ((area * aspect).sqrt(), (area / aspect).sqrt());
-        if cut == View::PLAIN.cut && wide <= 1.0 && high <= 1.0 {
+        if cut == View::PLAIN.cut && wide <= longest && high <= longest {
+            // Of a side that is longer than the picture's the picture lies anywhere within it.
             cut = [left * (1.0 - wide), top * (1.0 - high), wide, high];
         }
     }
@@ -247,6 +280,37 @@ mod tests {
     }
 
     #[test]
+    fn a_wider_view_surrounds_the_picture_with_black() {
+        let original = picture(16, 16);
+        let wide = View { cut: [-0.5, -0.5, 2.0, 2.0], ..View::PLAIN };
+        let seen = wide.image(&original);
+        let mut whole = Mask::empty(16, 16);
+        (0..256).for_each(|i| whole.set(i % 16, i / 16, true));
+        let mask = wide.mask(&whole);
+        for (x, y) in (0..16).flat_map(|x| (0..16).map(move |y| (x, y))) {
+            let inside = (4..12).contains(&x) && (4..12).contains(&y);
+            assert_eq!(mask.get(x, y), inside, "{x},{y}");
+            assert!(if inside { pixel(&seen, x, y)[2] == 200 } else { pixel(&seen, x, y) == [0; 3] });
+        }
+        // Half as large: between two pixels each.
+        assert!(
+            pixel(&seen, 8, 6)[0].abs_diff(8 * 8 + 4) <= 1 && pixel(&seen, 8, 6)[1].abs_diff(4 * 8 + 4) <= 1
+        );
+    }
+
+    #[test]
+    fn what_is_bright_stays_bright_and_what_is_black_black() {
+        let lit = Augment { probability: 1.0, gain: 2.0, speckle: 0.4, ..Augment::NONE };
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let grey = |v: u8| Rgb { width: 64, height: 48, data: vec![v; 64 * 48 * 3] };
+        let view = View { cut: View::PLAIN.cut, ..View::draw(&lit, &mut rng) };
+        let (black, bright) = (view.image(&grey(0)), view.image(&grey(240)));
+        // Black surrounds what is moved; the picture itself is wherever it is bright.
+        assert!(black.data.iter().all(|&v| v == 0));
+        assert!(bright.data.contains(&255) && bright.data.iter().filter(|&&v| v > 0).count() > 64 * 48);
+    }
+
+    #[test]
     fn masks_go_with_their_pictures_and_never_overlap() {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let (w, h) = (40, 30);
@@ -258,7 +322,8 @@ mod tests {
             original.data[(y * w + x) * 3 + class] = 255;
         }
         for _ in 0..50 {
-            let view = View::draw(&Augment { probability: 1.0, ..Augment::PAPER }, &mut rng);
+            let all = Augment { probability: 1.0, widen: 0.5, warp: 0.05, ..Augment::PAPER };
+            let view = View::draw(&all, &mut rng);
             let (image, seen) = (view.image(&original), masks.each_ref().map(|m| view.mask(m)));
             for (x, y) in (0..w).flat_map(|x| (0..h).map(move |y| (x, y))) {
                 assert!(!(seen[0].get(x, y) && seen[1].get(x, y)), "both at {x},{y}");
@@ -292,5 +357,27 @@ mod tests {
             changed += usize::from(view.angle != 0.0);
         }
         assert!((140..260).contains(&changed), "{changed} of 400 with probability 0.5");
+        let more = Augment { widen: 0.5, warp: 0.05, gain: 0.5, speckle: 0.2, gamma: 0.6, ..Augment::PAPER };
+        let less = Augment { widen: 0.0, ..more };
+        let of = |augment: &Augment, seed| View::draw(augment, &mut ChaCha8Rng::seed_from_u64(seed));
+        let (mut largest, mut distorted) = (0.0, 0);
+        for seed in 0..400 {
+            let (before, view) = (of(&less, seed), of(&more, seed));
+            // One setting changes nothing but what it is about.
+            assert_eq!(View { cut: before.cut, ..view }, before);
+            let lit = Augment { gamma: 0.6, ..Augment::PAPER };
+            assert_eq!(View { distortion: Distortion::NONE, ..before }, of(&lit, seed));
+            let [left, top, wide, high] = view.cut;
+            assert!(wide * high <= 1.5 + 1e-9 && wide.max(high) <= 1.5f64.sqrt());
+            // The picture is within what is seen, or what is seen within the picture, along each side.
+            for (from, side) in [(left, wide), (top, high)] {
+                let (inner, outer) = if side > 1.0 { ((-from, 1.0), side) } else { ((from, side), 1.0) };
+                assert!(inner.0 >= 0.0 && inner.0 + inner.1 <= outer + 1e-9, "{from} {side}");
+            }
+            largest = f64::max(largest, wide * high);
+            distorted += usize::from(view.distortion != Distortion::NONE);
+        }
+        // Three changes, each in half of the views.
+        assert!(largest > 1.4 && (320..380).contains(&distorted), "{largest} {distorted}");
     }
 }

@@ -20,6 +20,7 @@ pub fn views(name: &str, augmented: usize) -> impl Iterator<Item = View> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mask::Mask;
 
     #[test]
     fn views_belong_to_the_name() {
@@ -28,6 +29,12 @@ mod tests {
         assert_eq!((seen("a").len(), seen("a")[0]), (6, View::PLAIN));
         assert_eq!(seen("a"), seen("a"));
         assert_ne!(seen("a")[1..], seen("b")[1..]);
+        let mut corner = Mask::empty(60, 40);
+        (0..600).for_each(|i| corner.set(i % 30, i / 30, true));
+        // Reports of different times are of the same views.
+        let known =
+            fnv1a(&format!("{:?}", views("a", 9).map(|view| view.mask(&corner).rle()).collect::<Vec<_>>()));
+        assert_eq!(known, 0xdfd7_5e80_a213_da46, "the views of a name are others than they were");
         assert_eq!(seen("a")[..3], views("a", 2).collect::<Vec<_>>()[..], "more views add to the fewer");
     }
 }

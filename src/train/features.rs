@@ -1,4 +1,4 @@
-//! What the encoder says of every view of every picture before it is tuned: computed once, kept on disk.
+//! What the encoder says of views of pictures: before it is tuned computed once and kept on disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,22 @@ use crate::weights::{Checkpoint, Source as _, hex};
 
 /// Goes into every key: files of another form are not found.
 const FORM: &str = "features 2";
+
+/// The features of a view of `picture`, with what `blocks` of the encoder's last blocks get.
+///
+/// # Errors
+/// A failure of the network.
+pub fn encode(
+    sam: &Sam,
+    picture: &Rgb,
+    view: &View,
+    blocks: Option<usize>,
+) -> Result<SamFeatures, TrainError> {
+    let network = sam.network();
+    let picture = view.image(picture);
+    let (input, _) = network.manners().preprocess.input(&picture, network.input_size())?;
+    Ok(network.encode_to(&input.f_to_device(network.device())?, blocks)?)
+}
 
 /// A folder of features. A file's name is the SHA-256 of everything that the features depend on.
 #[derive(Debug)]
@@ -61,10 +77,7 @@ impl FeatureCache {
     /// A failure of the network, a file that cannot be written.
     pub fn fill(&self, file: &Path, sam: &Sam, picture: &Rgb, view: &View) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
-        let network = sam.network();
-        let picture = view.image(picture);
-        let (input, _) = network.manners().preprocess.input(&picture, network.input_size())?;
-        let features = network.encode_to(&input.f_to_device(network.device())?, self.blocks)?;
+        let features = encode(sam, picture, view, self.blocks)?;
         let mut tensors = vec![("embedding", &features.embedding)];
         if let Some((s0, s1)) = &features.high_res {
             tensors.extend([("s0", s0), ("s1", s1)]);

@@ -6,15 +6,15 @@ use std::rc::Rc;
 use rand::Rng;
 use tch::Tensor;
 
-use super::features::FeatureCache;
+use super::features::{self, FeatureCache};
 use super::journal::Validation;
-use super::material::Material;
+use super::material::{Look, Material};
 use super::prompting;
 use super::random::generator;
 use super::target::Target;
 use super::tuning;
 use super::{Answer, DecoderTuning, Terms, TrainError, TrainSpec, Truth, interim_loss, loss};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, View};
 use crate::eval::Overlap;
 use crate::nn::{PpnForm, SamFeatures};
 use crate::segment::preprocess::Placement;
@@ -80,25 +80,34 @@ impl<'a> Lesson<'a> {
     /// # Errors
     /// As [`Material::encode`].
     pub fn encode(&mut self, progress: impl FnMut(usize, usize) -> bool) -> Result<bool, TrainError> {
-        self.material.encode(&self.cache, &self.net.sam, self.spec.views, progress)
+        // Where the encoder is adapted from the first step on, no kept view is looked at.
+        let unseen = self.spec.fresh && self.spec.stages.first().is_some_and(|stage| stage.encoder > 0.0);
+        let views = if unseen { 0 } else { self.spec.views };
+        self.material.encode(&self.cache, &self.net.sam, views, progress)
     }
 
     /// A view of a picture, held out or learned from; the network is given the queries of its data set.
-    fn case(&mut self, held_out: bool, at: usize, view: usize) -> Result<Case, TrainError> {
-        let lost = || TrainError::Setting(format!("view {view} of picture {at} was not encoded"));
+    fn case(&mut self, held_out: bool, at: usize, look: Look) -> Result<Case, TrainError> {
+        let lost = || TrainError::Setting(format!("{look} of picture {at} was not encoded"));
         let network = self.net.sam.network();
         let item = self.material.item(held_out, at).ok_or_else(lost)?;
-        let mut features = self.cache.read(item.features(view).ok_or_else(lost)?, network.device())?;
-        if let Some(blocks) = self.net.adapted_blocks.filter(|_| self.moved) {
-            features = network.finish(&features, blocks)?;
-        }
+        let features = match look {
+            Look::Fresh(view) => features::encode(&self.net.sam, &self.material.picture(item)?, &view, None)?,
+            Look::Kept(k) => {
+                let kept = self.cache.read(item.features(k).ok_or_else(lost)?, network.device())?;
+                match self.net.adapted_blocks.filter(|_| self.moved) {
+                    Some(blocks) => network.finish(&kept, blocks)?,
+                    None => kept,
+                }
+            }
+        };
         let placement =
             network.manners().preprocess.place(item.size().0, item.size().1, network.input_size());
         let queries = self.net.queries.get(item.dataset).ok_or_else(lost)?;
         self.net.sam.set_queries(queries);
         // The decoder's answer has four times the embedding's side.
         let side = 4 * features.embedding.size().last().copied().unwrap_or(0);
-        let target = self.material.target((held_out, at), view, &placement, side)?;
+        let target = self.material.target((held_out, at), look, &placement, side)?;
         Ok(Case { features, target, placement })
     }
 
@@ -108,8 +117,14 @@ impl<'a> Lesson<'a> {
     /// A failure of the network; files that changed since the run began.
     pub fn terms(&mut self, at: usize, place: [u64; 2], pyramid: bool) -> Result<Terms, TrainError> {
         let mut rng = generator(self.spec.seed, "picture", place);
-        let view = rng.random_range(0..=self.spec.views as u64) as usize;
-        let Case { features, target, placement } = self.case(false, at, view)?;
+        let look = match rng.random_range(0..=self.spec.views as u64) as usize {
+            // The picture itself is drawn as often as it would be.
+            k if k > 0 && self.spec.fresh && self.moved => {
+                Look::Fresh(View::draw(&self.spec.augment, &mut generator(self.spec.seed, "view", place)))
+            }
+            k => Look::Kept(k),
+        };
+        let Case { features, target, placement } = self.case(false, at, look)?;
         let network = self.net.sam.network();
         let (mode, prompts) = prompting::draw(&self.spec.prompts, &target, &mut rng);
         // What the predictor drops at random.
@@ -163,7 +178,7 @@ impl<'a> Lesson<'a> {
         let mut scores: BTreeMap<String, (f64, f64, f64)> = BTreeMap::new();
         let total = self.material.validation.len();
         for at in 0..total {
-            let Case { features, target, placement } = self.case(true, at, 0)?;
+            let Case { features, target, placement } = self.case(true, at, Look::Kept(0))?;
             let lost = || TrainError::Setting(format!("there is no picture {at}"));
             let item = self.material.item(true, at).ok_or_else(lost)?;
             let set = self.material.datasets.get(item.dataset).ok_or_else(lost)?;

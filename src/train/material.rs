@@ -17,6 +17,7 @@ use super::{DataSpec, Split, TrainError, TrainSpec};
 use crate::dataset::{
     Augment, Damage, DataError, Dataset, Problem, Sample, SplitError, View, folds, named, patients,
 };
+use crate::frame::Rgb;
 use crate::mask::Mask;
 use crate::segment::Sam;
 use crate::segment::preprocess::Placement;
@@ -27,6 +28,24 @@ const TARGETS: usize = 1 << 30;
 
 /// For each picture of a data set whether it is held out; `None`: neither held out nor learned from.
 type Parts = Vec<Option<bool>>;
+
+/// Which view of a picture is looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Look {
+    /// One whose features are kept; 0 is the picture itself.
+    Kept(usize),
+    /// One of its own, which is not seen again.
+    Fresh(View),
+}
+
+impl std::fmt::Display for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Kept(k) => write!(f, "view {k}"),
+            Self::Fresh(_) => f.write_str("a view"),
+        }
+    }
+}
 
 /// One picture.
 #[derive(Debug)]
@@ -146,25 +165,40 @@ impl Material {
         if held_out { self.validation.get(at) } else { self.train.get(at) }
     }
 
-    /// The truth of view `k` of a picture that lies in the input as `placement` says; `side` is that of the decoder's answer.
+    /// The pixels of a picture.
+    ///
+    /// # Errors
+    /// A picture that changed since the data set was opened.
+    pub fn picture(&self, item: &Item) -> Result<Rgb, TrainError> {
+        let lost = || TrainError::Setting(format!("there is no data set {}", item.dataset));
+        Ok(self.datasets.get(item.dataset).ok_or_else(lost)?.image(&item.sample)?)
+    }
+
+    /// The truth of a view of a picture that lies in the input as `placement` says; `side` is that of the decoder's answer.
     ///
     /// # Errors
     /// A mask that changed since the data set was opened.
     pub fn target(
         &mut self,
         (held_out, at): (bool, usize),
-        k: usize,
+        look: Look,
         placement: &Placement,
         side: i64,
     ) -> Result<Rc<Target>, TrainError> {
-        let key = (held_out, at, k);
-        if let Some(target) = self.targets.get(&key) {
+        let key = match look {
+            Look::Kept(k) => Some((held_out, at, k)),
+            Look::Fresh(_) => None,
+        };
+        if let Some(target) = key.and_then(|key| self.targets.get(&key)) {
             return Ok(target.clone());
         }
         let lost = || TrainError::Setting(format!("there is no picture {at}"));
         let item = self.item(held_out, at).ok_or_else(lost)?;
         let set = self.datasets.get(item.dataset).ok_or_else(lost)?;
-        let view = view_of(&self.augment, &item.sample.name, k);
+        let view = match look {
+            Look::Kept(k) => view_of(&self.augment, &item.sample.name, k),
+            Look::Fresh(view) => view,
+        };
         let mut masks = set.masks(&item.sample)?;
         if !held_out {
             let noise = self.noise.get(item.dataset).copied().unwrap_or(0.0);
@@ -174,7 +208,7 @@ impl Material {
         let size = item.sample.size;
         let bytes = masks.len() * (size.0 * size.1 + (side * side) as usize);
         let target = Rc::new(Target::new(masks, placement, side)?);
-        if self.used + bytes <= TARGETS {
+        if let Some(key) = key.filter(|_| self.used + bytes <= TARGETS) {
             self.used += bytes;
             self.targets.insert(key, target.clone());
         }

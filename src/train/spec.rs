@@ -147,10 +147,13 @@ pub struct TrainSpec {
     pub loss: LossConfig,
     /// Prompts.
     pub prompts: PromptSampling,
-    /// Views of a picture that are encoded once and kept, beside the picture itself.
+    /// Views of a picture that are encoded once and kept, beside the picture itself, which is shown once in `views` + 1 times.
     pub views: usize,
     /// From what they are drawn.
     pub augment: Augment,
+    /// Once the encoder is adapted, which takes most of the time, a picture is seen in a new view each time instead of one of those
+    /// that are kept.
+    pub fresh: bool,
     /// One after the other; at least one.
     pub stages: Vec<StageSpec>,
     /// They are the usual ones, which have more epochs where few pictures are learned from: see [`TrainSpec::repeats`].
