@@ -3,11 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
+use sonomask::frame::{ImageView, PixelFormat, Plane, Rgb, YuvColor};
 use sonomask::mask::ClassMask;
+use sonomask::nn::PpnForm;
 use sonomask::phantom::{Phantom, PhantomConfig};
-use sonomask::segment::{DeviceChoice, Guidance, MemorySettings, Mode, ModelSpec, Point, Prompt, load};
+use sonomask::segment::{
+    Additions, Beginning, DeviceChoice, EncoderLora, Guidance, MemorySettings, Mode, ModelSpec, Point,
+    PredictorPlan, Prompt, load, load_trainable,
+};
 use sonomask::stage::StageTimes;
 use sonomask::weights::Checkpoint;
 
@@ -82,6 +87,69 @@ fn only_what_the_predictor_finds_by_itself_is_seen_in_several_views() {
     let memory = Some(MemorySettings::sam2());
     assert!(ModelSpec { views: 2, memory, ..ModelSpec::new("") }.check().unwrap_err().contains("memory"));
     assert!(ModelSpec { memory, ..ModelSpec::new("") }.check().is_ok());
+}
+
+#[test]
+fn predictor_and_decoder_have_an_equal_say_unless_a_box_is_given() {
+    let plan = PredictorPlan {
+        form: PpnForm::Pyramid,
+        tokens: 10,
+        datasets: vec![("usgra".into(), vec!["nerve".into(), "vessel".into()])],
+    };
+    let beginning = Beginning {
+        predictor: plan,
+        additions: Additions { lora: None, object_score: true },
+        encoder: Some(EncoderLora { rank: 32, blocks: 8 }),
+        seed: 0,
+        trained: &|_| false,
+    };
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let mut net = load_trainable(&spec("nerve-vessel.safetensors"), &device, &beginning).unwrap();
+    net.sam.set_queries(&net.queries[0]);
+    let network = net.sam.network();
+    let config = PhantomConfig::default();
+    let (width, height) = (config.width, config.height);
+    let frame = Phantom::new(config).unwrap().frame(3);
+    let data = frame.image.iter().flat_map(|&v| [v; 3]).collect();
+    let picture = Rgb { width, height, data };
+    let _guard = tch::no_grad_guard();
+    let (input, placement) = network.manners().preprocess.input(&picture, network.input_size()).unwrap();
+    let features = network.encode(&input).unwrap();
+    let bounds = frame.truth[0].mask.bounds().unwrap();
+    let middle = Point {
+        x: (bounds.x0 + bounds.x1) as f32 / 2.0,
+        y: (bounds.y0 + bounds.y1) as f32 / 2.0,
+        positive: true,
+    };
+    // How far the answer is from the decoder's, and from the mean of that and of the predictor's own, for each class.
+    let far = |mode, prompts: &[Prompt]| -> [(f64, f64); 2] {
+        let question = network.ask(&features, mode, prompts, &placement, false).unwrap();
+        let own = &question.prediction.as_ref().unwrap().interim_mask;
+        let mut far = [(f64::NAN, f64::NAN); 2];
+        for batch in question.batches(tch::Device::Cpu) {
+            let decoded = network.decode(&features, batch).unwrap().masks;
+            let answer = network.answer(&features, batch).unwrap().masks;
+            for (row, asked) in (0..).zip(batch) {
+                let (one, two) = (decoded.get(row), own.get(asked.class as i64));
+                let from = |other: &tch::Tensor| (answer.get(row) - other).abs().max().double_value(&[]);
+                far[asked.class] = (from(&one), from(&((&one + two) * 0.5)));
+            }
+        }
+        far
+    };
+    let (near, apart) = (1e-4, 0.1);
+    for (decoded, mean) in far(Mode::Autonomous, &[]) {
+        assert!(decoded > apart && mean < near, "{decoded} {mean}");
+    }
+    let prompt = |prompt: Prompt| far(Mode::Assisted, &[prompt]);
+    let [boxed, alone] = prompt(Prompt { bbox: Some(bounds.corners()), ..Prompt::default() });
+    assert!(boxed.0 < near && alone.0 > apart && alone.1 < near, "{boxed:?} {alone:?}");
+    let [masked, _] =
+        prompt(Prompt { mask: Some(Arc::new(frame.truth[0].mask.clone())), ..Prompt::default() });
+    assert!(masked.0 < near, "{masked:?}");
+    // What a click keeps of the predictor's mask, not all of it.
+    let [clicked, _] = prompt(Prompt { points: vec![middle], ..Prompt::default() });
+    assert!(clicked.0 > apart, "{clicked:?}");
 }
 
 #[test]

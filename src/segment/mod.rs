@@ -29,6 +29,7 @@ mod spec;
 mod trainable;
 mod video;
 mod views;
+mod within;
 
 use crate::frame::ImageView;
 use crate::mask::ClassMask;

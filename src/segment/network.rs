@@ -2,13 +2,14 @@
 //!
 //! Segmenting and training ask in the same way; only training looks at what the predictor said in between.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use super::click::Clicked;
 use super::manners::Manners;
 use super::preprocess::Placement;
 use super::prompt::once_a_class;
 use super::question::{Asked, Question};
+use super::within::Within;
 use super::{Mode, Prompt, SegmentError};
 use crate::mask::Mask;
 use crate::nn::{self, MaskSelection, PpnForm, Prediction, PromptPredictor, SamFeatures};
@@ -209,12 +210,13 @@ impl Network {
             sparse,
             dense,
             own_dense: prompt.mask.is_some(),
+            interim: None,
             selection,
             alone: false,
         })
     }
 
-    /// The classes of the predictor. A person's points and boxes are put behind the learned tokens; a person's mask takes
+    /// The classes of the predictor. Of a pyramid its interim masks are part of what is asked: see [`Network::answer`]. A person's points and boxes are put behind the learned tokens; a person's mask takes
     /// the place of the predicted one, as the decoder has room for one. Where the predicted box is the one around the predicted
     /// mask, a person's box or mask takes its place, and to a box the predicted mask is cut; if that leaves something that the
     /// box is not around, the person's prompt is used alone. Clicks without a box choose among what was predicted; where nothing
@@ -238,28 +240,30 @@ impl Network {
         for class in 0..queries.size3()?.0 {
             let mut sparse = prediction.sparse.f_narrow(0, class, 1)?;
             let mut dense = prediction.dense.f_narrow(0, class, 1)?;
+            let mut interim = (*form == PpnForm::Pyramid)
+                .then(|| prediction.interim_mask.f_narrow(0, class, 1))
+                .transpose()?;
             let class = class as usize;
             let told = prompts.iter().find(|p| p.class == class);
             if let Some(prompt) = told {
-                let bbox = prompt.bbox.filter(|_| *form == PpnForm::Pyramid);
-                let cut = match bbox {
-                    Some(bbox) => {
-                        let interim = prediction.interim_mask.f_narrow(0, class as i64, 1)?;
-                        Some(Within::new(&interim, placement.box_to_input(bbox), self.net.input_size())?)
+                let cut = match (prompt.bbox, &interim) {
+                    (Some(bbox), Some(interim)) => {
+                        Some(Within::new(interim, placement.box_to_input(bbox), self.net.input_size())?)
                     }
-                    None => None,
+                    _ => None,
                 };
                 if cut.as_ref().is_some_and(|cut| cut.agreement < AGREEMENT) {
                     asked.push(self.manual(prompt, placement)?);
                     continue;
                 }
                 let clicks = !prompt.points.is_empty() && prompt.bbox.is_none() && prompt.mask.is_none();
-                let clicked = if clicks && *form == PpnForm::Pyramid {
-                    let interim = prediction.interim_mask.f_narrow(0, class as i64, 1)?;
-                    let clicks = prompt.points.iter().map(|p| (placement.to_input([p.x, p.y]), p.positive));
-                    Some(Clicked::new(&interim, &clicks.collect::<Vec<_>>(), placement)?)
-                } else {
-                    None
+                let clicked = match interim.as_ref().filter(|_| clicks) {
+                    Some(interim) => {
+                        let clicks =
+                            prompt.points.iter().map(|p| (placement.to_input([p.x, p.y]), p.positive));
+                        Some(Clicked::new(interim, &clicks.collect::<Vec<_>>(), placement)?)
+                    }
+                    None => None,
                 };
                 if let Some(clicked) = clicked.as_ref().filter(|clicked| clicked.surprised) {
                     let bbox = Some(placement.box_to_frame(clicked.bbox));
@@ -277,6 +281,8 @@ impl Network {
                 if let Some(cut) = cut {
                     // So would what lies outside of it.
                     dense = self.net.prompt_encoder().forward(None, None, Some(&cut.logits))?.1;
+                    // A box that is a little too small shall not cut what the decoder finds beyond it.
+                    interim = None;
                 }
                 if let Some(clicked) = clicked {
                     let bbox = self.to_device(Tensor::f_from_slice(&clicked.bbox)?.f_reshape([1, 4])?)?;
@@ -284,20 +290,36 @@ impl Network {
                         self.net.prompt_encoder().forward(None, Some(&bbox), Some(&clicked.logits))?;
                     let queries = sparse.f_narrow(1, 2, sparse.size3()?.1 - 2)?;
                     (sparse, dense) = (Tensor::f_cat(&[around, queries], 1)?, mask);
+                    interim = Some(clicked.logits);
                 }
                 sparse = Tensor::f_cat(&[sparse, more], 1)?;
                 if prompt.mask.is_some() {
-                    dense = mask;
+                    (dense, interim) = (mask, None);
                 }
             }
             let alone = told.is_none();
             let selection = MaskSelection::Single;
-            asked.push(Asked { class, sparse, dense, own_dense: true, selection, alone });
+            asked.push(Asked { class, sparse, dense, own_dense: true, interim, selection, alone });
         }
         Ok((asked, prediction))
     }
 
-    /// One mask for each class of the batch.
+    /// One mask for each class of the batch: the decoder's, or the mean of the decoder's and the predictor's own.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn answer(&self, features: &SamFeatures, batch: &[Asked]) -> Result<nn::Decoded, TchError> {
+        let mut decoded = self.decode(features, batch)?;
+        // All of a batch have one, or none has.
+        let interim: Vec<&Tensor> = batch.iter().filter_map(|asked| asked.interim.as_ref()).collect();
+        if !interim.is_empty() {
+            let interim = Tensor::f_cat(&interim, 0)?.f_to_kind(decoded.masks.kind())?;
+            decoded.masks = decoded.masks.f_add(&interim)?.f_mul_scalar(0.5)?;
+        }
+        Ok(decoded)
+    }
+
+    /// The decoder's mask for each class of the batch.
     ///
     /// # Errors
     /// libtorch's.
@@ -318,74 +340,5 @@ impl Network {
             decoded.iou = decoded.iou.f_gather(1, &best, false)?;
         }
         Ok(decoded)
-    }
-}
-
-/// A predicted mask cut to a person's box.
-struct Within {
-    /// `[1, 1, n, n]`; outside of the box nothing is of the class.
-    logits: Tensor,
-    /// IoU of the box and of the smallest box around what is left of the mask; 0 if nothing is.
-    agreement: f64,
-}
-
-impl Within {
-    /// Cuts `interim` logits `[1, 1, n, n]` to a box in pixels of an input with sides of `side`.
-    fn new(interim: &Tensor, [x0, y0, x1, y1]: [f32; 4], side: i64) -> Result<Self, TchError> {
-        let (_, _, rows, columns) = interim.size4()?;
-        // Cells whose centres lie in it.
-        let within = |low: f32, high: f32, n: i64| -> Result<Tensor, TchError> {
-            let scale = n as f64 / side.max(1) as f64;
-            let centres = Tensor::f_arange(n, (Kind::Float, interim.device()))?.f_add_scalar(0.5)?;
-            let (low, high) = (f64::from(low) * scale, f64::from(high) * scale);
-            centres.f_ge(low)?.f_logical_and(&centres.f_le(high)?)
-        };
-        let (x, y) = (within(x0, x1, columns)?, within(y0, y1, rows)?);
-        let inside = y.f_unsqueeze(1)?.f_logical_and(&x.f_unsqueeze(0)?)?;
-        let logits = interim.f_where_scalarother(&inside, OUTSIDE)?;
-        let found = logits.f_gt(0.0)?.f_reshape([rows, columns])?;
-        // From the first to the last, in cells.
-        let span = |of: &Tensor| -> Result<usize, TchError> {
-            let of = Vec::<bool>::try_from(of)?;
-            let ends = of.iter().position(|&is| is).zip(of.iter().rposition(|&is| is));
-            Ok(ends.map_or(0, |(first, last)| last + 1 - first))
-        };
-        let area = |x: &Tensor, y: &Tensor| Ok::<_, TchError>((span(x)? * span(y)?) as f64);
-        let left = area(&found.f_any_dim(0, false)?, &found.f_any_dim(1, false)?)?;
-        Ok(Self { logits, agreement: left / area(&x, &y)?.max(1.0) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tch::Device;
-
-    use super::*;
-
-    /// Logits of 16 x 16 cells, 1 in `x0..x1`, `y0..y1` and -1 elsewhere.
-    fn logits([x0, y0, x1, y1]: [i64; 4]) -> Tensor {
-        let all = Tensor::full([1, 1, 16, 16], -1.0, (Kind::Float, Device::Cpu));
-        let _ = all.narrow(2, y0, y1 - y0).narrow(3, x0, x1 - x0).fill_(1.0);
-        all
-    }
-
-    #[test]
-    fn a_mask_is_cut_to_the_box_and_compared_with_it() {
-        // An input of 64 pixels: a cell is 4 of them.
-        let cut = |mask: [i64; 4], bbox| Within::new(&logits(mask), bbox, 64).unwrap();
-        let same = cut([2, 4, 6, 10], [8.0, 16.0, 24.0, 40.0]);
-        assert_eq!(same.agreement, 1.0);
-        let half = cut([2, 4, 4, 10], [8.0, 16.0, 24.0, 40.0]);
-        assert_eq!(half.agreement, 0.5);
-        // What lies outside does not count, and goes.
-        let wide = cut([0, 0, 16, 16], [8.0, 16.0, 24.0, 40.0]);
-        assert_eq!(wide.agreement, 1.0);
-        assert_eq!(wide.logits.gt(0.0).sum(Kind::Int64).int64_value(&[]), 4 * 6);
-        assert_eq!(wide.logits.min().double_value(&[]), OUTSIDE);
-        for nothing in
-            [cut([8, 4, 12, 10], [8.0, 16.0, 24.0, 40.0]), cut([2, 4, 6, 10], [9.0, 17.0, 9.5, 17.5])]
-        {
-            assert_eq!(nothing.agreement, 0.0);
-        }
     }
 }

@@ -26,6 +26,8 @@ pub struct Asked {
     pub(super) dense: Tensor,
     /// `dense` says something of this class, and is not the embedding of there being no mask.
     pub(super) own_dense: bool,
+    /// The predictor's own mask of this class, logits `[1, 1, 4h, 4w]`, which has as much of a say as the decoder's.
+    pub(super) interim: Option<Tensor>,
     /// Which of the decoder's masks is meant.
     pub(super) selection: MaskSelection,
     /// The predictor alone speaks of it.
@@ -39,8 +41,9 @@ impl Asked {
     }
 
     /// Classes that can be decoded together are equal in it.
-    pub(super) fn group(&self) -> (i64, u8, bool) {
-        (self.sparse.size().get(1).copied().unwrap_or(0), self.selection as u8, self.own_dense)
+    pub(super) fn group(&self) -> (i64, u8, bool, bool) {
+        let tokens = self.sparse.size().get(1).copied().unwrap_or(0);
+        (tokens, self.selection as u8, self.own_dense, self.interim.is_some())
     }
 }
 

@@ -99,7 +99,7 @@ mod tests {
     fn asked(class: usize, alone: bool) -> Asked {
         let nothing = || Tensor::zeros([1, 1, 4], (Kind::Float, Device::Cpu));
         let selection = MaskSelection::Single;
-        Asked { class, sparse: nothing(), dense: nothing(), own_dense: true, selection, alone }
+        Asked { class, sparse: nothing(), dense: nothing(), own_dense: true, interim: None, selection, alone }
     }
 
     /// Row `i` says `i` everywhere; the predicted IoU has the shape `iou`.

@@ -278,7 +278,7 @@ impl Sam {
         })?;
         let mut answers = Vec::new();
         for batch in question.batches(self.network.device()) {
-            let decoded = self.timed(times, Stage::Decode, || self.network.decode(features, batch))?;
+            let decoded = self.timed(times, Stage::Decode, || self.network.answer(features, batch))?;
             answers.extend(Said::of(batch, decoded)?);
         }
         Ok(answers)

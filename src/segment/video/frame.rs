@@ -118,7 +118,7 @@ impl VideoSam {
         let mut proposed = BTreeMap::new();
         for batch in question.batches(network.device()) {
             let tracked = self.sam.timed(times, Stage::Decode, || {
-                let decoded = network.decode(&shot.picture, batch)?;
+                let decoded = network.answer(&shot.picture, batch)?;
                 nn::tracked(&self.memory, &decoded)
             })?;
             for (i, asked) in batch.iter().enumerate() {
