@@ -371,7 +371,7 @@ pub struct ConfigOptions {
     /// Built-in preset to start from: bedside, cine, benchmark, demo or nerve-vessel
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
-    /// One setting, with the last word: model.device=cpu
+    /// One setting, before the file's and the environment's: model.device=cpu
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Print the configuration in force, with the origin of every value, and end

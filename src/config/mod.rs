@@ -12,6 +12,7 @@ mod origin;
 mod print;
 mod read;
 mod schema;
+mod stages;
 mod tables;
 mod training;
 mod tree;

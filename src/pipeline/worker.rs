@@ -54,7 +54,7 @@ pub struct WorkerConfig {
     pub watchdog: Duration,
     /// First pause after a failure; doubles with every further one.
     pub backoff: Duration,
-    /// Failures in a row after which the model stays off.
+    /// Restarts in a row without a result after which the model stays off.
     pub max_restarts: u32,
 }
 

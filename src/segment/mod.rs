@@ -81,7 +81,7 @@ pub struct ModelInfo {
 /// What a report says of a prompt predictor.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct PpnInfo {
-    /// `single-scale` or `high-res`.
+    /// `single-scale`, `high-res` or `pyramid`.
     pub form: &'static str,
     /// Name of the data set that it learned.
     pub dataset: String,

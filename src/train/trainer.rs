@@ -12,6 +12,7 @@ use super::folder::Folder;
 use super::journal::{Epoch, Journal};
 use super::lesson::Lesson;
 use super::material::held_out;
+use super::observer::{Ending, Observer, Outcome};
 use super::optimizer::{Group, Optimizer};
 use super::output::{halved, write_tensors};
 use super::random::generator;
@@ -56,50 +57,6 @@ fn forget(out: &Path, sets: &[crate::dataset::Dataset]) -> Result<(), TrainError
         }
     }
     Ok(())
-}
-
-/// Who looks on while a run goes.
-pub trait Observer {
-    /// So many of so many pictures were checked.
-    fn checked(&mut self, done: usize, total: usize);
-    /// So many of so many views were encoded.
-    fn encoded(&mut self, done: usize, total: usize);
-    /// A step of an epoch was made: steps done and steps of the epoch, and of the whole run.
-    fn stepped(&mut self, epoch: (u64, u64), run: (u64, u64), total_loss: f64);
-    /// So many of so many held-out pictures were measured.
-    fn measured(&mut self, done: usize, total: usize);
-    /// An epoch ended.
-    fn ended(&mut self, epoch: &Epoch, best: bool);
-    /// Whether the run shall end now; what it has come to is kept.
-    fn stopped(&self) -> bool;
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// All epochs are done.
-    Done,
-    /// It got no better for too long.
-    Early,
-    /// Somebody asked it to end; it can be resumed.
-    Stopped,
-}
-
-/// What a run came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    /// Why it ended.
-    pub ending: Ending,
-    /// Epochs done.
-    pub epochs: u64,
-    /// The best mean Dice and its epoch; none where nothing is held out, or nothing that shows any class.
-    pub best: Option<(f64, u64)>,
-    /// The predictor to use.
-    pub file: PathBuf,
-    /// The predictor as the last epoch left it: no held-out picture had a say in which it is.
-    pub last: PathBuf,
-    /// Of the settings, the weights and the pictures; see [`Position::fingerprint`].
-    pub fingerprint: String,
 }
 
 /// A run in progress.

@@ -22,8 +22,8 @@ use crate::segment::{self, ModelSpec, Resolved, Segmenter, learned_classes};
 pub struct Args {
     #[command(flatten)]
     data: data::DataArgs,
-    /// What the model is told: auto (its predictor alone), auto+box, box, box-regions, points, or all that it can do; repeat it
-    /// for several. Without it auto where there is a predictor, else box
+    /// What the model is told: auto (its predictor alone), auto+box, auto+points, box, box-regions, points, or all that it can do;
+    /// repeat it for several. Without it auto where there is a predictor, else box
     #[arg(long)]
     mode: Vec<Asked>,
     /// Evaluate so many augmented views of each image too (flips, moves, turns and cuts as in the paper's training), and report

@@ -20,7 +20,7 @@ pub struct Args {
     /// Configuration file; configs/train.toml in a checkout explains every key
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One setting, with the last word: run.seed=1
+    /// One setting, before the file's and the environment's: run.seed=1
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Folder for the predictor, its state and the record of the run
