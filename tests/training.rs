@@ -91,6 +91,12 @@ cache = "{}"
     file
 }
 
+/// Changes the text of a configuration.
+fn rewrite(config: &Path, change: impl Fn(&str) -> String) {
+    let text = std::fs::read_to_string(config).unwrap();
+    std::fs::write(config, change(&text)).unwrap();
+}
+
 fn read(config: &Path, flags: &[(&str, toml::Value, &str)]) -> TrainSpec {
     try_read(config, flags).unwrap()
 }
@@ -354,13 +360,15 @@ fn a_frozen_decoder_is_left_as_it_is_and_a_new_run_forgets_the_old_one() {
     let root = folder();
     let data = pictures(root.path());
     let config = configure(root.path(), &data);
-    let text = std::fs::read_to_string(&config).unwrap();
     // Without an object score nothing of the decoder learns, also of a person's prompts alone.
-    let text = text
-        .replace("tuning = \"lora\"", "tuning = \"frozen\"\nobject_score = false\n[prompts]\nmanual = 0.9")
+    rewrite(&config, |text| {
+        text.replace(
+            "tuning = \"lora\"",
+            "tuning = \"frozen\"\nobject_score = false\n[prompts]\nmanual = 0.9",
+        )
         .replace("trains = \"pyramid\"\nepochs = 2", "trains = \"pyramid\"\nepochs = 1")
-        .replace("\"everything\"\nepochs = 2", "\"everything\"\nepochs = 1");
-    std::fs::write(&config, text).unwrap();
+        .replace("\"everything\"\nepochs = 2", "\"everything\"\nepochs = 1")
+    });
     let out = root.path().join("out");
     std::fs::create_dir(&out).unwrap();
     for old in ["best.safetensors", "state.safetensors"] {
@@ -398,14 +406,13 @@ fn sam2_is_taught_as_well() {
     let weights = root.path().join("sam2.safetensors");
     let made = sonomask().args(["weights", "generate", "sam2.1-hiera-tiny"]).arg(&weights).output().unwrap();
     ended(&made, 0);
-    let text = std::fs::read_to_string(&config).unwrap();
     let own = format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"));
     // The smallest input that leaves the pyramid its grid. The encoder's last stage is adapted too.
-    let text = text
-        .replace(&format!("weights = \"{own}\""), &format!("weights = {weights:?}\ninput_size = 128"))
-        .replace("[decoder]", "[encoder]\ntuning = \"lora\"\n[decoder]")
-        .replace("decoder = 1e-4", "decoder = 1e-4\nencoder = 1e-3");
-    std::fs::write(&config, text).unwrap();
+    rewrite(&config, |text| {
+        text.replace(&format!("weights = \"{own}\""), &format!("weights = {weights:?}\ninput_size = 128"))
+            .replace("[decoder]", "[encoder]\ntuning = \"lora\"\n[decoder]")
+            .replace("decoder = 1e-4", "decoder = 1e-4\nencoder = 1e-3")
+    });
     let out = root.path().join("out");
     ended(&train(&config, &out, &[]).output().unwrap(), 0);
     let losses: Vec<f64> = lines(&out).iter().map(|line| line["losses"]["total"].as_f64().unwrap()).collect();
@@ -433,14 +440,12 @@ fn an_adapted_encoder_comes_to_the_same_end_when_it_is_stopped() {
     let root = folder();
     let data = pictures(root.path());
     let config = configure(root.path(), &data);
-    let text = std::fs::read_to_string(&config).unwrap();
-    // It learns beside the pyramid, and is left as it is where everything else learns.
-    let text = text
-        .replace("[decoder]", "[encoder]\ntuning = \"lora\"\nrank = 2\n[decoder]")
-        .replace("predictor = 1e-3", "predictor = 1e-3\nencoder = 3e-3");
-    // Some views are kept, and some drawn anew.
-    let text = text.replace("views = 1", "views = 1\nfresh = true");
-    std::fs::write(&config, text).unwrap();
+    // It learns beside the pyramid, and is left as it is where everything else learns. Some views are kept, and some drawn anew.
+    rewrite(&config, |text| {
+        text.replace("[decoder]", "[encoder]\ntuning = \"lora\"\nrank = 2\n[decoder]")
+            .replace("predictor = 1e-3", "predictor = 1e-3\nencoder = 3e-3")
+            .replace("views = 1", "views = 1\nfresh = true")
+    });
     let (whole, stopped) = (read_into(&config, "whole"), read_into(&config, "stopped"));
     assert_eq!(run(&whole, false, u64::MAX).ending, Ending::Done);
     // Where the encoder learns, and where it has learned.
@@ -494,13 +499,12 @@ fn fresh_views_are_those_of_an_adapted_encoder() {
     let root = folder();
     let data = pictures(root.path());
     let config = configure(root.path(), &data);
-    let text = std::fs::read_to_string(&config).unwrap();
-    let text = text
-        .replace("[decoder]", "[encoder]\ntuning = \"lora\"\nrank = 2\n[decoder]")
-        .replace("predictor = 3e-4", "predictor = 3e-4\nencoder = 1e-3")
-        .replace("epochs = 2", "epochs = 1")
-        .replace("views = 1", "views = 4");
-    std::fs::write(&config, text).unwrap();
+    rewrite(&config, |text| {
+        text.replace("[decoder]", "[encoder]\ntuning = \"lora\"\nrank = 2\n[decoder]")
+            .replace("predictor = 3e-4", "predictor = 3e-4\nencoder = 1e-3")
+            .replace("epochs = 2", "epochs = 1")
+            .replace("views = 1", "views = 4")
+    });
     let kept = read_into(&config, "kept");
     // Views that change nothing: drawn anew they are the pictures themselves, as those that are kept.
     let fresh = TrainSpec { fresh: true, ..read_into(&config, "fresh") };

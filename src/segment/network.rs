@@ -216,11 +216,12 @@ impl Network {
         })
     }
 
-    /// The classes of the predictor. Of a pyramid its interim masks are part of what is asked: see [`Network::answer`]. A person's points and boxes are put behind the learned tokens; a person's mask takes
-    /// the place of the predicted one, as the decoder has room for one. Where the predicted box is the one around the predicted
-    /// mask, a person's box or mask takes its place, and to a box the predicted mask is cut; if that leaves something that the
-    /// box is not around, the person's prompt is used alone. Clicks without a box choose among what was predicted; where nothing
-    /// was, the click is used alone, or with a network that knows boxes alone a box around what it makes of the prediction.
+    /// The classes of the predictor. Of a pyramid its interim masks are part of what is asked: see [`Network::answer`]. A
+    /// person's points and boxes are put behind the learned tokens; a person's mask takes the place of the predicted one, as the
+    /// decoder has room for one. Where the predicted box is the one around the predicted mask, a person's box or mask takes its
+    /// place, and to a box the predicted mask is cut; if that leaves something that the box is not around, the person's prompt is
+    /// used alone. Clicks without a box choose among what was predicted; where nothing was, the click is used alone, or with a
+    /// network that knows boxes alone a box around what it makes of the prediction.
     fn predicted(
         &self,
         features: &SamFeatures,
