@@ -1,6 +1,6 @@
 //! What each piece of a frame costs: `cargo bench --bench pieces [-- FILTER]`.
 //!
-//! SAM 2.1 tiny at 512 with weights made from a rule, in both precisions, and what comes before and after the network. Pieces of
+//! SAM 2.1 tiny at 512 and LiteMedSAM with weights made from a rule, in both precisions, and what comes before and after the network. Pieces of
 //! the encoder are timed inside whole runs of it, so that caches are as they are in use. `peak` is one linear layer of
 //! 4096 x 384 to 1536, 4.8 GFLOP: what the hardware gives to the products that the network consists of.
 
@@ -34,7 +34,27 @@ struct Net {
     kind: Kind,
     sam: Sam,
     memory: Sam2Memory,
-    predictors: Vec<(&'static str, PpnForm, PromptPredictor)>,
+    predictors: Vec<Predictor>,
+}
+
+/// A prompt predictor with the name of its form.
+type Predictor = (&'static str, PpnForm, PromptPredictor);
+
+/// One of each form, of two classes.
+fn predictors(sam: &Sam, w: &Weights<'_>) -> std::result::Result<Vec<Predictor>, WeightsError> {
+    let forms = [
+        ("single-scale", PpnForm::SingleScale),
+        ("high-res", PpnForm::HighRes),
+        ("pyramid", PpnForm::Pyramid),
+    ];
+    let made = forms.map(|(name, form)| {
+        let classes = vec!["nerve".to_owned(), "vessel".to_owned()];
+        let config = sam.ppn_config(form, "generated", classes, PpnConfig::TOKENS);
+        // In f32 whatever the network computes in, as it is loaded.
+        let w = w.pp("ppn").computing_in(Kind::Float);
+        Ok((name, form, PromptPredictor::new(&w, &config)?))
+    });
+    made.into_iter().collect()
 }
 
 impl Net {
@@ -42,15 +62,7 @@ impl Net {
         let generated = Generated::new(DEFAULT_SEED);
         let w = Weights::new(&generated, Device::Cpu).computing_in(kind);
         let sam = Sam::new(&w, FAMILY, Some(SIDE))?;
-        let forms = [("single-scale", PpnForm::SingleScale), ("high-res", PpnForm::HighRes)];
-        let predictors = forms.map(|(name, form)| {
-            let classes = vec!["nerve".to_owned(), "vessel".to_owned()];
-            let config = sam.ppn_config(form, "generated", classes, PpnConfig::TOKENS);
-            // In f32 whatever the network computes in, as it is loaded.
-            let w = w.pp("ppn").computing_in(Kind::Float);
-            Ok((name, form, PromptPredictor::new(&w, &config)?))
-        });
-        let predictors = predictors.into_iter().collect::<std::result::Result<_, WeightsError>>()?;
+        let predictors = predictors(&sam, &w)?;
         Ok(Self { name, kind, memory: Sam2Memory::new(&w, FAMILY, SIDE)?, sam, predictors })
     }
 
@@ -126,23 +138,40 @@ fn encoder(c: &mut Criterion, net: &Net, picture: &Tensor) -> Result<()> {
     Ok(())
 }
 
-fn heads(c: &mut Criterion, net: &Net, picture: &Tensor) -> Result<()> {
-    let features = SamFeatures::from(&net.sam2()?.encode_image(picture)?);
-    let group = format!("heads, {}", net.name);
-    for (name, form, predictor) in &net.predictors {
+/// The prompt predictors and the mask decoder of `sam`.
+fn heads(
+    c: &mut Criterion,
+    group: &str,
+    sam: &Sam,
+    predictors: &[Predictor],
+    features: &SamFeatures,
+    selection: MaskSelection,
+) -> Result<()> {
+    let prompts = sam.prompt_encoder();
+    for (name, form, predictor) in predictors {
         let levels = features.for_ppn(*form)?;
-        let prompts = net.sam.prompt_encoder();
-        time(c, &group, &format!("prompt predictor, {name}, two classes"), || {
+        time(c, group, &format!("prompt predictor, {name}, two classes"), || {
             let queries = predictor.learnable_prompts();
             Ok(predictor.forward(&levels, queries, prompts, /* train */ false)?.sparse)
         });
     }
-    let corners = Tensor::from_slice(&[100.0f32, 120.0, 300.0, 280.0]).f_view([1, 4])?;
-    let (sparse, dense) = net.sam.prompt_encoder().forward(None, Some(&corners), None)?;
-    time(c, &group, "mask decoder, one box", || {
-        Ok(net.sam.decode(&features, &sparse, &dense, MaskSelection::Stable)?.masks)
-    });
+    let corners = Tensor::from_slice(&[100.0f32, 120.0, 200.0, 220.0]).f_view([1, 4])?;
+    let (sparse, dense) = prompts.forward(None, Some(&corners), None)?;
+    time(c, group, "mask decoder, one box", || Ok(sam.decode(features, &sparse, &dense, selection)?.masks));
     Ok(())
+}
+
+/// LiteMedSAM: its encoder as a whole, and the heads.
+fn lite(c: &mut Criterion, name: &str, kind: Kind) -> Result<()> {
+    let generated = Generated::new(DEFAULT_SEED);
+    let w = Weights::new(&generated, Device::Cpu).computing_in(kind);
+    let sam = Sam::new(&w, Family::LiteMedSam, None)?;
+    let side = sam.input_size();
+    let picture = Tensor::f_rand([1, 3, side, side], F32)?;
+    let group = format!("LiteMedSAM, {name}");
+    time(c, &group, "encoder", || Ok(sam.encode(&picture, /* levels */ true, None)?.embedding));
+    let features = sam.encode(&picture, /* levels */ true, None)?;
+    heads(c, &group, &sam, &predictors(&sam, &w)?, &features, MaskSelection::Single)
 }
 
 fn memory(c: &mut Criterion, net: &Net, picture: &Tensor) -> Result<()> {
@@ -216,8 +245,17 @@ fn main() -> Result<()> {
         let net = Net::new(name, kind)?;
         peak(&mut c, &net)?;
         encoder(&mut c, &net, &picture)?;
-        heads(&mut c, &net, &picture)?;
+        let features = SamFeatures::from(&net.sam2()?.encode_image(&picture)?);
+        heads(
+            &mut c,
+            &format!("heads, {name}"),
+            &net.sam,
+            &net.predictors,
+            &features,
+            MaskSelection::Stable,
+        )?;
         memory(&mut c, &net, &picture)?;
+        lite(&mut c, name, kind)?;
     }
     c.final_summary();
     Ok(())

@@ -231,7 +231,7 @@ fn templates_beside_the_file_are_found_and_their_values_checked_with_the_line() 
 fn unknown_keys_and_wrong_values_are_refused_with_their_line() {
     const DURATION: &str = "a duration with a unit (ns, us, ms, s, min or h), \"200ms\" for example";
     for (text, message) in [
-        ("[model]\n\ndevise = 1", "unknown key model.devise; expected enabled, family, weights, ppn, dataset, only, mode, presence_threshold, views, precision, input_size, max_hole_area, max_sprinkle_area, device, threads, cuda_graphs, watchdog, restart_backoff, max_restarts (c.toml:3)".to_owned()),
+        ("[model]\n\ndevise = 1", "unknown key model.devise; expected enabled, family, weights, ppn, dataset, only, mode, presence_threshold, views, precision, input_size, max_hole_area, max_sprinkle_area, non_overlapping, device, threads, cuda_graphs, watchdog, restart_backoff, max_restarts (c.toml:3)".to_owned()),
         ("\n[modell]\nx = 1", "unknown key modell; expected preset, source, phantom, model, memory, classes, stream, overlay, sink, output (c.toml:2)".to_owned()),
         ("model.device = \"gpu\"", "model.device = \"gpu\": expected \"auto\", \"cpu\" or \"cuda:N\" (c.toml:1)".to_owned()),
         ("model = 3", "model = 3: expected a table (c.toml:1)".to_owned()),

@@ -57,6 +57,16 @@ fn folder() -> tempfile::TempDir {
     dir
 }
 
+/// Weights made by rule with a predictor of two classes, as g.safetensors.
+fn generate(dir: &Path) {
+    let mut generate = Command::new(env!("CARGO_BIN_EXE_sonomask"));
+    generate.current_dir(dir).args(["weights", "generate", "lite-medsam", "g.safetensors", "--ppn"]);
+    said(
+        &generate.args(["single-scale", "--classes", "nerve,vessel"]).output().expect("the program starts"),
+        0,
+    );
+}
+
 #[test]
 fn boxes_of_a_configuration_as_json_and_as_files() {
     let dir = folder();
@@ -114,16 +124,7 @@ fn boxes_of_a_configuration_as_json_and_as_files() {
 #[test]
 fn several_modes_with_a_predictor_and_its_tables() {
     let dir = folder();
-    let mut generate = Command::new(env!("CARGO_BIN_EXE_sonomask"));
-    generate.current_dir(dir.path()).args([
-        "weights",
-        "generate",
-        "lite-medsam",
-        "g.safetensors",
-        "--ppn",
-        "single-scale",
-    ]);
-    said(&generate.args(["--classes", "nerve,vessel"]).output().expect("the program starts"), 0);
+    generate(dir.path());
     let args = [
         "--weights",
         "g.safetensors",
@@ -159,6 +160,26 @@ fn several_modes_with_a_predictor_and_its_tables() {
     let tables: serde_json::Value = serde_json::from_str(&read("t/tables.json")).expect("JSON");
     let cell = &tables["cells"][0];
     assert_eq!(cell["views"].as_u64(), Some(2));
+}
+
+#[test]
+fn classes_do_not_overlap_by_a_flag_or_a_setting() {
+    let dir = folder();
+    generate(dir.path());
+    let drawn = |out: &str, more: &[&str]| -> u64 {
+        let mut args = vec!["--weights", "g.safetensors", "--data", "data", "--limit", "1", "--out", out];
+        args.extend(["--presence-threshold", "0", "--mode", "auto"]);
+        args.extend(more);
+        said(&eval(dir.path(), &args), 0);
+        let cases = std::fs::read_to_string(dir.path().join(out).join("cases.csv")).expect("a file");
+        let mut lines = cases.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let column = lines.next().and_then(|names| names.iter().position(|name| *name == "mask_px"));
+        lines.map(|cells| cells[column.expect("a column")].parse::<u64>().expect("a number")).sum()
+    };
+    let both = drawn("both", &[]);
+    let flag = drawn("flag", &["--non-overlapping"]);
+    assert!(0 < flag && flag < both, "{flag} of {both} pixels");
+    assert_eq!(drawn("set", &["--set", "model.non_overlapping=true"]), flag);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor};
+use sonomask::mask::ClassMask;
 use sonomask::nn::Sam;
 use sonomask::segment::{DeviceChoice, Guidance, Mode, ModelSpec, Prompt, PromptError, SegmentError, load};
 use sonomask::stage::StageTimes;
@@ -325,32 +326,67 @@ fn numbers_that_cannot_be_meant_are_refused_before_any_work() {
     }
 }
 
-#[test]
-fn logits_are_the_networks_own_and_a_class_has_one_prompt() {
-    let dir = tempfile::tempdir().unwrap();
-    let weights = generated(dir.path(), "lite-medsam", "single-scale");
+/// `prompts` about the picture, to a network of random weights with two classes.
+fn answers(weights: &str, spec: ModelSpec, prompts: Vec<Prompt>) -> Result<Vec<ClassMask>, SegmentError> {
     let picture = image::open(PICTURE).unwrap().into_rgba8();
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let plane = Plane { data: picture.as_raw(), stride: width * 4 };
     let view = ImageView::new(PixelFormat::Rgbx, width, height, YuvColor::default(), vec![plane]).unwrap();
-    let device = DeviceChoice::Cpu.resolve().unwrap();
-    let segment = |area: usize, guidance: &Guidance| {
-        let spec = ModelSpec { max_hole_area: area, max_sprinkle_area: area, ..ModelSpec::new(&weights) };
-        let mut model = load(&ModelSpec { presence_threshold: 0.0, ..spec }, &device).unwrap();
-        model.segment(&view, guidance, true, &mut StageTimes::default())
+    let spec = ModelSpec { weights: weights.into(), presence_threshold: 0.0, ..spec };
+    let mut model = load(&spec, &DeviceChoice::Cpu.resolve().unwrap()).unwrap();
+    let guidance = Guidance { mode: Mode::Assisted, prompts };
+    model.segment(&view, &guidance, true, &mut StageTimes::default())
+}
+
+fn bounded(class: usize) -> Prompt {
+    Prompt { class, bbox: Some([40.0, 40.0, 300.0, 300.0]), ..Prompt::default() }
+}
+
+#[test]
+fn logits_are_the_networks_own_and_a_class_has_one_prompt() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = generated(dir.path(), "lite-medsam", "single-scale");
+    let segment = |area: usize, prompts: Vec<Prompt>| {
+        let spec = ModelSpec { max_hole_area: area, max_sprinkle_area: area, ..ModelSpec::new("") };
+        answers(&weights, spec, prompts)
     };
-    let bounded = |class| Prompt { class, bbox: Some([40.0, 40.0, 300.0, 300.0]), ..Prompt::default() };
-    let guidance = Guidance { mode: Mode::Assisted, prompts: vec![bounded(0)] };
-    let (raw, cleaned) = (segment(0, &guidance).unwrap(), segment(1 << 20, &guidance).unwrap());
+    let (raw, cleaned) = (segment(0, vec![bounded(0)]).unwrap(), segment(1 << 20, vec![bounded(0)]).unwrap());
     for (raw, cleaned) in raw.iter().zip(&cleaned) {
         assert_eq!(raw.logits.as_ref().unwrap().values, cleaned.logits.as_ref().unwrap().values);
     }
     // A mask of which everything is a hole or an island is all inside or all outside.
     assert!(raw.iter().zip(&cleaned).any(|(raw, cleaned)| raw.mask != cleaned.mask), "nothing was cleaned");
 
-    let twice = Guidance { mode: Mode::Assisted, prompts: vec![bounded(1), bounded(1)] };
-    let refused = segment(0, &twice).unwrap_err();
+    let refused = segment(0, vec![bounded(1), bounded(1)]).unwrap_err();
     assert!(matches!(refused, SegmentError::Prompt(PromptError::Twice { class: 1 })), "{refused}");
+}
+
+/// A person speaks of one of the two, so that they are decoded apart.
+#[test]
+fn classes_do_not_overlap_where_they_are_not_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = generated(dir.path(), "lite-medsam", "single-scale");
+    let segment = |non_overlapping| {
+        let spec = ModelSpec { non_overlapping, ..ModelSpec::new("") };
+        let found = answers(&weights, spec, vec![bounded(0)]).unwrap();
+        assert_eq!(found.iter().map(|m| m.class).collect::<Vec<_>>(), [0, 1]);
+        found
+    };
+    let (both, apart) = (segment(false), segment(true));
+    let of = |found: &[ClassMask], class: usize| found[class].mask.data().to_vec();
+    let claimed = of(&both, 0).into_iter().zip(of(&both, 1));
+    let given = of(&apart, 0).into_iter().zip(of(&apart, 1));
+    let mut shared = 0;
+    for (claimed, given) in claimed.zip(given) {
+        shared += usize::from(claimed == (1, 1));
+        // One has it, of those that claim it.
+        let whose = if claimed == (1, 1) { [(1, 0), (0, 1)] } else { [claimed; 2] };
+        assert!(whose.contains(&given), "{claimed:?} {given:?}");
+    }
+    assert!(shared > 100, "{shared} pixels are claimed twice");
+    for (both, apart) in both.iter().zip(&apart) {
+        assert_eq!(both.logits.as_ref().unwrap().values, apart.logits.as_ref().unwrap().values);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use sonomask::train::{Answer, LossConfig, Terms, Truth, loss};
 use tch::{Kind, Tensor};
 
 const PARTS: [&str; 4] = ["mask", "interim", "boxes", "presence"];
+const EVERY: [LossConfig; 3] = [LossConfig::PAPER, LossConfig::CODED, LossConfig::SONOMASK];
 
 fn of<'a>(answer: &'a [Tensor; 4]) -> Answer<'a> {
     let [mask, interim, boxes, presence] = answer;
@@ -60,7 +61,7 @@ fn values_and_gradients_are_those_of_torchvision() {
 #[test]
 fn gradients_are_slopes() {
     let step = 1e-5;
-    for config in [LossConfig::PAPER, LossConfig::CODED] {
+    for config in EVERY {
         let (answer, truth) = inputs(&Fixture::own("losses"), Kind::Double);
         let leaves = answer.each_ref().map(|t| t.copy().set_requires_grad(true));
         terms(&config, &leaves, &truth).total.backward();
@@ -84,7 +85,7 @@ fn gradients_are_slopes() {
 fn what_is_not_there_costs_nothing_and_is_never_nan() {
     let (answer, [mask, boxes, present]) = inputs(&Fixture::own("losses"), Kind::Float);
     let answer = answer.map(|t| t.set_requires_grad(true));
-    for config in [LossConfig::PAPER, LossConfig::CODED] {
+    for config in EVERY {
         // No class is in any picture, and the boxes say so with nonsense.
         let nobody = [mask.zeros_like(), boxes.full_like(f64::NAN), present.zeros_like()];
         let found = terms(&config, &answer, &nobody);

@@ -145,6 +145,7 @@ fn every_way_of_asking_sam2_gives_the_same() {
             // What is recorded is then repeated within a frame.
             views: if form == "pyramid" { 3 } else { 1 },
             max_hole_area: 6,
+            non_overlapping: form == "pyramid",
             ..ModelSpec::new(generated(dir.path(), "sam2.1-hiera-tiny", form))
         };
         let [mut on_device, mut plain] = both(&spec);

@@ -1,7 +1,7 @@
 //! Postprocessing of every family against the reference implementations. See `fixture_support` for where the answers come from.
 //!
-//! Not compared: `low` and `mask_in.600x800.bits` (inputs), `fill_holes_video_area8.changed` (which positions of the tensor of
-//! that name differ from `low`; that tensor is compared whole). LiteMedSAM's postprocessing is in `parity_lite_medsam`.
+//! Not compared: `low` and `mask_in.600x800.bits` (inputs), `fill_holes_video_area8` and its `.changed` (holes are filled as SAM 2's
+//! image predictor does). Of `non_overlap` the masks are. LiteMedSAM's postprocessing is in `parity_lite_medsam`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
@@ -9,9 +9,7 @@ mod fixture_support;
 
 use fixture_support::{Fixture, LOGITS};
 use sonomask::mask::Mask;
-use sonomask::segment::postprocess::{
-    Decoded, Postprocess, VIDEO_HOLE_AREA, clamped, clean, fill_holes, non_overlapping,
-};
+use sonomask::segment::postprocess::{Decoded, Postprocess, clean};
 use sonomask::segment::preprocess::{Placement, Preprocess, mask_canvas};
 use tch::{Kind, Tensor};
 
@@ -36,7 +34,8 @@ fn parity_postprocess_sam2_one_step() {
         file.check_logits(&key, &ours);
         // The masks are where the logits at full size are above zero.
         let scores = Tensor::from_slice(&[0.5f32, 0.25]).view([2, 1]);
-        let decoded = Decoded { logits: &low, cleaned: None, scores: &scores, presence: None };
+        let decoded =
+            Decoded { logits: &low, cleaned: None, scores: &scores, presence: None, non_overlapping: None };
         let masks = Postprocess::Direct.class_masks(&decoded, &[0, 1], &placement, false).unwrap();
         let theirs = ours.gt(0.0).to_kind(Kind::Uint8).contiguous().view([2, -1]);
         for (i, answer) in masks.iter().enumerate() {
@@ -72,10 +71,6 @@ fn one_step_is_not_two() {
 fn parity_postprocess_holes_and_sprinkles() {
     let file = Fixture::open("postprocess");
     let low = file.raw("low").narrow(0, 0, 1);
-    let filled = fill_holes(&low, VIDEO_HOLE_AREA).unwrap();
-    file.check_raw("fill_holes_video_area8", &filled.view([256, 256]), SAME);
-    let changed = i64::try_from(filled.ne_tensor(&low).sum(Kind::Int64)).unwrap();
-    assert_eq!(changed, file.raw("fill_holes_video_area8.changed").size()[0]);
     let cleaned = clean(&low, 10, 10).unwrap();
     file.check_raw("image_holes10_sprinkles10", &cleaned.view([256, 256]), SAME);
 }
@@ -84,10 +79,22 @@ fn parity_postprocess_holes_and_sprinkles() {
 fn parity_postprocess_non_overlap_and_clamp() {
     let file = Fixture::open("postprocess");
     let low = file.raw("low");
-    file.check_raw("non_overlap", &non_overlapping(&low).unwrap(), SAME);
-    let ours = clamped(&(&low * 8.0)).unwrap();
-    assert_eq!(f64::try_from(ours.min()).unwrap(), -32.0);
-    assert_eq!(f64::try_from(ours.max()).unwrap(), 32.0);
+    let scores = Tensor::from_slice(&[0.5f32, 0.25]).view([2, 1]);
+    let classes = |logits: &Tensor, non_overlapping| {
+        let decoded = Decoded { logits, cleaned: None, scores: &scores, presence: None, non_overlapping };
+        Postprocess::Direct.class_masks(&decoded, &[0, 1], &Placement::square(256, 256, 1024), true).unwrap()
+    };
+    let theirs = file.raw("non_overlap").gt(0.0).to_kind(Kind::Uint8).contiguous().view([2, -1]);
+    let (ours, overlapping) = (classes(&low, Some(0.5)), classes(&low, None));
+    for (i, (answer, before)) in ours.iter().zip(&overlapping).enumerate() {
+        assert_eq!(answer.mask.data(), Vec::<u8>::try_from(theirs.get(i as i64)).unwrap(), "{i}");
+        assert!(answer.mask != before.mask, "nothing overlaps");
+    }
+    for answer in classes(&(&low * 8.0), None) {
+        let values = answer.logits.unwrap().values;
+        assert_eq!(values.iter().copied().fold(f32::MAX, f32::min), -32.0);
+        assert_eq!(values.iter().copied().fold(f32::MIN, f32::max), 32.0);
+    }
 }
 
 /// The binary mask of the reference at 600x800, and the canvases made of it.

@@ -39,13 +39,18 @@ impl Clip {
     }
 
     fn model(&self, side: i64, settings: MemorySettings) -> VideoSam {
+        self.model_with(side, settings, /* non_overlapping */ false)
+    }
+
+    fn model_with(&self, side: i64, settings: MemorySettings, non_overlapping: bool) -> VideoSam {
         let generated = self.file.generated();
         let w = Weights::new(&generated, Device::Cpu);
         let family = Family::Sam21HieraTiny;
         let net = nn::Sam::new(&w, family, Some(side)).unwrap();
         let memory = nn::Sam2Memory::new(&w, family, side).unwrap();
         let network = Network::new(net, None, Manners::of(family), Device::Cpu);
-        let cleanup = Cleanup { presence_threshold: 0.5, max_hole_area: 0, max_sprinkle_area: 0 };
+        let cleanup =
+            Cleanup { presence_threshold: 0.5, max_hole_area: 0, max_sprinkle_area: 0, non_overlapping };
         let info = ModelInfo {
             family: family.name().into(),
             weights_sha256: String::new(),
@@ -375,4 +380,29 @@ fn time_is_charged_to_the_stages_of_the_memory() {
             assert!(times.get(stage).is_some(), "{stage:?}");
         }
     }
+}
+
+#[test]
+fn objects_that_are_followed_do_not_overlap_where_they_are_not_to() {
+    let clip = Clip::open();
+    let [mut both, mut apart] =
+        [false, true].map(|apart| clip.model_with(256, MemorySettings::sam2(), apart));
+    let (mut shared, mut claimed) = (0, 0);
+    for t in 0..4 {
+        let said = [clip.bbox(), Clip::other(1)];
+        let [both, apart] = [&mut both, &mut apart].map(|model| clip.step(model, t, &said).unwrap());
+        for at in 0..both[0].mask.data().len() {
+            let of = |found: &[ClassMask]| [0, 1].map(|class: usize| found[class].mask.data()[at]);
+            let (before, now) = (of(&both), of(&apart));
+            shared += usize::from(before == [1, 1]);
+            claimed += usize::from(before != [0, 0]);
+            assert_eq!(now.iter().sum::<u8>(), before[0].max(before[1]), "frame {t}, pixel {at}");
+            assert!(before == [1, 1] || now == before, "frame {t}, pixel {at}");
+        }
+        // What is remembered is not cut.
+        for (both, apart) in both.iter().zip(&apart) {
+            assert_eq!(both.logits, apart.logits, "frame {t}");
+        }
+    }
+    assert!(shared > 100, "{shared} of {claimed} pixels are claimed twice");
 }

@@ -38,6 +38,8 @@ from contenders import (
 PAUSE = 0.02
 """Seconds between turns: by default libgomp's threads spin for some milliseconds after their work, in the next contender's time."""
 PRECISIONS = ("fp32", "bf16")
+BY_HAND = "<!-- What follows is written by hand. -->"
+"""In the page, above what people have written."""
 STAGES = ("upload", "preprocess", "encode", "memory_attention", "prompt", "decode", "postprocess", "memory_encoder")
 
 
@@ -194,7 +196,7 @@ def main():
     parser.add_argument("--package-compile", action="store_true", help="SAM 2's own options for compiling: max-autotune, much longer")
     parser.add_argument("--spincount", type=int, help="GOMP_SPINCOUNT for the packages (libgomp's default)")
     parser.add_argument("--out", type=Path, default=Path("out/official"), help="folder of official.json and official.md (%(default)s)")
-    parser.add_argument("--table", type=Path, help="where official.md goes as well, once every case has been timed")
+    parser.add_argument("--table", type=Path, help=f"where official.md goes as well, once every case has been timed, above what stands below {BY_HAND!r} there")
     options = parser.parse_args()
     if options.rounds < 1 or options.warm < 1:
         parser.error("at least one frame has to count, and one to come before")
@@ -217,7 +219,10 @@ def main():
             (options.out / "official.md").write_text(markdown(result))
     print(markdown(result))
     if options.table and len(cases) == len(CASES):
-        options.table.write_text(markdown(result))
+        # What people have written below the tables stays.
+        before = options.table.read_text() if options.table.exists() else ""
+        by_hand = before[before.index(BY_HAND) :] if BY_HAND in before else ""
+        options.table.write_text(markdown(result) + by_hand)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::case::{CaseError, Prepared, stages_of};
 use super::result::FrameRow;
 use super::spec::CaseSpec;
-use super::usage::{CpuClock, CpuSpan, GpuWatch};
+use super::usage::{CpuClock, CpuSpan, GpuUse, GpuWatch};
 use crate::stage::StageTimes;
 
 /// What a loop leaves beside the rows.
@@ -14,7 +14,7 @@ pub(super) struct Measured {
     pub rows: Vec<FrameRow>,
     /// CPU time of the frames that count.
     pub cpu: Option<CpuSpan>,
-    pub gpu: Option<super::result::GpuUse>,
+    pub gpu: Option<GpuUse>,
     pub interrupted: bool,
 }
 

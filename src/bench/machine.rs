@@ -3,8 +3,37 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::result::{Gpu, Machine};
+use serde::{Deserialize, Serialize};
+
 use crate::weights::sha256;
+
+/// The machine that it ran on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Name of the processor.
+    pub cpu: String,
+    /// Cores that this process may use.
+    pub cores: u64,
+    /// Bytes of memory.
+    pub memory_bytes: Option<u64>,
+    /// Name and release of the kernel.
+    pub kernel: String,
+    /// GPUs, as `nvidia-smi` names them.
+    pub gpus: Vec<Gpu>,
+    /// Load averages before the first case.
+    pub load: String,
+}
+
+/// A GPU.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Name.
+    pub name: String,
+    /// Memory, as `nvidia-smi` writes it.
+    pub memory: String,
+    /// Version of the driver.
+    pub driver: String,
+}
 
 impl Machine {
     /// This one.

@@ -29,14 +29,13 @@ mod warm;
 pub use case::{CaseError, run_case};
 pub use compare::{CaseComparison, Comparison, OneSided, Ratio, Side, compare};
 pub use footage::{Footage, FootageError};
+pub use machine::{Gpu, Machine};
 pub use marker::{Mark, MarkError, draw_mark, read_mark};
 pub use percentiles::percentiles;
-pub use result::{
-    BenchResult, CaseResult, CaseStatus, FrameRow, Gpu, GpuUse, Machine, Metric, RULES, ResultError, SCHEMA,
-    Use,
-};
+pub use result::{BenchResult, CaseResult, CaseStatus, FrameRow, Metric, RULES, ResultError, SCHEMA};
 pub use runner::{Line, Runner, RunnerError};
 pub use spec::{
     CaseSpec, DEFAULT_BOX, Drive, MAX_CASES, Matrix, ModelAxes, ModelChoice, SourceChoice, StreamMode,
 };
 pub use trace::chrome_trace;
+pub use usage::{GpuUse, Use};

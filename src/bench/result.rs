@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::machine::Machine;
 use super::percentiles::percentiles;
 use super::spec::{CaseSpec, Drive};
+use super::usage::Use;
 use crate::stage::Stage;
 use crate::telemetry::LatencySummary;
 use crate::whole;
@@ -28,65 +30,6 @@ pub const RULES: [&str; 9] = [
     "Each case runs in a process of its own. CPU use is user and system time of that process over the time of the frames that count; peak memory is its largest resident set, with the pictures that are kept in memory, whose size is given.",
     "A memory across frames follows SAM 2's own policy (every frame is remembered), so that it is never cheaper than in use. Before the first frame the model is called 18 times, which fills what a box began; the memory's own counts include them. Weights made from a rule are as fast as trained ones and segment nothing.",
 ];
-
-/// The machine that it ran on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    /// Name of the processor.
-    pub cpu: String,
-    /// Cores that this process may use.
-    pub cores: u64,
-    /// Bytes of memory.
-    pub memory_bytes: Option<u64>,
-    /// Name and release of the kernel.
-    pub kernel: String,
-    /// GPUs, as `nvidia-smi` names them.
-    pub gpus: Vec<Gpu>,
-    /// Load averages before the first case.
-    pub load: String,
-}
-
-/// A GPU.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Gpu {
-    /// Name.
-    pub name: String,
-    /// Memory, as `nvidia-smi` writes it.
-    pub memory: String,
-    /// Version of the driver.
-    pub driver: String,
-}
-
-/// Use of a GPU while the frames that count were worked on.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GpuUse {
-    /// Looks that were taken, five a second.
-    pub samples: u64,
-    /// Share of time in which a kernel ran, mean over the looks.
-    pub busy_mean: f64,
-    /// The most of them.
-    pub busy_max: f64,
-    /// Most memory in use, of all processes.
-    pub memory_max_bytes: u64,
-}
-
-/// What a case used.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Use {
-    /// CPU seconds of the frames that count.
-    pub cpu_seconds: Option<f64>,
-    /// The same over the time they took: 1 is one core.
-    pub cpu_cores: Option<f64>,
-    /// Cores that other processes of the machine used meanwhile: where that is not near 0, the case did not have its machine to
-    /// itself.
-    pub others_cpu_cores: Option<f64>,
-    /// Largest resident set of the process.
-    pub peak_rss_bytes: Option<u64>,
-    /// Bytes of it that the pictures take.
-    pub pictures_bytes: u64,
-    /// The GPU; null on a CPU.
-    pub gpu: Option<GpuUse>,
-}
 
 /// How a case ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

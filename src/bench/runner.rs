@@ -14,8 +14,8 @@ use gstreamer::glib;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::machine::{build, commit, program_sha256};
-use super::result::{BenchResult, CaseResult, CaseStatus, Machine, RULES, SCHEMA};
+use super::machine::{Machine, build, commit, program_sha256};
+use super::result::{BenchResult, CaseResult, CaseStatus, RULES, SCHEMA};
 use super::spec::{CaseSpec, Matrix};
 use crate::segment::generate;
 use crate::telemetry::versions;

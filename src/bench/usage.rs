@@ -7,11 +7,41 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-
-use super::result::GpuUse;
+use serde::{Deserialize, Serialize};
 
 /// Looks at a GPU that are kept: those of a day.
 const MAX_LOOKS: usize = 5 * 24 * 3600;
+
+/// Use of a GPU while the frames that count were worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GpuUse {
+    /// Looks that were taken, five a second.
+    pub samples: u64,
+    /// Share of time in which a kernel ran, mean over the looks.
+    pub busy_mean: f64,
+    /// The most of them.
+    pub busy_max: f64,
+    /// Most memory in use, of all processes.
+    pub memory_max_bytes: u64,
+}
+
+/// What a case used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Use {
+    /// CPU seconds of the frames that count.
+    pub cpu_seconds: Option<f64>,
+    /// The same over the time they took: 1 is one core.
+    pub cpu_cores: Option<f64>,
+    /// Cores that other processes of the machine used meanwhile: where that is not near 0, the case did not have its machine to
+    /// itself.
+    pub others_cpu_cores: Option<f64>,
+    /// Largest resident set of the process.
+    pub peak_rss_bytes: Option<u64>,
+    /// Bytes of it that the pictures take.
+    pub pictures_bytes: u64,
+    /// The GPU; null on a CPU.
+    pub gpu: Option<GpuUse>,
+}
 
 /// CPU time of this process at a moment.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,7 @@ mod progress;
 mod prompts;
 mod run;
 mod segment;
+mod settings;
 mod signal;
 mod train;
 mod weights;
@@ -192,6 +193,9 @@ struct ModelArgs {
     /// Remove islands of the low-resolution mask up to so many pixels
     #[arg(long, value_name = "PIXELS")]
     max_sprinkle_area: Option<usize>,
+    /// Where classes overlap, give a pixel to the one with the highest logit
+    #[arg(long)]
+    non_overlapping: bool,
     /// auto (if not given), cpu or cuda:N
     #[arg(long)]
     device: Option<DeviceChoice>,
@@ -222,6 +226,7 @@ impl ModelArgs {
         spec.presence_threshold = self.presence_threshold.unwrap_or(spec.presence_threshold);
         spec.max_hole_area = self.max_hole_area.unwrap_or(spec.max_hole_area);
         spec.max_sprinkle_area = self.max_sprinkle_area.unwrap_or(spec.max_sprinkle_area);
+        spec.non_overlapping |= self.non_overlapping;
         spec.threads = self.threads.unwrap_or(spec.threads);
         for file in std::iter::once(&spec.weights).chain(&spec.ppn) {
             check_weights(file)?;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 
-use super::plan::{ConfigOptions, Session, phantom_config, record_kind};
+use super::plan::{Session, phantom_config};
 use super::progress::Progress;
 use super::prompts::PromptArgs;
+use super::settings::{ConfigOptions, record_kind};
 use super::{Exit, print, process::settle, say, signal, usage};
 use crate::config::{Config, PHANTOM};
 use crate::media::template::Params;

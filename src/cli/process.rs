@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::plan::{ConfigOptions, Session, path_flag, record_kind};
+use super::plan::Session;
 use super::progress::Progress;
 use super::prompts::PromptArgs;
+use super::settings::{ConfigOptions, path_flag, record_kind};
 use super::{Exit, print, print_json, say, signal, usage};
 use crate::cine;
 use crate::config::{Config, DisplayChoice};

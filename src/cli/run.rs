@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::began::Began;
-use super::plan::{ConfigOptions, Session, path_flag};
+use super::plan::Session;
 use super::progress::Progress;
 use super::prompts::PromptArgs;
+use super::settings::{ConfigOptions, path_flag};
 use super::{Exit, print, print_json, process::settle, say, signal};
 use crate::media::Recording;
 use crate::pipeline;

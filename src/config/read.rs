@@ -8,6 +8,9 @@ use super::tree::{Item, Node};
 use super::{ConfigError, Origin};
 use crate::media::template::{DURATION_EXPECTED, Given, Params, format_duration, parse_duration};
 
+/// Most of anything that is counted.
+pub(super) const MANY: u32 = 1_000_000;
+
 /// One effective setting.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Effective {
@@ -241,6 +244,20 @@ pub(super) fn wrong(key: &str, node: &Node, expected: String) -> ConfigError {
         Item::Table(_) => "a table".to_owned(),
     };
     ConfigError::Value { key: key.to_owned(), found, expected, at: node.at.clone() }
+}
+
+/// The tables of an array; a missing one is empty.
+pub(super) fn tables(node: Option<Node>, name: &str) -> Result<Vec<Node>, ConfigError> {
+    match node {
+        None => Ok(Vec::new()),
+        Some(Node { item: Item::Array(items), .. }) => Ok(items),
+        Some(node) => Err(wrong(name, &node, format!("[[{name}]] tables"))),
+    }
+}
+
+/// The error for settings that do not go together.
+pub(super) fn impossible<T>(what: impl Into<String>, at: &Origin) -> Result<T, ConfigError> {
+    Err(ConfigError::Combination { what: what.into(), at: vec![at.clone()] })
 }
 
 fn leaf(node: &Node) -> Option<&toml::Value> {

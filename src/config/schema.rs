@@ -72,6 +72,8 @@ pub struct ModelConfig {
     pub max_hole_area: usize,
     /// Islands up to this many pixels of the low-resolution mask are removed.
     pub max_sprinkle_area: usize,
+    /// Where classes overlap, a pixel is of the one with the highest logit.
+    pub non_overlapping: bool,
     /// Where the network runs.
     pub device: DeviceChoice,
     /// CPU threads of the network, 0 = automatic.
@@ -248,6 +250,7 @@ impl ModelConfig {
                 .filter(|&side| side > 0),
             max_hole_area: s.int("max_hole_area", 0, 0, MAX_CLEANED_AREA as u32)? as usize,
             max_sprinkle_area: s.int("max_sprinkle_area", 0, 0, MAX_CLEANED_AREA as u32)? as usize,
+            non_overlapping: s.bool("non_overlapping", false)?,
             device: s.text(
                 "device",
                 "\"auto\", \"cpu\" or \"cuda:N\"",

@@ -1,7 +1,6 @@
 //! The stages of a training run.
 
-use super::read::{Log, Section};
-use super::training::{MANY, impossible, tables};
+use super::read::{Log, MANY, Section, impossible, tables};
 use super::tree::Node;
 use super::{ConfigError, Origin};
 use crate::nn::PpnForm;

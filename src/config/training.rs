@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::read::{Log, Section, text, wrong};
+use super::read::{Log, MANY, Section, impossible, tables, text};
 use super::stages::read_stages;
 use super::tree::{Item, Node};
 use super::{ConfigError, LoadArgs, Origin, layers, print};
@@ -12,8 +12,6 @@ use crate::segment::{DeviceChoice, EncoderLora, MAX_INPUT_SIZE, MAX_THREADS, Mod
 use crate::train::{DataSpec, DecoderTuning, LossConfig, MaskLoss, PromptSampling, Split, TrainSpec};
 use crate::weights::Family;
 
-/// Most of anything that is counted.
-pub(super) const MANY: u32 = 1_000_000;
 /// Largest weight of a term of the loss.
 const MAX_WEIGHT: f64 = 1e4;
 
@@ -100,19 +98,6 @@ impl TrainConfig {
     pub fn to_toml(&self) -> String {
         print::to_toml(&self.log)
     }
-}
-
-/// The tables of an array; a missing one is empty.
-pub(super) fn tables(node: Option<Node>, name: &str) -> Result<Vec<Node>, ConfigError> {
-    match node {
-        None => Ok(Vec::new()),
-        Some(Node { item: Item::Array(items), .. }) => Ok(items),
-        Some(node) => Err(wrong(name, &node, format!("[[{name}]] tables"))),
-    }
-}
-
-pub(super) fn impossible<T>(what: impl Into<String>, at: &Origin) -> Result<T, ConfigError> {
-    Err(ConfigError::Combination { what: what.into(), at: vec![at.clone()] })
 }
 
 fn read_model(node: Option<Node>, log: &mut Log) -> Result<(ModelSpec, DeviceChoice), ConfigError> {

@@ -217,7 +217,7 @@ impl Dataset {
     /// # Errors
     /// A file that changed since the data set was opened.
     pub fn masks(&self, sample: &Sample) -> Result<Vec<Mask>, Problem> {
-        read_masks(&self.classes, self.layout, &sample.masks, sample.size)
+        read_masks(&self.classes, self.layout, &sample.masks, Some(sample.size))
             .map_err(|mut found| found.pop().unwrap_or(Problem::Changed { file: sample.image.clone() }))
     }
 }
@@ -250,10 +250,14 @@ fn look(
     image: &Path,
     masks: Vec<Option<PathBuf>>,
 ) -> Result<(Sample, bool), Vec<Problem>> {
-    let rgb = picture(image).map_err(|e| vec![e])?;
+    let rgb = picture(image).map_err(|unreadable| {
+        // What is wrong with its masks is said as well, but for their size.
+        let found = read_masks(&spec.classes, spec.layout, &masks, None).err().unwrap_or_default();
+        std::iter::once(unreadable).chain(found).collect::<Vec<_>>()
+    })?;
     let dark = in_the_dark(image, &rgb);
     let size = (rgb.width, rgb.height);
-    let found = read_masks(&spec.classes, spec.layout, &masks, size)?;
+    let found = read_masks(&spec.classes, spec.layout, &masks, Some(size))?;
     let areas = found.iter().map(Mask::area).collect();
     Ok((Sample { name: name.to_owned(), image: image.to_owned(), masks, size, areas }, dark))
 }
@@ -266,27 +270,25 @@ fn in_the_dark(file: &Path, rgb: &Rgb) -> bool {
     brightest < 64 && labels::is_deep(file)
 }
 
+/// The masks of a picture of `size`; `None` where nobody knows it.
 fn read_masks(
     classes: &[ClassLabel],
     layout: MaskLayout,
     files: &[Option<PathBuf>],
-    size: (usize, usize),
+    size: Option<(usize, usize)>,
 ) -> Result<Vec<Mask>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut read = |file: &PathBuf, binary: bool| {
         let labels = if binary { Labels::inside(file) } else { Labels::read(file) };
         let found = labels.map_err(|what| Problem::Unreadable { file: file.clone(), what });
-        match found {
-            Ok(labels) if (labels.width, labels.height) == size => Some(labels),
-            Ok(labels) => {
-                let mask = (labels.width, labels.height);
-                problems.push(Problem::Size { file: file.clone(), mask, image: size });
+        let labels = found.map_err(|problem| problems.push(problem)).ok()?;
+        let mask = (labels.width, labels.height);
+        match size {
+            Some(image) if image != mask => {
+                problems.push(Problem::Size { file: file.clone(), mask, image });
                 None
             }
-            Err(problem) => {
-                problems.push(problem);
-                None
-            }
+            _ => Some(labels),
         }
     };
     let masks = match layout {
@@ -304,7 +306,7 @@ fn read_masks(
             let mut masks = Vec::with_capacity(files.len());
             for file in files {
                 masks.push(match file {
-                    None => Some(Mask::empty(size.0, size.1)),
+                    None => size.map(|(width, height)| Mask::empty(width, height)),
                     Some(file) => read(file, true).and_then(|labels| labels.mask(|v| v != 0)),
                 });
             }

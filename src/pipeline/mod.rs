@@ -4,6 +4,7 @@
 //! [`crate::segment::Segmenter`].
 
 mod ai;
+mod answer;
 mod bus;
 mod clocked;
 mod compositor;

@@ -1,7 +1,5 @@
 //! The one thread that owns the model, and the watchdog over it.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -10,14 +8,15 @@ use std::time::{Duration, Instant};
 use crossbeam::sync::Parker;
 use parking_lot::Mutex;
 
+use super::answer::{Answer, Failure, caught, tell_memory};
 use super::exchange::Exchange;
 use super::guide::Guide;
 use super::sidecar::SidecarHandle;
 use super::ticket::Job;
-use crate::mask::{ClassMask, Segmentation};
-use crate::segment::{MemoryCounts, MemoryEvent, ModelInfo, SegmentError, Segmenter};
+use crate::mask::Segmentation;
+use crate::segment::{MemoryCounts, ModelInfo, Segmenter};
 use crate::stage::{Stage, StageTimes};
-use crate::state::{Remark, Reset};
+use crate::state::Reset;
 use crate::telemetry::SegmentTimes;
 
 /// Longest pause between two attempts to start the model.
@@ -70,22 +69,6 @@ struct Current {
     /// Rises when a stuck thread is given up; that thread may then change nothing any more.
     generation: u64,
     activity: Activity,
-}
-
-/// Why a frame has no masks.
-enum Failure {
-    /// The model is fine, the frame or what is asked of it is not; another model would say the same.
-    Unfit(String),
-    /// The model may be broken.
-    Broken(String),
-}
-
-/// What a model says of a frame, and of itself after it.
-struct Answer {
-    masks: Result<Vec<ClassMask>, Failure>,
-    remark: Option<Remark>,
-    events: Vec<MemoryEvent>,
-    memory: Option<MemoryCounts>,
 }
 
 /// The worker as the rest of the run sees it.
@@ -258,7 +241,7 @@ impl Worker {
         self.finish(generation)?;
         Some(made.map(|(model, (info, events))| {
             *self.info.lock() = Some(info);
-            self.tell_memory(events);
+            tell_memory(events, &self.config.classes);
             self.exchange.ai().live();
             model
         }))
@@ -283,7 +266,7 @@ impl Worker {
             let Answer { masks, remark, events, memory } = self.ask(model, &job, &mut times);
             let ended = Instant::now();
             self.finish(generation)?;
-            self.tell_memory(events);
+            tell_memory(events, &self.config.classes);
             self.count_memory(memory, &before, masks.is_ok());
             match masks {
                 Ok(masks) => {
@@ -335,49 +318,12 @@ impl Worker {
         }
     }
 
-    /// Logs what has become of the model's memory.
-    fn tell_memory(&self, events: Vec<MemoryEvent>) {
-        let name = |class: usize| self.config.classes.get(class).map_or("?", String::as_str);
-        for event in events {
-            match event {
-                MemoryEvent::Reset(why) => tracing::warn!("memory cleared: {why}"),
-                MemoryEvent::Frozen => tracing::info!("the scanner is frozen"),
-                MemoryEvent::Lost(class) => tracing::warn!("lost: {}", name(class)),
-                MemoryEvent::Found(class) => tracing::info!("found again: {}", name(class)),
-                MemoryEvent::TakenOver(class) => {
-                    tracing::info!("begun anew by the predictor: {}", name(class))
-                }
-            }
-        }
-    }
-
-    /// Everything that is asked of the model for one frame. It may panic in any of it.
+    /// What the model says of one frame.
     fn ask(&self, model: &mut dyn Segmenter, job: &Job, times: &mut StageTimes) -> Answer {
-        let frame = &job.frame;
-        let guidance = self.config.guide.of(frame.meta.id.seq);
-        let now = frame.meta.id.epoch;
-        let begins = self.epoch.lock().replace(now).is_some_and(|before| before != now);
-        let broken = |panic: &str| Failure::Broken(format!("panic: {panic}"));
-        let segmented = || {
-            if begins {
-                model.forget(Some(Reset::Stream));
-            }
-            match frame.format.with_view(&frame.buffer, |view| model.segment(view, &guidance, false, times)) {
-                Ok(Ok(masks)) => Ok(masks),
-                Ok(Err(SegmentError::Prompt(e))) => Err(Failure::Unfit(e.to_string())),
-                Ok(Err(e)) => Err(Failure::Broken(e.to_string())),
-                // Whatever a frame that cannot be read is, it is not the model's fault.
-                Err(e) => Err(Failure::Unfit(e.to_string())),
-            }
-        };
-        let mut masks = caught(segmented, broken);
-        // What it has counted up to a panic counts.
-        let said = caught(|| Ok((model.remark(), model.take_events(), model.memory().cloned())), broken);
-        let (remark, events, memory) = said.unwrap_or_else(|failure| {
-            masks = Err(failure);
-            (None, Vec::new(), None)
-        });
-        Answer { masks, remark, events, memory }
+        let id = job.frame.meta.id;
+        let guidance = self.config.guide.of(id.seq);
+        let begins = self.epoch.lock().replace(id.epoch).is_some_and(|before| before != id.epoch);
+        Answer::of(model, job, &guidance, begins, times)
     }
 
     /// Notes a failure; the pause before the next attempt, or `None` if there is none.
@@ -439,17 +385,4 @@ fn give_way() {
         let before = libc::getpriority(libc::PRIO_PROCESS, 0);
         libc::setpriority(libc::PRIO_PROCESS, 0, before + STEPS);
     }
-}
-
-/// What a model answers when it is `asked`; if it panics, the failure that `broken` makes of its words.
-fn caught<T, E>(asked: impl FnOnce() -> Result<T, E>, broken: impl FnOnce(&str) -> E) -> Result<T, E> {
-    catch_unwind(AssertUnwindSafe(asked)).unwrap_or_else(|panic| Err(broken(panic_text(&*panic))))
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }

@@ -207,6 +207,7 @@ impl ModelSpec {
             presence_threshold: self.presence_threshold,
             max_hole_area: self.max_hole_area,
             max_sprinkle_area: self.max_sprinkle_area,
+            non_overlapping: self.non_overlapping,
         }
     }
 }

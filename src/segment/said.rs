@@ -69,6 +69,16 @@ impl Said {
         self.rows(&rows.ok_or_else(|| TchError::Shape(format!("not all of the classes {classes:?}")))?)
     }
 
+    /// The same, by the numbers of the classes.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn in_order(&self) -> Result<Self, TchError> {
+        let mut classes = self.classes.clone();
+        classes.sort_unstable();
+        self.about(&classes)
+    }
+
     /// All that is said in `parts` as one; `None` without any. It is alone if all parts are.
     ///
     /// # Errors
@@ -145,6 +155,7 @@ mod tests {
         let said = Said::of(&batch, decoded(2, &[2, 1])).unwrap();
         let both = Said::together(&said).unwrap().unwrap();
         assert_eq!(seen(&both.about(&[0, 4]).unwrap()), (vec![0, 4], vec![1.0, 0.0], true));
+        assert_eq!(seen(&both.in_order().unwrap()), (vec![0, 4], vec![1.0, 0.0], true));
         assert!(both.about(&[0, 1]).is_err());
         assert!(Said::together(&[]).unwrap().is_none());
     }

@@ -27,6 +27,8 @@ pub struct Cleanup {
     pub max_hole_area: usize,
     /// Islands of the low-resolution mask up to this area are removed.
     pub max_sprinkle_area: usize,
+    /// Where classes overlap, a pixel is of the one with the highest logit.
+    pub non_overlapping: bool,
 }
 
 /// Answers about some classes as masks: here, or where the network is.
@@ -183,7 +185,7 @@ impl Sam {
         keep_logits: bool,
         times: &mut StageTimes,
     ) -> Result<Made, SegmentError> {
-        let Cleanup { max_hole_area, max_sprinkle_area, .. } = self.cleanup;
+        let Cleanup { presence_threshold, max_hole_area, max_sprinkle_area, non_overlapping } = self.cleanup;
         let how = self.network.manners().postprocess;
         self.timed(times, Stage::Postprocess, || {
             let cleaned = if max_hole_area > 0 || max_sprinkle_area > 0 {
@@ -196,6 +198,7 @@ impl Sam {
                 cleaned: cleaned.as_ref(),
                 scores: &said.iou,
                 presence: said.object_score.as_ref(),
+                non_overlapping: non_overlapping.then_some(presence_threshold),
             };
             Ok(if self.resident.is_some() {
                 Made::OnDevice(how.pack(&decoded, &said.classes, placement, keep_logits)?)
@@ -243,7 +246,13 @@ impl Sam {
         let logits = self.network.first_masks(features, /* train */ false)?;
         let classes: Vec<usize> = (0..usize::try_from(logits.size4()?.0).unwrap_or(0)).collect();
         let scores = Tensor::f_zeros([classes.len() as i64, 1], (Kind::Float, Device::Cpu))?;
-        let answer = Decoded { logits: &logits, cleaned: None, scores: &scores, presence: None };
+        let answer = Decoded {
+            logits: &logits,
+            cleaned: None,
+            scores: &scores,
+            presence: None,
+            non_overlapping: None,
+        };
         self.network.manners().postprocess.class_masks(&answer, &classes, placement, false)
     }
 
@@ -316,6 +325,11 @@ impl Sam {
         keep_logits: bool,
         times: &mut StageTimes,
     ) -> Result<Vec<ClassMask>, SegmentError> {
+        let together = if self.cleanup.non_overlapping { Said::together(answers)? } else { None };
+        // Of classes that are made apart none knows what the others claim. By their numbers, so that the first of equal ones is
+        // whatever was asked how.
+        let all = together.map(|said| said.in_order()).transpose()?;
+        let answers = all.as_ref().map_or(answers, std::slice::from_ref);
         let made = answers.iter().map(|said| self.made(said, placement, keep_logits, times));
         let made = made.collect::<Result<_, _>>()?;
         self.masks(made, times)

@@ -93,6 +93,8 @@ pub struct ModelSpec {
     pub max_hole_area: usize,
     /// Islands of the low-resolution mask up to this area are removed.
     pub max_sprinkle_area: usize,
+    /// Where classes overlap, a pixel is of the one with the highest logit.
+    pub non_overlapping: bool,
     /// libtorch's CPU threads for the whole process; 0 leaves them as they are.
     pub threads: usize,
     /// Objects are followed from frame to frame; SAM 2 alone.
@@ -119,6 +121,7 @@ impl ModelSpec {
             views: 1,
             max_hole_area: 0,
             max_sprinkle_area: 0,
+            non_overlapping: false,
             threads: 0,
             memory: None,
             on_device: false,

@@ -25,6 +25,9 @@ use crate::weights::hex;
 /// Time between two states within an epoch: what a kill costs at most, beside the step it interrupts.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
+/// Raised whenever a step computes something else: what was begun before is then not gone on with.
+const RECIPE: u32 = 1;
+
 /// What a run leaves in its folder.
 const STATE: &str = "state.safetensors";
 const LAST: &str = "last.safetensors";
@@ -159,7 +162,7 @@ fn fingerprint(spec: &TrainSpec, lesson: &Lesson<'_>) -> String {
         TrainSpec { model, cache: nowhere.clone(), out: nowhere, datasets: Vec::new(), ..spec.clone() };
     let info = lesson.net.sam.info();
     let ppn = info.ppn.as_ref().and_then(|ppn| ppn.sha256.as_deref()).unwrap_or_default();
-    let text = format!("{spec:?} {noise:?} {} {ppn} {}", info.weights_sha256, lesson.material.hash);
+    let text = format!("{RECIPE} {spec:?} {noise:?} {} {ppn} {}", info.weights_sha256, lesson.material.hash);
     hex(&Sha256::digest(text))
 }
 

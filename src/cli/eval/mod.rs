@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::plan::{ConfigOptions, model_spec};
+use super::plan::model_spec;
 use super::progress::Count;
+use super::settings::ConfigOptions;
 use super::{Exit, ModelArgs, default_weights, print, print_json, say, usage, write_all};
 use crate::config::{Config, Origin};
 use crate::dataset::Dataset;
@@ -163,6 +164,9 @@ fn prepare(args: &Args, config: Config) -> Result<Ready> {
     if spec.max_hole_area > 0 || spec.max_sprinkle_area > 0 {
         let cleaned = format!("holes up to {}, islands up to {}", spec.max_hole_area, spec.max_sprinkle_area);
         settings.insert("cleaned away, pixels of the low-resolution mask".into(), cleaned);
+    }
+    if spec.non_overlapping {
+        settings.insert("where classes overlap".into(), "the one with the highest logit".into());
     }
     let model = segment::load(&spec, &device)?;
     if model.info().ppn.is_some() {

@@ -4,25 +4,8 @@ use std::ops::Range;
 
 use tch::{Device, Kind, TchError, Tensor};
 
-/// Largest hole that SAM 2's video predictor fills, in pixels of the low-resolution logits.
-pub const VIDEO_HOLE_AREA: usize = 8;
-/// What it fills them with.
-const VIDEO_FILL: f32 = 0.1;
-/// What its image predictor fills holes with; sprinkles get the negative.
-const IMAGE_FILL: f32 = 10.0;
-
-/// Fills holes, components of logits at most 0, of up to `max_area` pixels with 0.1, in every plane of `logits` `[.., h, w]`
-/// (SAM 2's video predictor, `fill_holes_in_mask_scores`). The answer is on the device of `logits`, without a graph.
-///
-/// # Errors
-/// A tensor without rows and columns, libtorch's.
-pub fn fill_holes(logits: &Tensor, max_area: usize) -> Result<Tensor, TchError> {
-    planes(logits, |values, width| {
-        for hole in small_components(values, width, max_area, |v| v <= 0.0) {
-            values[hole].fill(VIDEO_FILL);
-        }
-    })
-}
+/// What holes are filled with; sprinkles get the negative.
+const FILL: f32 = 10.0;
 
 /// Fills holes of up to `max_hole_area` pixels with 10 and removes sprinkles, components above 0, of up to `max_sprinkle_area`
 /// pixels with -10, in every plane of `logits` `[.., h, w]` (SAM 2's image predictor, `postprocess_masks`). Both are looked for
@@ -35,10 +18,10 @@ pub fn clean(logits: &Tensor, max_hole_area: usize, max_sprinkle_area: usize) ->
         let holes = small_components(values, width, max_hole_area, |v| v <= 0.0);
         let sprinkles = small_components(values, width, max_sprinkle_area, |v| v > 0.0);
         for hole in holes {
-            values[hole].fill(IMAGE_FILL);
+            values[hole].fill(FILL);
         }
         for sprinkle in sprinkles {
-            values[sprinkle].fill(-IMAGE_FILL);
+            values[sprinkle].fill(-FILL);
         }
     })
 }
@@ -203,16 +186,13 @@ mod tests {
     fn planes_are_independent_and_the_rest_stays() {
         let logits = Tensor::full([2, 1, 8, 8], 3.0, (Kind::Float, Device::Cpu));
         let _ = logits.get(0).narrow(1, 2, 2).narrow(2, 2, 2).fill_(-1.0);
-        let filled = fill_holes(&logits, VIDEO_HOLE_AREA).unwrap();
-        assert_eq!(filled.double_value(&[0, 0, 2, 2]), f64::from(VIDEO_FILL));
+        let filled = clean(&logits, 4, 0).unwrap();
+        assert_eq!(filled.double_value(&[0, 0, 2, 2]), f64::from(FILL));
         assert_eq!(f64::try_from(filled.get(1).min()).unwrap(), 3.0);
-        assert_eq!(f64::try_from((fill_holes(&logits, 3).unwrap() - &logits).abs().max()).unwrap(), 0.0);
-        assert_eq!(clean(&logits, 4, 0).unwrap().double_value(&[0, 0, 3, 3]), 10.0);
+        assert_eq!(f64::try_from((clean(&logits, 3, 0).unwrap() - &logits).abs().max()).unwrap(), 0.0);
         assert_eq!(clean(&-logits, 0, 4).unwrap().double_value(&[0, 0, 3, 3]), -10.0);
-        assert!(fill_holes(&Tensor::from(1.0f32), 8).is_err());
-        assert_eq!(
-            fill_holes(&Tensor::zeros([0, 1, 4, 4], (Kind::Float, Device::Cpu)), 8).unwrap().numel(),
-            0
-        );
+        assert!(clean(&Tensor::from(1.0f32), 8, 8).is_err());
+        let none = Tensor::zeros([0, 1, 4, 4], (Kind::Float, Device::Cpu));
+        assert_eq!(clean(&none, 8, 8).unwrap().numel(), 0);
     }
 }

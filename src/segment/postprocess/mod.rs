@@ -1,6 +1,7 @@
 //! From the decoder's logits to masks at frame resolution.
 
 mod components;
+mod overlap;
 mod packed;
 
 use tch::{Device, Kind, TchError, Tensor};
@@ -10,13 +11,13 @@ use super::preprocess::Placement;
 use crate::mask::{ClassMask, LowResLogits, Mask};
 use crate::weights::Family;
 
-pub use components::{VIDEO_HOLE_AREA, clean, fill_holes};
+use overlap::Insides;
+
+pub use components::clean;
 pub use packed::Packed;
 
 /// Logits that SAM 2 gives back, to be fed in again, go no further from zero than this.
-const RETURNED: f64 = 32.0;
-/// Where another object wins, logits go no higher than this.
-const LOSER: f64 = -10.0;
+const RETURNED: f32 = 32.0;
 
 /// How low-resolution logits become a mask of the frame. All resizes are bilinear with `align_corners = false`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub enum Postprocess {
 }
 
 /// What a decoder says of `B` classes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Decoded<'a> {
     /// `[B, 1, h, w]`, above zero is inside.
     pub logits: &'a Tensor,
@@ -42,6 +43,9 @@ pub struct Decoded<'a> {
     pub scores: &'a Tensor,
     /// Logits of the class being in the frame, `[B, 1]`, for families that have a head for it.
     pub presence: Option<&'a Tensor>,
+    /// Masks do not overlap: a pixel is of the answer with the highest logit, of those that are in the frame with at least this
+    /// certainty, 0 to 1.
+    pub non_overlapping: Option<f32>,
 }
 
 impl Postprocess {
@@ -113,18 +117,16 @@ impl Postprocess {
             Some(presence) => per_class(presence, classes, "presence")?,
             None => vec![f32::INFINITY; classes.len()],
         };
-        let shown = decoded.cleaned.unwrap_or(decoded.logits);
+        let insides = Insides::new(self, decoded, placement)?;
         let planes = logits.chunks_exact(rows * cols);
         let mut answers = Vec::with_capacity(classes.len());
         for (i, (plane, &class)) in planes.zip(classes).enumerate() {
             if plane.iter().any(|v| !v.is_finite()) {
                 return Err(SegmentError::NonFinite { what: "logits", class });
             }
-            // One at a time: at full size a class takes megabytes.
-            let full = self.at_frame_size(&shown.f_narrow(0, i as i64, 1)?, placement)?;
             answers.push(ClassMask {
                 class,
-                mask: to_mask(&full.f_gt(self.threshold())?, placement.frame)?,
+                mask: to_mask(&insides.of(i as i64)?, placement.frame)?,
                 score: scores[i],
                 presence: certainty(presence[i]),
                 logits: keep_logits.then(|| LowResLogits {
@@ -139,33 +141,10 @@ impl Postprocess {
 
     fn returned(self, plane: &[f32]) -> Vec<f32> {
         match self {
-            Self::Direct => plane.iter().map(|v| v.clamp(-RETURNED as f32, RETURNED as f32)).collect(),
+            Self::Direct => plane.iter().map(|v| v.clamp(-RETURNED, RETURNED)).collect(),
             Self::Crop | Self::ThroughInput | Self::Probability => plane.to_vec(),
         }
     }
-}
-
-/// Logits as SAM 2 gives them back and takes them again as a mask prompt: within +-32.
-///
-/// # Errors
-/// libtorch's.
-pub fn clamped(logits: &Tensor) -> Result<Tensor, TchError> {
-    logits.f_clamp(-RETURNED, RETURNED)
-}
-
-/// Where logits `[N, 1, h, w]` of `N` objects overlap, the highest keeps its value and the others are held at -10 or below
-/// (SAM 2, `_apply_non_overlapping_constraints`).
-///
-/// # Errors
-/// libtorch's.
-pub fn non_overlapping(logits: &Tensor) -> Result<Tensor, TchError> {
-    let (objects, _, _, _) = logits.size4()?;
-    if objects < 2 {
-        return Ok(logits.shallow_clone());
-    }
-    let winner = logits.f_argmax(0, true)?;
-    let own = Tensor::f_arange(objects, (Kind::Int64, logits.device()))?.f_reshape([objects, 1, 1, 1])?;
-    logits.f_where_self(&winner.f_eq_tensor(&own)?, &logits.f_clamp_max(LOSER)?)
 }
 
 /// The number of answers, and the rows and columns of their logits.
@@ -241,7 +220,8 @@ mod tests {
             Placement::square
         };
         let scores = Tensor::from_slice(&[score]).reshape([1, 1]);
-        let decoded = Decoded { logits, scores: &scores, cleaned: None, presence: None };
+        let decoded =
+            Decoded { logits, scores: &scores, cleaned: None, presence: None, non_overlapping: None };
         how.class_masks(&decoded, &[7], &place(32, 16, 8), true)
     }
 
@@ -287,7 +267,9 @@ mod tests {
         let scores = Tensor::from_slice(&[0.25f32, 0.75]).view([2, 1]);
         let presence = Tensor::from_slice(&[0f32, -40.0]).view([2, 1]);
         let placement = Placement::square(12, 6, 32);
-        let decoded = Decoded { logits: &logits, cleaned: None, scores: &scores, presence: Some(&presence) };
+        let presence = Some(&presence);
+        let decoded =
+            Decoded { logits: &logits, cleaned: None, scores: &scores, presence, non_overlapping: None };
         let answers = Postprocess::Direct.class_masks(&decoded, &[4, 2], &placement, true).unwrap();
         let seen: Vec<_> = answers.iter().map(|a| (a.class, a.mask.area(), a.score, a.presence)).collect();
         assert_eq!(seen[0], (4, 72, 0.25, 0.5));
@@ -315,8 +297,13 @@ mod tests {
                 [Placement::new(32, 16, 8), Placement::square(13, 5, 8), Placement::square(1, 1, 8)]
             {
                 for keep_logits in [false, true] {
-                    for (cleaned, presence) in [(None, None), (Some(&cleaned), Some(&presence))] {
-                        let decoded = Decoded { logits: &logits, scores: &scores, cleaned, presence };
+                    for (cleaned, presence, non_overlapping) in [
+                        (None, None, None),
+                        (Some(&cleaned), Some(&presence), None),
+                        (Some(&cleaned), Some(&presence), Some(0.5)),
+                    ] {
+                        let decoded =
+                            Decoded { logits: &logits, scores: &scores, cleaned, presence, non_overlapping };
                         let classes = [4, 2, 9];
                         let expected = how.class_masks(&decoded, &classes, &placement, keep_logits).unwrap();
                         let one = how.pack(&decoded, &classes, &placement, keep_logits).unwrap();
@@ -324,7 +311,8 @@ mod tests {
                         let small = Placement::square(3, 3, 8);
                         let part = logits.narrow(0, 1, 1);
                         let (logits, scores) = (&part, &scores.narrow(0, 1, 1));
-                        let decoded = Decoded { logits, scores, cleaned: None, presence: None };
+                        let decoded =
+                            Decoded { logits, scores, cleaned: None, presence: None, non_overlapping: None };
                         let other = how.pack(&decoded, &[7], &small, keep_logits).unwrap();
                         let both = [other, one];
                         let bytes = Packed::fetch(&both).unwrap();
@@ -346,7 +334,8 @@ mod tests {
         let good = Tensor::zeros([2, 1, 8, 8], (Kind::Float, Device::Cpu));
         let ones = Tensor::ones([2, 1], (Kind::Float, Device::Cpu));
         let ask = |logits: &Tensor, scores: &Tensor, presence: &Tensor| {
-            let decoded = Decoded { logits, scores, cleaned: None, presence: Some(presence) };
+            let presence = Some(presence);
+            let decoded = Decoded { logits, scores, cleaned: None, presence, non_overlapping: None };
             let answer = Postprocess::Direct.pack(&decoded, &[3, 7], &placement, false)?;
             let answer = [answer];
             Postprocess::Direct.unpack(&answer, &Packed::fetch(&answer)?)
@@ -368,14 +357,5 @@ mod tests {
         }
         assert!(matches!(ask(&good, &ones.narrow(0, 0, 1), &ones), Err(SegmentError::Other(_))));
         assert!(matches!(ask(&good.narrow(0, 0, 1), &ones, &ones), Err(SegmentError::Other(_))));
-    }
-
-    #[test]
-    fn one_object_alone_overlaps_nothing() {
-        let one = Tensor::from_slice(&[3f32, -3.0]).view([1, 1, 1, 2]);
-        assert_eq!(f64::try_from((non_overlapping(&one).unwrap() - &one).abs().max()).unwrap(), 0.0);
-        let two = Tensor::from_slice(&[3f32, -30.0, 2.0, 1.0]).view([2, 1, 1, 2]);
-        let expected = Tensor::from_slice(&[3f32, -30.0, -10.0, 1.0]).view([2, 1, 1, 2]);
-        assert_eq!(f64::try_from((non_overlapping(&two).unwrap() - expected).abs().max()).unwrap(), 0.0);
     }
 }

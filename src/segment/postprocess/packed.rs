@@ -2,7 +2,7 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use super::{Decoded, Postprocess, certainty, checked, one_each, to_bytes};
+use super::{Decoded, Insides, Postprocess, certainty, checked, one_each, to_bytes};
 use crate::mask::{ClassMask, LowResLogits, Mask};
 use crate::segment::SegmentError;
 use crate::segment::preprocess::Placement;
@@ -63,12 +63,10 @@ impl Postprocess {
         };
         let flat = decoded.logits.f_to_kind(Kind::Float)?.f_reshape([count, -1])?;
         let finite = flat.f_isfinite()?.f_all_dim(1, true)?.f_to_kind(Kind::Float)?;
-        let shown = decoded.cleaned.unwrap_or(decoded.logits);
+        let insides = Insides::new(self, decoded, placement)?;
         let mut parts = Vec::with_capacity(classes.len() + 2);
         for i in 0..count {
-            // One at a time: at full size a class takes megabytes.
-            let full = self.at_frame_size(&shown.f_narrow(0, i, 1)?, placement)?;
-            parts.push(packed(&full.f_gt(self.threshold())?.f_reshape([-1])?)?);
+            parts.push(packed(&insides.of(i)?.f_reshape([-1])?)?);
         }
         let as_bytes = |t: &Tensor| t.f_contiguous()?.f_view_dtype(Kind::Uint8)?.f_reshape([-1]);
         parts.push(as_bytes(&Tensor::f_cat(&[score, presence, finite], 1)?)?);
