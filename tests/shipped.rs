@@ -226,7 +226,17 @@ fn each_file_is_small_and_says_what_it_is() {
         let says = |key: &str| found.metadata().get(key).cloned().unwrap_or_default();
         assert!(found.metadata().values().any(|value| value == classes), "{:?}", found.metadata());
         assert_eq!((says("family"), says("data_sha256").len()), ("lite-medsam".into(), 64));
-        assert!(says("config").contains("[[datasets]]") && says("metrics").contains("mean_dice"));
+        assert!(says("config").contains("[[datasets]]"));
+        // What it says of itself is what its card says.
+        let metrics: serde_json::Value = serde_json::from_str(&says("metrics")).unwrap();
+        let dice = ["/cross_validation/dice", "/dice"].iter().find_map(|at| metrics.pointer(at));
+        let dice = dice.and_then(serde_json::Value::as_object).unwrap();
+        let card = std::fs::read_to_string(weights(&format!("{name}.md"))).unwrap();
+        assert_eq!(dice.len(), classes.split(',').count());
+        for (class, value) in dice {
+            let value = format!("{:.3}", value.as_f64().unwrap());
+            assert!(card.contains(&value), "{name} {class}: {value} is not in the card");
+        }
     }
     let nerve_vessel = Checkpoint::open(&weights("nerve-vessel.safetensors")).unwrap();
     assert!(nerve_vessel.metadata()["attribution"].contains("CC BY 4.0"));
