@@ -466,6 +466,11 @@ fn tables_have_the_papers_shape() {
         assert!(text.contains(line), "{line}\n{text}");
     }
     assert!(!text.contains("Other prompts"), "nothing was asked with points");
+    let page = tables.html();
+    for part in ["<th>Hip BB+LP</th>", "<td>66.7/50.0<small>66.7 to 66.7</small></td>", "<td>–</td>"] {
+        assert!(page.contains(part), "{part}\n{page}");
+    }
+    assert_eq!(page.matches("<table>").count(), 3);
     assert_eq!(tables.csv().lines().count(), 1 + 1 + 3 + 2);
     assert_eq!(tables.json().unwrap()["cells"].as_array().unwrap().len(), 6);
 }

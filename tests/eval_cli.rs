@@ -157,6 +157,7 @@ fn several_modes_with_a_predictor_and_its_tables() {
     );
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("a file");
     assert_eq!(read("t/tables.csv").lines().count(), 4);
+    assert!(read("t/tables.html").contains("<th>P BB+LP</th>"));
     let tables: serde_json::Value = serde_json::from_str(&read("t/tables.json")).expect("JSON");
     let cell = &tables["cells"][0];
     assert_eq!(cell["views"].as_u64(), Some(2));

@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::report::csv;
 use super::report::markdown::{escaped, row};
+use super::report::{csv, html};
 use super::{Figure, Prompting, RULES, Scores};
+use crate::chart::escaped as html_escaped;
 
 /// What of a network's decoder was trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -92,6 +93,25 @@ struct Shape {
     columns: &'static [(Prompting, &'static str)],
 }
 
+/// A table with its texts.
+struct Table {
+    title: &'static str,
+    heads: Vec<String>,
+    rows: Vec<Vec<Text>>,
+}
+
+/// A cell's text, and an interval that goes with it.
+struct Text {
+    text: String,
+    range: Option<String>,
+}
+
+impl Text {
+    fn of(text: String) -> Self {
+        Self { text, range: None }
+    }
+}
+
 const SHAPES: [Shape; 4] = [
     Shape {
         title: "Zero-shot: bounding boxes, nothing trained (the paper's table 2)",
@@ -124,8 +144,13 @@ impl Tables {
     pub fn markdown(&self) -> String {
         let mut out = "# Dice/IoU in percent\n\nMacro over images, mean over classes. **LP**: learned prompts, **BB**: bounding box.\n"
             .to_owned();
-        for shape in SHAPES {
-            self.table(&shape, &mut out);
+        for table in SHAPES.iter().filter_map(|shape| self.table(shape)) {
+            out.push_str(&format!("\n## {}\n\n", table.title));
+            out.push_str(&row(&table.heads.iter().map(|head| escaped(head)).collect::<Vec<_>>()));
+            out.push_str(&row(&vec!["---".to_owned(); table.heads.len()]));
+            for cells in &table.rows {
+                out.push_str(&row(&cells.iter().map(|cell| escaped(&cell.text)).collect::<Vec<_>>()));
+            }
         }
         out.push('\n');
         for rule in RULES {
@@ -135,37 +160,65 @@ impl Tables {
         out
     }
 
-    fn table(&self, shape: &Shape, out: &mut String) {
+    /// The same as a page that needs nothing else, with the 95 % intervals of Dice.
+    pub fn html(&self) -> String {
+        let title = "Dice/IoU in percent";
+        let about = "Macro over images, mean over classes; below it the 95 % interval of Dice. LP: learned prompts, BB: bounding box.";
+        let mut out = html::begun(title, title, about);
+        for table in SHAPES.iter().filter_map(|shape| self.table(shape)) {
+            out.push_str(&format!("<h2>{}</h2>\n<div class=\"scroll\"><table>\n<tr>", table.title));
+            out.extend(table.heads.iter().map(|head| format!("<th>{}</th>", html_escaped(head))));
+            out.push_str("</tr>\n");
+            for cells in &table.rows {
+                let cell = |Text { text, range }: &Text| {
+                    let range =
+                        range.as_ref().map_or_else(String::new, |range| format!("<small>{range}</small>"));
+                    format!("<td>{}{range}</td>", html_escaped(text))
+                };
+                out.push_str(&format!("<tr>{}</tr>\n", cells.iter().map(cell).collect::<String>()));
+            }
+            out.push_str("</table></div>\n");
+        }
+        out + &html::rules() + html::ENDED
+    }
+
+    /// A table, if it has anything in it.
+    fn table(&self, shape: &Shape) -> Option<Table> {
         let rows: Vec<(usize, &Row)> =
             self.models.iter().enumerate().filter(|(_, r)| (shape.rows)(r)).collect();
         let made = |mode| self.cells.keys().any(|k| k.2 == mode && rows.iter().any(|(at, _)| *at == k.0));
         let columns: Vec<_> = shape.columns.iter().filter(|(mode, _)| made(*mode)).collect();
         if columns.is_empty() {
-            return;
+            return None;
         }
         let mut heads = vec!["Model".to_owned()];
         heads.extend(shape.decoders.then(|| "Decoder".to_owned()));
         for dataset in &self.datasets {
-            heads.extend(columns.iter().map(|(_, name)| format!("{} {name}", escaped(dataset))));
+            heads.extend(columns.iter().map(|(_, name)| format!("{dataset} {name}")));
         }
-        out.push_str(&format!("\n## {}\n\n", shape.title));
-        out.push_str(&row(&heads));
-        out.push_str(&row(&vec!["---".to_owned(); heads.len()]));
-        for (at, model) in rows {
-            let mut cells = vec![escaped(&model.name)];
-            cells.extend(shape.decoders.then(|| model.decoder.to_string()));
+        let cells = |(at, model): (usize, &Row)| {
+            let mut cells = vec![Text::of(model.name.clone())];
+            cells.extend(shape.decoders.then(|| Text::of(model.decoder.to_string())));
             for dataset in 0..self.datasets.len() {
                 cells.extend(columns.iter().map(|(mode, _)| self.text((at, dataset, *mode))));
             }
-            out.push_str(&row(&cells));
-        }
+            cells
+        };
+        Some(Table { title: shape.title, heads, rows: rows.into_iter().map(cells).collect() })
     }
 
     /// `68.2/54.1`, or a dash.
-    fn text(&self, at: (usize, usize, Prompting)) -> String {
-        let percent = |figure: Figure| figure.value().map(|v| format!("{:.1}", 100.0 * v));
-        let cell = self.cells.get(&at).and_then(|c| Some((percent(c.mean.dice)?, percent(c.mean.iou)?)));
-        cell.map_or_else(|| "–".to_owned(), |(dice, iou)| format!("{dice}/{iou}"))
+    fn text(&self, at: (usize, usize, Prompting)) -> Text {
+        let percent = |v: f64| format!("{:.1}", 100.0 * v);
+        let of = |figure: Figure| figure.value().map(percent);
+        let cell = self.cells.get(&at).and_then(|c| Some((of(c.mean.dice)?, of(c.mean.iou)?, c.mean.dice)));
+        cell.map_or_else(
+            || Text::of("–".to_owned()),
+            |(dice, iou, figure)| Text {
+                text: format!("{dice}/{iou}"),
+                range: figure.range().map(|[low, high]| format!("{} to {}", percent(low), percent(high))),
+            },
+        )
     }
 
     /// Name and decoder of the model, data set and prompting of each cell.

@@ -36,7 +36,7 @@ pub struct Args {
     #[command(flatten)]
     config: ConfigOptions,
     /// Compare the models that this file lists on the data sets that it lists, as the paper's tables 2 to 4 do; the files in
-    /// --out are then tables.md, tables.csv and tables.json
+    /// --out are then tables.md, tables.html, tables.csv and tables.json
     #[arg(long, value_name = "FILE.toml", requires = "out", conflicts_with_all = ["data", "augmented", "classes", "only", "spacing", "patient",
         "mode", "model", "weights", "ppn", "dataset", "config", "preset", "set", "print_config"])]
     tables: Option<PathBuf>,

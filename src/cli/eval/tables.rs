@@ -127,5 +127,11 @@ fn work(args: &Args, job: &Job, column: &Column, tables: &mut Tables) -> Result<
 
 fn write(out: &Path, tables: &Tables) -> Result<()> {
     let json = serde_json::to_string_pretty(&tables.json()?)? + "\n";
-    write_all(out, &[("tables.md", tables.markdown()), ("tables.csv", tables.csv()), ("tables.json", json)])
+    let texts = [
+        ("tables.md", tables.markdown()),
+        ("tables.html", tables.html()),
+        ("tables.csv", tables.csv()),
+        ("tables.json", json),
+    ];
+    write_all(out, &texts)
 }

@@ -23,29 +23,44 @@ figcaption{font-size:.85rem;padding-top:.3rem}.chart{width:420px;max-width:100%;
 .chart text{font-size:10px;text-anchor:middle;fill:#3b444d}.key i{display:inline-block;width:1.4rem;height:.3rem;vertical-align:middle;\
 margin:0 .35rem 0 .9rem}code{font-size:.85em;word-break:break-all}";
 
+/// What every page says beside its figures.
+const CAUTION: &str =
+    "<span class=\"mark\">Research use only. Not a medical device; not for diagnosis.</span>";
+
+/// The beginning of a page, up to its text: the name of its tab, its heading, and what it is about.
+pub(in crate::eval) fn begun(tab: &str, heading: &str, about: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{}</title>\
+         <style>{STYLE}</style></head><body>\n<h1>{}</h1>\n<p>{}<br>{CAUTION}</p>\n",
+        escaped(tab),
+        escaped(heading),
+        escaped(about),
+    )
+}
+
+/// How the figures are formed.
+pub(in crate::eval) fn rules() -> String {
+    let rules: String = RULES.iter().map(|rule| format!("<li>{}</li>\n", escaped(rule))).collect();
+    format!("<h2>How the figures are formed</h2>\n<ul>\n{rules}</ul>\n")
+}
+
+/// The end of a page.
+pub(in crate::eval) const ENDED: &str = "</body></html>\n";
+
 impl Report {
     /// The report with `pictures`, one list for each evaluation and class.
     pub fn html(&self, pictures: &[Vec<Vec<Picture>>]) -> String {
-        let title = escaped(&self.dataset);
-        let mut out = format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width\"><title>{title}: evaluation</title>\
-             <style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n<p>{} images, {}{}.\
-             <br><span class=\"mark\">Research use only. Not a medical device; not for diagnosis.</span></p>\n",
-            self.n,
-            escaped(&self.model.family),
-            if self.model.ppn.is_some() { " with a prompt predictor" } else { "" },
-        );
+        let predictor = if self.model.ppn.is_some() { " with a prompt predictor" } else { "" };
+        let about = format!("{} images, {}{predictor}.", self.n, self.model.family);
+        let mut out = begun(&format!("{}: evaluation", self.dataset), &self.dataset, &about);
         for (evaluation, pictures) in self.evaluations.iter().zip(pictures) {
             self.evaluation(&mut out, evaluation, pictures);
         }
-        out.push_str("<h2>How the figures are formed</h2>\n<ul>\n");
-        for rule in RULES {
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, "<li>{}</li>", escaped(rule));
-        }
-        out.push_str("</ul>\n<h2>Settings</h2>\n<div class=\"scroll\"><table>\n");
+        out.push_str(&rules());
+        out.push_str("<h2>Settings</h2>\n<div class=\"scroll\"><table>\n");
         for (name, value) in self.facts() {
+            // Writing to a String cannot fail.
             let _ = writeln!(
                 out,
                 "<tr><td>{}</td><td><code>{}</code></td></tr>",
@@ -53,8 +68,8 @@ impl Report {
                 escaped(&value)
             );
         }
-        out.push_str("</table></div>\n</body></html>\n");
-        out
+        out.push_str("</table></div>\n");
+        out + ENDED
     }
 
     fn evaluation(&self, out: &mut String, evaluation: &Evaluation, pictures: &[Vec<Picture>]) {

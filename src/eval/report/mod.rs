@@ -2,7 +2,7 @@
 
 pub(super) mod csv;
 mod histogram;
-mod html;
+pub(super) mod html;
 pub(super) mod markdown;
 mod picture;
 
