@@ -1,8 +1,8 @@
 //! What each piece of a frame costs: `cargo bench --bench pieces [-- FILTER]`.
 //!
-//! SAM 2.1 tiny at 512 and LiteMedSAM with weights made from a rule, in both precisions, and what comes before and after the network. Pieces of
-//! the encoder are timed inside whole runs of it, so that caches are as they are in use. `peak` is one linear layer of
-//! 4096 x 384 to 1536, 4.8 GFLOP: what the hardware gives to the products that the network consists of.
+//! SAM 2.1 tiny at 512 and LiteMedSAM with weights made from a rule, in both precisions, and what comes before and after the
+//! network. Pieces of SAM 2's encoder are timed inside whole runs of it, so that caches are as they are in use. `peak` is one
+//! linear layer of 4096 x 384 to 1536, 4.8 GFLOP: what the hardware gives to the products that the network consists of.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

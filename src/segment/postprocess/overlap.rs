@@ -59,6 +59,7 @@ impl<'a> Insides<'a> {
         // A filled hole is no surer than it was, so what lies in it keeps its pixels. Probabilities near 1 are all the same.
         let logits = self.decoded.logits;
         let resized = if self.how == Postprocess::Probability { Postprocess::Direct } else { self.how };
+        let as_claimed = resized == self.how && self.decoded.cleaned.is_none();
         let rows = logits.size4()?.0;
         let there = match self.decoded.presence {
             Some(presence) => Some(presence.f_sigmoid()?.f_ge(f64::from(least))?.f_reshape([rows, 1, 1, 1])?),
@@ -70,7 +71,9 @@ impl<'a> Insides<'a> {
         let mut highest = Tensor::f_full(size, f64::NEG_INFINITY, (logits.kind(), logits.device()))?;
         for row in 0..rows {
             let full = resized.at_frame_size(&logits.f_narrow(0, row, 1)?, self.placement)?;
-            let mut takes = self.claimed(row)?.f_logical_and(&full.f_gt_tensor(&highest)?)?;
+            // A plane at full size takes milliseconds: the one that is claimed by serves for both where it is the same.
+            let claimed = if as_claimed { full.f_gt(self.how.threshold())? } else { self.claimed(row)? };
+            let mut takes = claimed.f_logical_and(&full.f_gt_tensor(&highest)?)?;
             if let Some(there) = &there {
                 takes = takes.f_logical_and(&there.f_narrow(0, row, 1)?)?;
             }
