@@ -193,12 +193,50 @@ fn folders_are_read_in_natural_order_with_their_own_sizes() {
             (1, gray, vec![77]),
         ]
     );
-    let mut reader = open_with(&at("img1*.png"), OpenOptions { fps: Some(10.0) }).unwrap();
+    let mut reader = open_with(&at("img1*.png"), OpenOptions { fps: Some(10.0), bits: 16 }).unwrap();
     assert_eq!(reader.frames(), 2);
     assert!(matches!(reader.timing(), Timing::Assumed(_)));
     reader.next_frame().unwrap();
     assert_eq!(reader.next_frame().unwrap().unwrap().pts, Pts(100_000_000));
 
+    // Of twelve bits in use; other pictures have none to spread.
+    let twelve: Vec<u8> = [0u16, 16, 2_048, 4_095].iter().flat_map(|v| v.to_ne_bytes()).collect();
+    save("img1.png", 4, 1, ExtendedColorType::L16, &twelve);
+    let colours: Vec<u8> = [4_095u16, 0, 2_048, 65_535].iter().flat_map(|v| v.to_ne_bytes()).collect();
+    save("img10.png", 1, 1, ExtendedColorType::Rgba16, &colours);
+    // A PNM says itself what its brightest value is.
+    fs::write(at("img3.pgm"), b"P5 1 1 4095\n\x08\x00").unwrap();
+    let gray: Vec<u8> = [2_048u16, 65_535].iter().flat_map(|v| v.to_ne_bytes()).collect();
+    image::save_buffer(at("img4.png"), &gray, 1, 1, ExtendedColorType::La16).unwrap();
+    save("img5.png", 1, 1, ExtendedColorType::Rgb16, &colours[..6]);
+    let of = |bits: u8| {
+        let mut reader = open_with(folder.path(), OpenOptions { fps: None, bits }).unwrap();
+        let mut next =
+            move || reader.next_frame().map(|frame| frame.unwrap().data).map_err(|e| e.to_string());
+        [(); 6].map(|()| next())
+    };
+    // By number: 1.png, 2.tif, 3.pgm, 4.png, 5.png, 10.png.
+    let spread = [
+        vec![0, 1, 128, 255],
+        vec![7, 9],
+        vec![128],
+        vec![128],
+        vec![255, 0, 128, 255],
+        vec![255, 0, 128, 255],
+    ];
+    assert_eq!(of(12), spread.map(Ok));
+    let as_they_are =
+        [vec![0, 0, 8, 16], vec![7, 9], vec![128], vec![8], vec![16, 0, 8, 255], vec![16, 0, 8, 255]];
+    assert_eq!(of(16), as_they_are.map(Ok));
+    let said = of(10)[0].clone().unwrap_err();
+    assert!(said.contains("a pixel of 2048, where 10 bits") && said.contains("0 to 1023"), "{said}");
+    assert!(said.contains("img1.png"), "{said}");
+    let said = open_with(folder.path(), OpenOptions { fps: None, bits: 7 }).err().unwrap().to_string();
+    assert!(said.contains("expected 8 to 16"), "{said}");
+
+    for name in ["img3.pgm", "img4.png", "img5.png"] {
+        fs::remove_file(at(name)).unwrap();
+    }
     fs::write(at("img3.png"), "not a picture").unwrap();
     let said = read(folder.path()).unwrap_err();
     assert!(said.contains("frame 2") && said.contains("img3.png"), "{said}");

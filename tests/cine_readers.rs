@@ -256,10 +256,10 @@ fn times_come_from_the_file_in_the_stated_order() {
     assert!(matches!(&timing, Timing::Assumed(why) if why.contains("do not rise at frame 2")), "{timing:?}");
 
     let file = Object::gray(1, 1, 2, 8).native(&[0; 2]).save(uids::EXPLICIT_VR_LITTLE_ENDIAN);
-    let mut reader = cine::open_with(file.path(), OpenOptions { fps: Some(50.0) }).unwrap();
+    let mut reader = cine::open_with(file.path(), OpenOptions { fps: Some(50.0), bits: 16 }).unwrap();
     assert_eq!(all(reader.as_mut()).unwrap()[1].pts, Pts(20_000_000));
     assert!(matches!(
-        cine::open_with(file.path(), OpenOptions { fps: Some(0.0) }),
+        cine::open_with(file.path(), OpenOptions { fps: Some(0.0), bits: 16 }),
         Err(CineError::File { .. })
     ));
 }

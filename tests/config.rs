@@ -459,6 +459,11 @@ fn the_training_configurations_load_and_the_annotated_one_has_the_defaults() {
         // What a file that was trained with it carries names no folder of this machine.
         assert!(!config.portable().contains(env!("CARGO_MANIFEST_DIR")), "{}", config.portable());
     }
+    // The recipes behind benches/results/training.md.
+    for (name, stages) in [("frozen", 2), ("two-blocks", 3), ("kept-views", 3)] {
+        let config = read(&here.join(format!("../benches/training/{name}.toml")), &[]);
+        assert!(config.spec.stages.len() == stages && config.spec.datasets.len() == 1, "{name}");
+    }
     let shipped = Checkpoint::open(&here.join("../weights/nerve-vessel.safetensors")).unwrap();
     let recipe = read(&here.join("train-nerve-vessel.toml"), &[]).portable();
     // What it was trained with, with the defaults of settings that came later.

@@ -16,7 +16,15 @@ const SIZE: (u32, u32) = (13, 7);
 fn spec(root: &Path, layout: MaskLayout) -> DatasetSpec {
     let class = |(name, label): (&str, u16)| ClassLabel { name: name.to_owned(), label };
     let classes = [("nerve", 1), ("vessel", 2)].map(class).to_vec();
-    DatasetSpec { name: "arm".into(), root: root.to_owned(), images: None, masks: None, classes, layout }
+    DatasetSpec {
+        name: "arm".into(),
+        root: root.to_owned(),
+        images: None,
+        masks: None,
+        classes,
+        layout,
+        bits: 16,
+    }
 }
 
 fn folder(root: &Path, name: &str) -> PathBuf {
@@ -99,6 +107,14 @@ fn palettes_and_gray_values_are_labels_whatever_their_colours_and_bits() {
         }
         assert_eq!(data.image(sample).unwrap().data.len(), 13 * 7 * 3);
     }
+    // The images of 16 bits hold 0 to 2, which is nothing of 16 and something of 8.
+    let told = DatasetSpec { bits: 8, ..spec(dir.path(), MaskLayout::Index) };
+    let told = Dataset::open(&told, |_, _| {}).unwrap();
+    let brightest = |data: &Dataset| data.image(&data.samples[5]).unwrap().data.into_iter().max();
+    assert_eq!(
+        (told.samples[5].name.as_str(), brightest(&data), brightest(&told)),
+        ("tiff", Some(0), Some(2))
+    );
 }
 
 #[test]

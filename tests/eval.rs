@@ -109,6 +109,7 @@ fn dataset(dir: &Path, scenes: &[(&str, &[&str])]) -> Dataset {
         masks: None,
         classes: vec![class("a", 1), class("b", 2)],
         layout: MaskLayout::Index,
+        bits: 16,
     };
     Dataset::open(&spec, |_, _| {}).unwrap()
 }

@@ -230,6 +230,14 @@ fn what_is_odd_in_the_data_is_told_and_does_not_end_it() {
     assert!(text.contains("1 of 2 images have 16 bits and use less than a quarter"), "{text}");
     assert!(text.contains("class \"bone\" is in no image, and counts for specificity alone"), "{text}");
     assert!(text.contains("needs a prompt predictor"), "all that was odd is allowed: {text}");
+    // Told how many bits are in use, it has nothing to say of them; in less than these the picture does not go.
+    let text = said(&eval(dir.path(), &[&args[..], &["--bits", "12"]].concat()), 2);
+    assert!(text.contains("needs a prompt predictor") && !text.contains("16 bits"), "{text}");
+    let text = said(&eval(dir.path(), &[&args[..], &["--bits", "11"]].concat()), 2);
+    assert!(
+        text.contains("a pixel of 4095, where 11 bits are said to be in use: expected 0 to 2047"),
+        "{text}"
+    );
     image(20_000).save(dir.path().join("data/imgs/p0.png")).expect("a picture");
     let text = said(&eval(dir.path(), &args), 2);
     assert!(!text.contains("16 bits"), "{text}");

@@ -13,7 +13,7 @@ use serde_json::Value;
 use sonomask::dataset::Augment;
 use sonomask::segment::{DeviceChoice, EncoderLora};
 use sonomask::train::{
-    Ending, Epoch, Observer, TrainError, TrainSpec, can_resume, learned_from, train as train_run,
+    Ending, Epoch, Observer, Split, TrainError, TrainSpec, can_resume, learned_from, train as train_run,
 };
 use sonomask::weights::{Checkpoint, Source as _};
 use tch::Kind;
@@ -135,6 +135,12 @@ fn a_run_that_is_stopped_within_an_epoch_comes_to_the_same_end() {
         let outcome = run(&stopped, resume, stop);
         assert_eq!((outcome.ending, outcome.epochs), (Ending::Stopped, stop / 2));
     }
+    let mut otherwise = stopped.clone();
+    otherwise.datasets[0].set.bits = 12;
+    assert!(
+        matches!(try_run(&otherwise, true, u64::MAX), Err(TrainError::Resume { .. })),
+        "it would see other pictures"
+    );
     assert_eq!(run(&stopped, true, u64::MAX).ending, Ending::Done);
     assert_eq!(timeless(lines(&whole.out)), timeless(lines(&stopped.out)));
     for file in ["state.safetensors", "last.safetensors"] {
@@ -478,6 +484,61 @@ fn what_is_measured_was_not_learned_from() {
     }
     let told = refused(held);
     assert!(told.contains("class \"dark\" is in no image that is learned from"), "{told}");
+}
+
+#[test]
+fn what_is_wrong_with_lists_is_told_at_once_for_every_data_set() {
+    let root = folder();
+    let data = pictures(root.path());
+    std::fs::write(root.path().join("held.txt"), "p1\nq1\n").unwrap();
+    std::fs::write(root.path().join("learned.txt"), "q2\np2\n").unwrap();
+    let lists = "validation = \"held.txt\"\ntrain = \"learned.txt\"\npatient = \"_\"\n";
+    let mut spec = read_into(&divided(root.path(), &data, lists), "out");
+    let mut other = spec.datasets[0].clone();
+    other.set.name = "other".into();
+    other.split = Split::Lists { validation: root.path().join("gone.txt"), train: None, patient: None };
+    spec.datasets.push(other);
+    let told = try_run(&spec, false, 1).unwrap_err().to_string();
+    let name = &spec.datasets[0].set.name;
+    let (held, learned) = (root.path().join("held.txt"), root.path().join("learned.txt"));
+    let unknown = |name: &str, list: &Path| format!("does not have: {name}: {}", list.display());
+    for part in [
+        &format!("{name:?} has 3 mistakes"),
+        &unknown("q1", &held),
+        &unknown("q2", &learned),
+        "5 of 5 names",
+        "\"other\" has 1 mistake:",
+        "gone.txt",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+
+    // Lists that can be read: a picture in both, a patient on both sides, and a class that is only held out.
+    let rename = |part: &str, old: &str, new: &str| {
+        std::fs::rename(
+            data.join(part).join(format!("{old}.png")),
+            data.join(part).join(format!("{new}.png")),
+        )
+        .unwrap();
+    };
+    for i in 0..5 {
+        for part in ["imgs", "gts"] {
+            rename(part, &format!("p{i}"), &format!("{}_{i}", if i < 3 { "anna" } else { "ben" }));
+        }
+    }
+    // Label 2 is in pictures 0 to 3.
+    std::fs::write(root.path().join("held.txt"), "anna_0\nanna_1\nanna_2\nben_3\n").unwrap();
+    std::fs::write(root.path().join("learned.txt"), "anna_0\nben_4\n").unwrap();
+    spec.datasets.truncate(1);
+    let told = try_run(&spec, false, 1).unwrap_err().to_string();
+    for part in [
+        "3 mistakes",
+        "in both lists: anna_0",
+        "both learned from and held out: ben",
+        "class \"dark\" is in no image",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
 }
 
 #[test]

@@ -36,12 +36,13 @@ pub(super) fn looks_like(head: &[u8]) -> bool {
 
 /// Pictures in natural order of their names (`img2` before `img10`), each with its own size.
 ///
-/// Deep pictures are scaled by their full range (16 bits: / 257), so brightness is comparable over the loop. An
-/// alpha channel is dropped, a JPEG's or TIFF's orientation tag is applied.
+/// Deep pictures are scaled by their full range (16 bits: / 257) or by that of the bits in use, so brightness is comparable over
+/// the loop. An alpha channel is dropped, a JPEG's or TIFF's orientation tag is applied.
 #[derive(Debug)]
 pub(super) struct Images {
     files: Vec<PathBuf>,
     what: &'static str,
+    bits: u8,
     next: usize,
     timeline: Timeline,
     timing: Timing,
@@ -50,7 +51,11 @@ pub(super) struct Images {
 impl Images {
     fn new(files: Vec<PathBuf>, what: &'static str, options: OpenOptions) -> Result<Self, CineError> {
         let (timeline, timing) = Timeline::assumed(options.fps, "pictures carry no times")?;
-        Ok(Self { files, what, next: 0, timeline, timing })
+        let bits = options.bits;
+        if !(8..=16).contains(&bits) {
+            return Err(bad(&format!("{bits} bits in use: expected 8 to 16")));
+        }
+        Ok(Self { files, what, bits, next: 0, timeline, timing })
     }
 
     /// One picture.
@@ -114,7 +119,8 @@ impl CineReader for Images {
         let index = self.next;
         let Some(path) = self.files.get(index) else { return Ok(None) };
         self.next += 1;
-        let (format, width, height, data) = decode(path).map_err(|e| e.at(path).in_frame(index))?;
+        let (format, width, height, data) =
+            decode(path, self.bits).map_err(|e| e.at(path).in_frame(index))?;
         let (pts, duration) = self.timeline.at(index);
         Ok(Some(CineFrame { pts, duration, format, width, height, data }))
     }
@@ -147,7 +153,7 @@ fn natural_key(name: &str) -> Vec<(String, usize, String)> {
     key
 }
 
-fn decode(path: &Path) -> Result<(PixelFormat, usize, usize, Vec<u8>), CineError> {
+fn decode(path: &Path, bits: u8) -> Result<(PixelFormat, usize, usize, Vec<u8>), CineError> {
     let file = File::open(path).map_err(CineError::io("open the file"))?;
     let mut reader = BufReader::new(file);
     let failed = |problem: String| CineError::Decode { codec: "image", problem };
@@ -162,12 +168,15 @@ fn decode(path: &Path) -> Result<(PixelFormat, usize, usize, Vec<u8>), CineError
         limits.max_image_height = Some(MAX_SIDE as u32);
         limits.max_alloc = Some(MAX_DECODER_BYTES);
         reader.limits(limits);
+        // A PNM's header says what its brightest value is, and it is spread already.
+        let bits = if reader.format() == Some(ImageFormat::Pnm) { 16 } else { bits };
         let mut decoder = reader.into_decoder().map_err(|e| failed(e.to_string()))?;
         let (w, h) = decoder.dimensions();
         checked_area(w.into(), h.into())?;
         let orientation = decoder.orientation().map_err(|e| failed(e.to_string()))?;
         let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| failed(e.to_string()))?;
         picture.apply_orientation(orientation);
+        spread(&mut picture, bits)?;
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         let gray =
             matches!(picture.color(), ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16);
@@ -178,6 +187,31 @@ fn decode(path: &Path) -> Result<(PixelFormat, usize, usize, Vec<u8>), CineError
         data.chunks_exact_mut(4).for_each(|p| p[3] = 255);
         Ok((PixelFormat::Rgbx, width, height, data))
     })
+}
+
+/// Takes a picture of 16 bits that uses the lower `bits` of them to the whole range; any other is left as it is.
+fn spread(picture: &mut DynamicImage, bits: u8) -> Result<(), CineError> {
+    if bits == 16 {
+        return Ok(());
+    }
+    let top = u16::MAX >> 16_u8.saturating_sub(bits);
+    let (values, channels, colours): (&mut [u16], _, _) = match picture {
+        DynamicImage::ImageLuma16(p) => (p, 1, 1),
+        DynamicImage::ImageLumaA16(p) => (p, 2, 1),
+        DynamicImage::ImageRgb16(p) => (p, 3, 3),
+        DynamicImage::ImageRgba16(p) => (p, 4, 3),
+        _ => return Ok(()),
+    };
+    for value in values.chunks_exact_mut(channels).flat_map(|pixel| &mut pixel[..colours]) {
+        if *value > top {
+            return Err(bad(&format!(
+                "a pixel of {value}, where {bits} bits are said to be in use: expected 0 to {top}"
+            )));
+        }
+        // Below 2^32, and at most 65535 again.
+        *value = (u32::from(*value) * u32::from(u16::MAX) / u32::from(top)) as u16;
+    }
+    Ok(())
 }
 
 /// Whether this is a TIFF with a second directory. The decoder shows only the first, and a loop of which one frame

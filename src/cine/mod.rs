@@ -80,10 +80,19 @@ pub enum Kind {
 }
 
 /// What the caller may decide.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OpenOptions {
     /// Frames per second where the file says no times; 30 if not given. The file's own times always win.
     pub fps: Option<f64>,
+    /// How many of their bits PNG and TIFF pictures of 16 bits a value use, 8 to 16. Other formats say it themselves, or (MetaImage)
+    /// are shown by the range of their values.
+    pub bits: u8,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { fps: None, bits: 16 }
+    }
 }
 
 /// Which kind of input `path` is, by its content; `None` if it is none of ours or cannot be read.

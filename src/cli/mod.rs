@@ -34,6 +34,14 @@ use crate::whole;
 /// Weights that set-up fetches.
 const DEFAULT_WEIGHTS: &str = "lite_medsam.pth";
 
+/// How deep pictures are.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Depth {
+    /// How many of their bits PNG and TIFF images of 16 bits a value use, 12 for values from 0 to 4095
+    #[arg(long, value_name = "8-16", default_value_t = 16, value_parser = clap::value_parser!(u8).range(8..=16))]
+    bits: u8,
+}
+
 /// Real-time ultrasound segmentation. Research use only: not for diagnosis.
 #[derive(Debug, Parser)]
 #[command(name = "sonomask", version)]

@@ -149,11 +149,11 @@ impl Session {
     ///
     /// # Errors
     /// An input that is not there or cannot be read.
-    pub fn recording(&self, path: &Path, fps: Option<f64>) -> Result<Source> {
+    pub fn recording(&self, path: &Path, options: OpenOptions) -> Result<Source> {
         let s = &self.config.source;
         let name = path.display().to_string();
         if cine::recognise(path).is_some() {
-            let reader = cine::open_with(path, OpenOptions { fps })?;
+            let reader = cine::open_with(path, options)?;
             tracing::info!("{name}: {}", reader.describe());
             match reader.timing() {
                 Timing::File(from) => tracing::info!("{name}: times from {from}"),

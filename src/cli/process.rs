@@ -9,8 +9,8 @@ use super::plan::Session;
 use super::progress::Progress;
 use super::prompts::PromptArgs;
 use super::settings::{ConfigOptions, path_flag, record_kind};
-use super::{Exit, print, print_json, say, signal, usage};
-use crate::cine;
+use super::{Depth, Exit, print, print_json, say, signal, usage};
+use crate::cine::{self, OpenOptions};
 use crate::config::{Config, DisplayChoice};
 use crate::media::Left;
 use crate::media::template::Params;
@@ -37,6 +37,8 @@ pub struct Args {
     /// Frames per second of inputs that do not say it themselves (images, some DICOM and MetaImage files)
     #[arg(long)]
     fps: Option<f64>,
+    #[command(flatten)]
+    depth: Depth,
     /// Prompt predictor over the model's weights, with whatever was tuned with it: model.ppn
     #[arg(long, value_name = "FILE")]
     ppn: Option<PathBuf>,
@@ -142,7 +144,7 @@ fn one(
     name: String,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<Finished> {
-    let source = session.recording(&job.input, args.fps)?;
+    let source = session.recording(&job.input, OpenOptions { fps: args.fps, bits: args.depth.bits })?;
     let mut progress = Progress::new(name, source.frames);
     let sink = session.record_to(&job.output)?;
     let plan = session.plan(source, sink, job.masks.clone(), job.sheet.clone())?;

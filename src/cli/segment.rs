@@ -9,8 +9,8 @@ use image::ExtendedColorType;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::prompts::{PromptArgs, with_learned};
-use super::{Exit, ModelArgs, class_styles, usage};
-use crate::cine::{self, CineFrame};
+use super::{Depth, Exit, ModelArgs, class_styles, usage};
+use crate::cine::{self, CineFrame, OpenOptions};
 use crate::config::ClassConfig;
 use crate::frame::{
     CaptureTime, FrameId, FrameMeta, ImageView, ImageViewMut, PixelFormat, Plane, PlaneMut, Rgb, YuvColor,
@@ -37,6 +37,8 @@ pub struct Args {
     mode: Option<Mode>,
     #[command(flatten)]
     prompts: PromptArgs,
+    #[command(flatten)]
+    depth: Depth,
     /// Folder for IMAGE.png (overlay) and IMAGE.CLASS.png (mask, 0 and 255)
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -77,7 +79,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     let mut seen = 0;
     for path in &args.images {
         let before = seen;
-        let done = each_frame(path, |name, frame| {
+        let done = each_frame(path, args.depth.bits, |name, frame| {
             let at = seen;
             seen += 1;
             let masks = classes.iter().map(|c| format!("{name}.{}", file_safe(&c.name)));
@@ -159,8 +161,8 @@ fn prepare(args: &Args) -> Result<(Box<dyn Segmenter>, Vec<ClassConfig>, Guide)>
 }
 
 /// Calls `each` with a name and a frame, for every frame of `path`.
-fn each_frame(path: &Path, mut each: impl FnMut(&str, &CineFrame) -> Result<()>) -> Result<()> {
-    let mut reader = cine::open(path)?;
+fn each_frame(path: &Path, bits: u8, mut each: impl FnMut(&str, &CineFrame) -> Result<()>) -> Result<()> {
+    let mut reader = cine::open_with(path, OpenOptions { bits, ..OpenOptions::default() })?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let many = reader.frames() > 1;
     let mut index = 0;

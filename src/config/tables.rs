@@ -173,6 +173,7 @@ impl TableDataset {
         let name = name(&mut s, section, seen)?;
         let root = s.path_opt("data")?;
         let only = s.path_opt("only")?;
+        let bits = s.int("bits", 16, 8, 16)? as u8;
         let patient = s.optional("patient", "a text", |n| text(n).filter(|t| !t.is_empty()))?;
         let layout = s.choice(
             "layout",
@@ -191,7 +192,7 @@ impl TableDataset {
         let root = required(root, section, "data", "the folder with images and masks", &at)?;
         let classes = required(classes, section, "classes", CLASSES, &at)?;
         Ok(Self {
-            spec: DatasetSpec { name, root, images: None, masks: None, classes, layout },
+            spec: DatasetSpec { name, root, images: None, masks: None, classes, layout, bits },
             only,
             patient,
         })

@@ -173,6 +173,7 @@ fn read_dataset(i: usize, node: Node, log: &mut Log) -> Result<DataSpec, ConfigE
             MaskLayout::Index,
             &[("index", MaskLayout::Index), ("per-class", MaskLayout::PerClass)],
         )?,
+        bits: s.int("bits", 16, 8, 16)? as u8,
     };
     let (validation, train) = (s.path_opt("validation")?, s.path_opt("train")?);
     let folds = s.int("folds", 0, 0, MANY)? as usize;

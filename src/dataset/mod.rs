@@ -19,7 +19,7 @@ pub use split::{SplitError, folds, named, patient, patients};
 pub use view::{Augment, View};
 
 use self::files::{by_stem, folder};
-use crate::cine;
+use crate::cine::{self, OpenOptions};
 use crate::frame::{ImageView, Plane, Rgb, YuvColor};
 use crate::mask::Mask;
 
@@ -62,6 +62,8 @@ pub struct DatasetSpec {
     pub classes: Vec<ClassLabel>,
     /// How masks are stored.
     pub layout: MaskLayout,
+    /// How many of their bits images of 16 bits a value use, 8 to 16 ([`OpenOptions::bits`]).
+    pub bits: u8,
 }
 
 /// One image with its masks.
@@ -100,6 +102,8 @@ pub struct Dataset {
     pub classes: Vec<ClassLabel>,
     /// How masks are stored.
     pub layout: MaskLayout,
+    /// As in [`DatasetSpec`].
+    pub bits: u8,
     /// In natural order of their names.
     pub samples: Vec<Sample>,
 }
@@ -171,8 +175,8 @@ impl Dataset {
             }
         }
         progress(total, total);
-        let (name, classes, layout) = (spec.name.clone(), spec.classes.clone(), spec.layout);
-        let opened = Self { name, classes, layout, samples };
+        let (name, classes) = (spec.name.clone(), spec.classes.clone());
+        let opened = Self { name, classes, layout: spec.layout, bits: spec.bits, samples };
         if every_class {
             let absent = opened.absent().map(|class| Problem::EmptyClass { class: class.name.clone() });
             problems.extend(absent);
@@ -184,10 +188,10 @@ impl Dataset {
             return Err(DataError::new(spec, problems));
         }
         if dark > 0 {
-            let name = &opened.name;
+            let Self { name, bits, .. } = &opened;
             tracing::warn!(
-                "the data set {name:?}: {dark} of {total} images have 16 bits and use less than a quarter of their range, which \
-                 leaves few grey levels: expected values from 0 to 65535"
+                "the data set {name:?}: {dark} of {total} images have 16 bits and use less than a quarter of the range of {bits}, which \
+                 leaves few grey levels: expected to be told how many are in use (bits = 12, --bits 12)"
             );
         }
         Ok(opened)
@@ -205,7 +209,7 @@ impl Dataset {
     /// # Errors
     /// A file that changed since the data set was opened.
     pub fn image(&self, sample: &Sample) -> Result<Rgb, Problem> {
-        let picture = picture(&sample.image)?;
+        let picture = picture(&sample.image, self.bits)?;
         if (picture.width, picture.height) == sample.size {
             return Ok(picture);
         }
@@ -250,7 +254,7 @@ fn look(
     image: &Path,
     masks: Vec<Option<PathBuf>>,
 ) -> Result<(Sample, bool), Vec<Problem>> {
-    let rgb = picture(image).map_err(|unreadable| {
+    let rgb = picture(image, spec.bits).map_err(|unreadable| {
         // What is wrong with its masks is said as well, but for their size.
         let found = read_masks(&spec.classes, spec.layout, &masks, None).err().unwrap_or_default();
         std::iter::once(unreadable).chain(found).collect::<Vec<_>>()
@@ -262,8 +266,8 @@ fn look(
     Ok((Sample { name: name.to_owned(), image: image.to_owned(), masks, size, areas }, dark))
 }
 
-/// Whether `file`, read as `rgb`, has 16 bits a value and uses less than a quarter of their range: 10 or 12 bits that were stored as
-/// they are. Of these 16 the upper 8 are kept.
+/// Whether `file`, read as `rgb`, has 16 bits a value and uses less than a quarter of the range of those said to be in use: 10 or 12
+/// bits that were stored as they are, of which nobody said so. Only the upper 8 are kept.
 fn in_the_dark(file: &Path, rgb: &Rgb) -> bool {
     // The header is read again only where the picture is as dark as that.
     let brightest = rgb.data.iter().max().copied().unwrap_or(0);
@@ -321,9 +325,13 @@ fn read_masks(
 }
 
 /// A picture file of any of the supported formats.
-fn picture(file: &Path) -> Result<Rgb, Problem> {
-    let unreadable = |what: String| Problem::Unreadable { file: file.to_owned(), what };
-    let frame = cine::open(file)
+fn picture(file: &Path, bits: u8) -> Result<Rgb, Problem> {
+    let unreadable = |what: String| {
+        // The reader's message ends with the file, as the problem's does.
+        let what = what.strip_suffix(&format!(": {}", file.display())).unwrap_or(&what).to_owned();
+        Problem::Unreadable { file: file.to_owned(), what }
+    };
+    let frame = cine::open_with(file, OpenOptions { bits, ..OpenOptions::default() })
         .and_then(|mut reader| reader.next_frame())
         .map_err(|e| unreadable(e.to_string()))?
         .ok_or_else(|| unreadable("it holds no picture".into()))?;

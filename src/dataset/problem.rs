@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::DatasetSpec;
+use super::{DatasetSpec, SplitError};
 
 /// Mistakes that are written out; the rest is counted.
 const SHOWN: usize = 100;
@@ -63,7 +63,7 @@ pub enum Problem {
         /// The mask.
         mask: PathBuf,
     },
-    /// A file that is no picture, or not one that is understood.
+    /// A file that is no picture, or not one that is understood; a list that is no text.
     #[error("cannot be read: {what}: {}", file.display())]
     Unreadable {
         /// The file.
@@ -105,6 +105,17 @@ pub enum Problem {
         /// The class.
         class: String,
     },
+    /// It cannot be divided as asked.
+    #[error(transparent)]
+    Split(#[from] SplitError),
+    /// A list of names that does not fit it.
+    #[error("{reason}: {}", file.display())]
+    List {
+        /// The list.
+        file: PathBuf,
+        /// What is wrong.
+        reason: SplitError,
+    },
     /// A file that is not what it was when the data set was opened.
     #[error("the file changed while it was used: {}", file.display())]
     Changed {
@@ -134,7 +145,8 @@ impl DataError {
 
 impl fmt::Display for DataError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the data set {:?} has {} mistakes:", self.dataset, self.problems.len())?;
+        let (n, s) = (self.problems.len(), if self.problems.len() == 1 { "" } else { "s" });
+        write!(f, "the data set {:?} has {n} mistake{s}:", self.dataset)?;
         for problem in self.problems.iter().take(SHOWN) {
             write!(f, "\n  {problem}")?;
         }

@@ -41,6 +41,12 @@ pub enum SplitError {
         /// All names.
         total: usize,
     },
+    /// Lists that learn from a picture and measure on the same one.
+    #[error("pictures are in both lists: {}", first(names))]
+    Both {
+        /// The names.
+        names: Vec<String>,
+    },
     /// Lists that learn from a patient and measure on the same one.
     #[error("patients are both learned from and held out: {}", first(patients))]
     Torn {

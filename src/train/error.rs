@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tch::TchError;
 
 use super::journal::JournalError;
-use crate::dataset::{DataError, Problem, SplitError};
+use crate::dataset::{DataError, Problem};
 use crate::segment::{LoadError, SegmentError};
 use crate::weights::said;
 
@@ -25,14 +25,6 @@ pub enum TrainError {
     /// Mistakes in data sets: all of them.
     #[error("{}", list(.0))]
     Data(Vec<DataError>),
-    /// A data set that cannot be divided as asked.
-    #[error("the data set {dataset:?}: {reason}")]
-    Split {
-        /// Its name.
-        dataset: String,
-        /// What is wrong.
-        reason: SplitError,
-    },
     /// A picture that changed while it was used.
     #[error(transparent)]
     Changed(#[from] Problem),

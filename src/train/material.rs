@@ -66,7 +66,7 @@ pub struct Material {
     pub train: Vec<Item>,
     /// Held out.
     pub validation: Vec<Item>,
-    /// SHA-256 of the names, pictures and masks that are used, and of which are held out.
+    /// SHA-256 of the names, pictures (and their bits in use) and masks that are used, and of which are held out.
     pub hash: String,
     augment: Augment,
     /// Of each data set, the share of masks that are damaged.
@@ -79,7 +79,7 @@ impl Material {
     /// Opens and divides the data sets. `progress` hears how many of how many pictures of a data set were looked at.
     ///
     /// # Errors
-    /// Every mistake of every data set at once; splits that cannot be had.
+    /// Every mistake of every data set at once, of how they are divided as well.
     pub fn open(spec: &TrainSpec, mut progress: impl FnMut(usize, usize)) -> Result<Self, TrainError> {
         let (datasets, divided) = open(spec, &mut progress)?;
         let mut hash = Sha256::new();
@@ -92,6 +92,10 @@ impl Material {
             let before = parts.clone();
             limit(&mut parts, data.limit, spec.seed);
             hash.update(format!("{} {:?}", set.name, set.classes));
+            // Said only where it changes something, so that runs go on that were begun before it could be said.
+            if set.bits < 16 {
+                hash.update(format!("{} bits", set.bits));
+            }
             for ((sample, before), part) in set.samples.iter().zip(before).zip(parts) {
                 let Some(held_out) = before else { continue };
                 let image = digest(&sample.image)?;
@@ -248,33 +252,37 @@ fn open(
     spec: &TrainSpec,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(Vec<Dataset>, Vec<Parts>), TrainError> {
-    let mut datasets = Vec::new();
-    let mut wrong = Vec::new();
+    let (mut datasets, mut divided, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
     for data in &spec.datasets {
-        match Dataset::open_to_learn(&data.set, &mut *progress) {
-            Ok(set) => datasets.push(set),
+        let opened = Dataset::open_to_learn(&data.set, &mut *progress).and_then(|set| {
+            let mut problems = Vec::new();
+            let parts = divide(data, &set, &mut problems);
+            problems.extend(parts.iter().flat_map(|parts| unlearned(&set, parts)));
+            match parts {
+                Some(parts) if problems.is_empty() => Ok((set, parts)),
+                _ => Err(DataError { dataset: set.name, problems }),
+            }
+        });
+        match opened {
+            Ok((set, parts)) => {
+                datasets.push(set);
+                divided.push(parts);
+            }
             Err(e) => wrong.push(e),
         }
     }
-    if !wrong.is_empty() {
-        return Err(TrainError::Data(wrong));
-    }
-    let mut divided = Vec::with_capacity(datasets.len());
-    for (data, set) in spec.datasets.iter().zip(&datasets) {
-        let parts = divide(data, set)?;
-        let learned = || set.samples.iter().zip(&parts).filter(|(_, part)| **part == Some(false));
-        let is_absent = |class: usize| !learned().any(|(sample, _)| sample.shows(class));
-        let classes = set.classes.iter().enumerate();
-        let problems: Vec<Problem> = classes
-            .filter(|(at, _)| learned().next().is_some() && is_absent(*at))
-            .map(|(_, class)| Problem::NotLearned { class: class.name.clone() })
-            .collect();
-        if !problems.is_empty() {
-            wrong.push(DataError { dataset: set.name.clone(), problems });
-        }
-        divided.push(parts);
-    }
     if wrong.is_empty() { Ok((datasets, divided)) } else { Err(TrainError::Data(wrong)) }
+}
+
+/// Classes that no picture shows that is learned from; none where there are no such pictures.
+fn unlearned(set: &Dataset, parts: &Parts) -> Vec<Problem> {
+    let learned = || set.samples.iter().zip(parts).filter(|(_, part)| **part == Some(false));
+    let is_absent = |class: usize| !learned().any(|(sample, _)| sample.shows(class));
+    let classes = set.classes.iter().enumerate();
+    classes
+        .filter(|(at, _)| learned().next().is_some() && is_absent(*at))
+        .map(|(_, class)| Problem::NotLearned { class: class.name.clone() })
+        .collect()
 }
 
 /// SHA-256 of a file.
@@ -325,46 +333,53 @@ fn damage(masks: &mut [Mask], share: f64, name: &str) {
     }
 }
 
-/// The pictures of a data set as they are divided.
-fn divide(data: &DataSpec, set: &Dataset) -> Result<Parts, TrainError> {
+/// The pictures of a data set as they are divided, `None` where that cannot be told; what is wrong goes to `problems`.
+fn divide(data: &DataSpec, set: &Dataset, problems: &mut Vec<Problem>) -> Option<Parts> {
     let names: Vec<&str> = set.samples.iter().map(|s| s.name.as_str()).collect();
-    let wrong = |reason| TrainError::Split { dataset: set.name.clone(), reason };
     match &data.split {
-        Split::Nothing => Ok(vec![Some(false); names.len()]),
+        Split::Nothing => Some(vec![Some(false); names.len()]),
         Split::Folds { folds: parts, fold, patient, seed } => {
-            let found = folds(&names, patient.as_deref(), *parts, *seed).map_err(wrong)?;
-            Ok(found.into_iter().map(|part| Some(part == *fold)).collect())
+            let found = folds(&names, patient.as_deref(), *parts, *seed);
+            let found = found.map_err(|reason| problems.push(reason.into())).ok()?;
+            Some(found.into_iter().map(|part| Some(part == *fold)).collect())
         }
         Split::Lists { validation, train, patient } => {
-            let read = |file: &PathBuf| {
-                let text = std::fs::read_to_string(file)
-                    .map_err(|reason| TrainError::Read { file: file.clone(), reason })?;
-                named(&names, &text).map_err(wrong)
+            let mut read = |file: &PathBuf| {
+                let text = std::fs::read_to_string(file).map_err(|e| e.to_string());
+                let text = text.map_err(|what| Problem::Unreadable { file: file.clone(), what });
+                let wrong = |reason| Problem::List { file: file.clone(), reason };
+                let chosen = text.and_then(|text| named(&names, &text).map_err(wrong));
+                chosen.map_err(|problem| problems.push(problem)).ok()
             };
-            let held_out = read(validation)?;
-            let learned = train.as_ref().map(read).transpose()?;
-            let mut parts = Vec::with_capacity(names.len());
-            let mut both = Vec::new();
-            for (at, &held_out) in held_out.iter().enumerate() {
-                let learned = learned.as_ref().map(|l| l.get(at).copied().unwrap_or(false));
-                if held_out && learned == Some(true) {
-                    both.push(names[at]);
-                }
-                parts.push(if held_out { Some(true) } else { learned.unwrap_or(true).then_some(false) });
-            }
+            let (held_out, learned) = (read(validation), train.as_ref().map(&mut read));
+            let patients = patients(&names, patient.as_deref());
+            let patients = patients.map_err(|reason| problems.push(reason.into())).ok();
+            let held_out = held_out?;
+            let learned = match learned {
+                Some(learned) => learned?,
+                None => held_out.iter().map(|held| !held).collect(),
+            };
+            let both = names
+                .iter()
+                .zip(held_out.iter().zip(&learned))
+                .filter(|(_, (held, learned))| **held && **learned);
+            let both: Vec<String> = both.map(|(name, _)| (*name).to_owned()).collect();
             if !both.is_empty() {
-                return Err(TrainError::Setting(format!("pictures are in both lists: {}", both.join(", "))));
+                problems.push(SplitError::Both { names: both }.into());
             }
-            let patients = patients(&names, patient.as_deref()).map_err(wrong)?;
+            let part = |(held_out, learned): (bool, bool)| {
+                if held_out { Some(true) } else { learned.then_some(false) }
+            };
+            let parts: Parts = held_out.into_iter().zip(learned).map(part).collect();
             let of = |side: bool| -> BTreeSet<&str> {
-                let own = patients.iter().zip(&parts).filter(|(_, part)| **part == Some(side));
+                let own = patients.iter().flatten().zip(&parts).filter(|(_, part)| **part == Some(side));
                 own.map(|(patient, _)| *patient).collect()
             };
             let torn: Vec<String> = of(true).intersection(&of(false)).map(ToString::to_string).collect();
-            if torn.is_empty() {
-                return Ok(parts);
+            if !torn.is_empty() {
+                problems.push(SplitError::Torn { patients: torn }.into());
             }
-            Err(wrong(SplitError::Torn { patients: torn }))
+            Some(parts)
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cli::Depth;
 use crate::cli::progress::Count;
 use crate::dataset::{ClassLabel, Dataset, DatasetSpec, MaskLayout, Sample, named, patients};
 
@@ -21,6 +22,8 @@ pub struct DataArgs {
     /// named like the classes)
     #[arg(long, value_name = "LAYOUT", default_value = "index", value_parser = layout)]
     layout: MaskLayout,
+    #[command(flatten)]
+    depth: Depth,
     /// Evaluate only the images that this file names, one a line
     #[arg(long, value_name = "FILE")]
     only: Option<PathBuf>,
@@ -105,6 +108,7 @@ impl DataArgs {
             masks: None,
             classes,
             layout: self.layout,
+            bits: self.depth.bits,
         })
         .context("the classes and their labels are given with --class NAME=LABEL")
     }
@@ -131,6 +135,9 @@ impl DataArgs {
         }
         if let Some(root) = &self.data {
             say("data", root.display().to_string());
+        }
+        if data.bits < 16 {
+            say("bits in use", data.bits.to_string());
         }
         if let Some(file) = &self.only {
             say("images", format!("those of {}", file.display()));

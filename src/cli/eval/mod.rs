@@ -37,12 +37,12 @@ pub struct Args {
     config: ConfigOptions,
     /// Compare the models that this file lists on the data sets that it lists, as the paper's tables 2 to 4 do; the files in
     /// --out are then tables.md, tables.html, tables.csv and tables.json
-    #[arg(long, value_name = "FILE.toml", requires = "out", conflicts_with_all = ["data", "augmented", "classes", "only", "spacing", "patient",
-        "mode", "model", "weights", "ppn", "dataset", "config", "preset", "set", "print_config"])]
+    #[arg(long, value_name = "FILE.toml", requires = "out", conflicts_with_all = ["data", "augmented", "classes", "only", "layout", "bits",
+        "spacing", "patient", "mode", "model", "weights", "ppn", "dataset", "config", "preset", "set", "print_config"])]
     tables: Option<PathBuf>,
     /// Compare masks that are there already, NAME_CLASS.png as `process --masks` writes them, with --truth; no model is asked
-    #[arg(long, value_name = "DIR", requires = "truth", conflicts_with_all = ["data", "tables", "out", "augmented", "classes", "only", "spacing",
-        "patient", "mode", "model", "weights", "ppn", "dataset", "config", "preset", "set", "print_config"])]
+    #[arg(long, value_name = "DIR", requires = "truth", conflicts_with_all = ["data", "tables", "out", "augmented", "classes", "only", "layout", "bits",
+        "spacing", "patient", "mode", "model", "weights", "ppn", "dataset", "config", "preset", "set", "print_config"])]
     masks: Option<PathBuf>,
     /// True masks of --masks, as `phantom --truth` writes them
     #[arg(long, value_name = "DIR", requires = "masks")]

@@ -12,7 +12,7 @@ use self::study::Study;
 use super::{Exit, check_weights, print, print_json, usage};
 use crate::config::{LoadArgs, TrainConfig};
 use crate::eval::Prompting;
-use crate::train::{self, Ending, TrainError};
+use crate::train::{self, DataSpec, Ending, TrainError};
 
 /// Train a prompt predictor on labelled pictures; the result is used with --ppn or model.ppn.
 #[derive(Debug, clap::Args)]
@@ -127,6 +127,9 @@ pub fn run(args: &Args) -> Result<Exit> {
                 let names: Vec<&str> = spec.datasets.iter().map(|data| data.set.name.as_str()).collect();
                 print(&format!("and --dataset, one of {}", names.join(", ")));
             }
+            for DataSpec { set, .. } in spec.datasets.iter().filter(|data| data.set.bits < 16) {
+                print(&format!("and --bits {} for pictures like those of {:?}", set.bits, set.name));
+            }
         }
     }
     Ok(if outcome.ending == Ending::Stopped { Exit::Failed } else { Exit::Fine })
@@ -139,7 +142,6 @@ fn is_wrong(e: &TrainError) -> bool {
         TrainError::Data(_)
             | TrainError::Setting(_)
             | TrainError::Busy(_)
-            | TrainError::Split { .. }
             | TrainError::Read { .. }
             | TrainError::Load(_)
             | TrainError::Resume { .. }

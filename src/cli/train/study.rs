@@ -283,6 +283,7 @@ mod tests {
             masks: None,
             classes: Vec::new(),
             layout: MaskLayout::Index,
+            bits: 16,
         };
         let data = |name: &str, patient: Option<&str>| DataSpec {
             set: set(name),
