@@ -1,6 +1,6 @@
 //! Drawing masks on a frame, in the frame's own pixel format.
 //!
-//! Guarantees, each with a test in `tests/overlay.rs`:
+//! Guarantees, each with a test in `tests/overlay/`:
 //! - a mask reaches the picture only as [`Paired`] or [`Aged`]: no function here takes a bare mask or segmentation;
 //! - a mask of another size than the frame is refused, never stretched;
 //! - only pixels under the drawing change: stride padding, the alpha or unused byte and everything else stay as they
