@@ -84,7 +84,7 @@ dist: build ## The program with its GStreamer, to unpack and run beside a libtor
 	@$(PYTHON) scripts/bundle.py $(BINARY) out/dist/$(DIST_NAME)
 	@$(if $(filter 1,$(CUDA)),! [ -f $(dir $(BINARY))libsonomask_cuda.so ] || cp $(dir $(BINARY))libsonomask_cuda.so out/dist/$(DIST_NAME)/lib/,true)
 	@cp -r configs pipelines docs README.md ARCHITECTURE.md CONTRIBUTING.md LICENSE-MIT LICENSE-APACHE out/dist/$(DIST_NAME)/
-	@mkdir out/dist/$(DIST_NAME)/benches && cp -r benches/results out/dist/$(DIST_NAME)/benches/
+	@mkdir -p out/dist/$(DIST_NAME)/benches/results && cp benches/results/*.md benches/results/occlusion.jpg out/dist/$(DIST_NAME)/benches/results/
 	@cp weights/*.safetensors weights/*.md out/dist/$(DIST_NAME)/weights/
 	@tar -C out/dist -czf out/$(DIST_NAME).tar.gz --owner=0 --group=0 --sort=name $(DIST_NAME)
 	@rm -rf out/dist
