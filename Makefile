@@ -82,9 +82,10 @@ baselines: ## The Python environment of benches/baselines (PyTorch, several GB):
 dist: build ## The program with its GStreamer, to unpack and run beside a libtorch: out/sonomask-*.tar.gz
 	@rm -rf out/dist && mkdir -p out/dist/$(DIST_NAME)/weights
 	@$(PYTHON) scripts/bundle.py $(BINARY) out/dist/$(DIST_NAME)
-	@$(if $(filter 1,$(CUDA)),! [ -f $(dir $(BINARY))libsonomask_cuda.so ] || cp $(dir $(BINARY))libsonomask_cuda.so out/dist/$(DIST_NAME)/lib/,true)
+	@scripts/shim.sh out/dist/$(DIST_NAME)/lib/libsonomask_cuda.so
 	@cp -r configs pipelines docs README.md ARCHITECTURE.md CONTRIBUTING.md LICENSE-MIT LICENSE-APACHE out/dist/$(DIST_NAME)/
 	@mkdir -p out/dist/$(DIST_NAME)/benches/results && cp benches/results/*.md benches/results/occlusion.jpg out/dist/$(DIST_NAME)/benches/results/
+	@cp benches/gpu.sh benches/gpu.toml out/dist/$(DIST_NAME)/benches/
 	@cp weights/*.safetensors weights/*.md out/dist/$(DIST_NAME)/weights/
 	@tar -C out/dist -czf out/$(DIST_NAME).tar.gz --owner=0 --group=0 --sort=name $(DIST_NAME)
 	@rm -rf out/dist

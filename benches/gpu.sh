@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What a GPU says beside the CPU, then what it costs. Usage: benches/gpu.sh PROGRAM OUT [DEVICE]
-# PROGRAM is a sonomask (target/release/sonomask, or the one of `make dist`), DEVICE cuda:0 unless said otherwise; with cpu the way is
-# tried out. Masks of a phantom, which needs no prompt, on the CPU and on the device, kernel by kernel and as a CUDA graph, in fp32 and
-# bf16: a table of their agreement in OUT/agreement.txt. Then benches/gpu.toml, on a GPU alone.
+# PROGRAM is a sonomask (target/release/sonomask, or that of `make dist`), DEVICE cuda:0 if not given; with cpu the way is tried out.
+# Masks of a phantom, which needs no prompt, on the CPU and on the device, kernel by kernel and as a CUDA graph, in fp32 and bf16: a table
+# of their agreement in OUT/agreement.txt. Then benches/gpu.toml, on a GPU alone. LiteMedSAM's weights are fetched where they are missing.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -14,6 +14,8 @@ program=$(realpath "$1") out=$(realpath "$2") device=${3:-cuda:0}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 "$program" doctor | tee "$out/doctor.txt" || true
+# Where there is no network it says where a copy has to lie.
+[ -f weights/lite_medsam.pth ] || "$program" weights download lite-medsam
 [ -f "$out/phantom.mp4" ] || "$program" phantom --output "$out/phantom.mp4" --frames 12 --set phantom.seed=9000
 
 # NAME DEVICE PRECISION GRAPHS

@@ -2,8 +2,8 @@
 //! the protocol.
 //!
 //! `official frames FILE WIDTH HEIGHT N` writes the phantom's frames that both sides get, gray, one after the other.
-//! `official serve FAMILY WEIGHTS SIDE PRECISION MEMORY THREADS DEVICE FRAMES WIDTH HEIGHT X0 Y0 X1 Y1`: SIDE 0 is the family's own,
-//! MEMORY `memory` or `none`.
+//! `official serve FAMILY WEIGHTS SIDE PRECISION MEMORY THREADS DEVICE GRAPHS FRAMES WIDTH HEIGHT X0 Y0 X1 Y1`: SIDE 0 is the family's
+//! own, MEMORY `memory` or `none`, GRAPHS `graphs` or `none`: the encoder as a CUDA graph.
 
 use std::fmt::Display;
 use std::io::{BufRead as _, Write as _};
@@ -62,6 +62,7 @@ fn serve(mut args: Args<impl Iterator<Item = String>>) -> Result<()> {
     let memory = args.text()? == "memory";
     let threads = args.parsed()?;
     let device = args.parsed::<DeviceChoice>()?;
+    let cuda_graphs = args.text()? == "graphs";
     let all = std::fs::read(args.text()?)?;
     let (width, height) = (args.parsed::<usize>()?, args.parsed::<usize>()?);
     let bbox = [args.parsed::<f32>()?, args.parsed()?, args.parsed()?, args.parsed()?];
@@ -71,6 +72,7 @@ fn serve(mut args: Args<impl Iterator<Item = String>>) -> Result<()> {
         precision,
         threads,
         memory: memory.then(MemorySettings::sam2),
+        cuda_graphs,
         ..ModelSpec::new(weights)
     };
     let mut model = load(&spec, &device.resolve()?)?;
@@ -114,6 +116,9 @@ fn serve(mut args: Args<impl Iterator<Item = String>>) -> Result<()> {
 
 fn main() -> Result<()> {
     sonomask::begin::with_settings();
+    // compare.py reads there whether graphs could be had.
+    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
+    log.with_ansi(false).init();
     let mut args = Args(std::env::args().skip(1).filter(|a| a != "--bench"));
     match args.0.next().as_deref() {
         Some("frames") => frames(args),

@@ -2,17 +2,23 @@
 //!
 //! SAM 2.1 tiny at 512 and LiteMedSAM with weights made from a rule, in both precisions, and what comes before and after the
 //! network. Pieces of SAM 2's encoder are timed inside whole runs of it, so that caches are as they are in use. `peak` is one
-//! linear layer of 4096 x 384 to 1536, 4.8 GFLOP: what the hardware gives to the products that the network consists of.
+//! linear layer of 4096 x 384 to 1536, 4.8 GFLOP: what the hardware gives to the products that the network consists of. `hand-off` is a
+//! frame's way from the source's callback through the model's queue, answered at once, to the compositor.
 
 use std::hint::black_box;
+use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use sonomask::frame::{ImageView, PixelFormat, Plane, Rgb, YuvColor};
+use gstreamer as gst;
+use sonomask::frame::{CaptureTime, FrameId, FrameMeta, ImageView, PixelFormat, Plane, Rgb, YuvColor};
+use sonomask::media::{self, StreamFormat};
 use sonomask::nn::{
     MaskSelection, PpnConfig, PpnForm, PromptPredictor, RECENT_FRAMES, Remembered, RememberedPointer, Sam,
     Sam2, Sam2Memory, SamFeatures,
 };
+use sonomask::pipeline::{DisplayMode, ExchangeConfig, HandOff, QueueMode};
 use sonomask::segment::postprocess::Postprocess;
 use sonomask::segment::preprocess::Preprocess;
 use sonomask::weights::{DEFAULT_SEED, Family, Generated, Weights, WeightsError};
@@ -231,6 +237,49 @@ fn around(c: &mut Criterion) -> Result<()> {
     Ok(())
 }
 
+/// The hand-off of a frame and of its answer: on one thread, and with the wake-ups of a thread that answers. A frame's pixels are nobody's
+/// concern: they are neither read nor copied.
+fn hand_off(c: &mut Criterion) -> Result<()> {
+    media::init()?;
+    let caps = gst::Caps::from_str("video/x-raw,format=I420,width=1280,height=720,framerate=60/1")?;
+    let format = Arc::new(StreamFormat::from_caps(&caps)?);
+    let buffer = gst::Buffer::with_size(FRAME.0 * FRAME.1 * 3 / 2)?;
+    let mut seq = 0;
+    let mut offer = |to: &HandOff| {
+        let id = FrameId { epoch: 0, seq };
+        seq += 1;
+        let meta = FrameMeta { id, pts: None, duration: None, capture: CaptureTime::now() };
+        to.offer(meta, buffer.clone(), &format);
+    };
+    let config =
+        |display| ExchangeConfig { display, queue: QueueMode::Latest, display_depth: 4, model_depth: 1 };
+    let mut group = c.benchmark_group("hand-off");
+    for (name, display) in
+        [("paired, one thread", DisplayMode::Paired), ("latest, one thread", DisplayMode::Latest)]
+    {
+        let (hand_off, composing) = HandOff::new(config(display));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                offer(&hand_off);
+                black_box((hand_off.answer(), composing.take()))
+            });
+        });
+    }
+    let (hand_off, composing) = HandOff::new(config(DisplayMode::Paired));
+    std::thread::scope(|scope| {
+        scope.spawn(|| hand_off.answer_all());
+        group.bench_function("paired, a thread that answers", |b| {
+            b.iter(|| {
+                offer(&hand_off);
+                black_box(composing.take())
+            });
+        });
+        hand_off.stop();
+    });
+    group.finish();
+    Ok(())
+}
+
 fn main() -> Result<()> {
     sonomask::begin::with_settings();
     let _guard = tch::no_grad_guard();
@@ -239,6 +288,7 @@ fn main() -> Result<()> {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
+    hand_off(&mut c)?;
     around(&mut c)?;
     let picture = Tensor::f_randn([1, 3, SIDE, SIDE], F32)?;
     for (name, kind) in [("fp32", Kind::Float), ("bf16", Kind::BFloat16)] {

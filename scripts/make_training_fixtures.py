@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""Writes what one step of training has to find, which tests/gradients.rs compares with.
+"""Writes what steps of training have to find, which tests/gradients.rs compares with.
 
-A prompt predictor on the image embedding (make_ppn_fixtures.py) and the mask decoder of the official sam2 package 1.1.0
+`training`: a prompt predictor on the image embedding (make_ppn_fixtures.py) and the mask decoder of the official sam2 package 1.1.0
 (Apache-2.0), with weights by the rule of reference_answers.py, answer for one picture and two classes, one of them absent;
 the terms of make_loss_fixtures.py compare that with a truth, and autograd gives the gradient of every parameter listed below.
-Needs torch, torchvision 0.26.0, numpy, pillow, tqdm, safetensors.
+
+`optimizer`: five steps of torch.optim.AdamW over given gradients, which torch.nn.utils.clip_grad_norm_ clips, in 64 bits. Where a
+gradient is zeros, AdamW was given none.
+
+Needs torch 2.11.0, torchvision 0.26.0, numpy, pillow, tqdm, safetensors; without --sam2 only `optimizer` is written.
 
     make_training_fixtures.py --sam2 DIR_WITH_PACKAGE_sam2 --out tests/fixtures
 """
 
 import argparse
+import math
 import pathlib
 
 import torch
@@ -39,6 +44,22 @@ GRADIENTS = (
     "sam_mask_decoder.obj_score_token.weight",
     "sam_mask_decoder.pred_obj_score_head.layers.0.weight",
 )
+
+# What the optimiser moves, and how large its gradients are. Faint ones are about as large as AdamW's eps, which then counts.
+PARAMETERS = {
+    "ppn.weight": ((4, 3), 1.0),
+    "ppn.bias": ((3,), 1.0),
+    "mask_decoder.weight": ((3, 2, 2), 1.0),
+    "mask_decoder.faint": ((5,), 3e-8),
+    "image_encoder.w_b": ((2, 3), 1.0),
+}
+# Groups of parameters by what their names begin with, in the order of `Group::ALL`, each with its largest learning rate.
+GROUPS = {"ppn.": 1e-2, "mask_decoder.": 2e-3, "image_encoder.": 3e-2}
+# Of each step: the share of the largest learning rate, and how large its gradients are. Some are clipped, some are not.
+STEPS = ((0.2, 0.05), (1.0, 0.9), (0.8, 2.0), (0.5, 0.3), (0.05, 0.1))
+# A parameter that no gradient reaches in these steps: it counts its steps by itself.
+UNREACHED = ("ppn.bias", (0, 3))
+WEIGHT_DECAY, CLIP = 0.1, 1.0
 
 
 class Network(torch.nn.Module):
@@ -88,23 +109,51 @@ def truth(side=4 * GRID):
     return {"mask": mask, "boxes": box, "present": torch.tensor([1.0, 0.0])}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sam2", type=pathlib.Path, required=True, help="folder that holds the package sam2")
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    args = parser.parse_args()
-    use_package(args.sam2)
+def given(tag, *shape):
+    """Values in [-1, 1)."""
+    return torch.from_numpy(unit(f"fx.{tag}", math.prod(shape), SEED).reshape(shape))
 
-    def given(tag, *shape):
-        values = unit(f"fx.training.{tag}", torch.Size(shape).numel(), SEED).reshape(shape)
-        return torch.from_numpy(values * 2)
 
+def optimizer():
+    begin = {name: given(f"optimizer.{name}", *shape) for name, (shape, _) in PARAMETERS.items()}
+    gradients = {}
+    for name, (shape, scale) in PARAMETERS.items():
+        of_steps = [given(f"optimizer.{name}.{at}", *shape) * (scale * size) for at, (_, size) in enumerate(STEPS)]
+        gradients[name] = torch.stack(of_steps)
+    name, steps = UNREACHED
+    gradients[name][list(steps)] = 0.0
+    rates = torch.tensor([[largest * share for largest in GROUPS.values()] for share, _ in STEPS], dtype=torch.float64)
+    parameters = {name: torch.nn.Parameter(value.double()) for name, value in begin.items()}
+    groups = [{"params": [p for name, p in parameters.items() if name.startswith(part)]} for part in GROUPS]
+    adamw = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
+    after, norms = {name: [] for name in parameters}, []
+    for step, of_groups in enumerate(rates.tolist()):
+        for name, parameter in parameters.items():
+            gradient = gradients[name][step]
+            parameter.grad = gradient.double() if gradient.any() else None
+        norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), CLIP).item())
+        for group, rate in zip(adamw.param_groups, of_groups, strict=True):
+            group["lr"] = rate
+        adamw.step()
+        for name, parameter in parameters.items():
+            after[name].append(parameter.detach().clone())
+    answers = Answers()
+    answers.raw("rates", rates)
+    answers.raw("norms", torch.tensor(norms, dtype=torch.float64))
+    for name in PARAMETERS:
+        answers.raw(f"begin.{name}", begin[name])
+        answers.raw(f"gradients.{name}", gradients[name])
+        answers.raw(f"after.{name}", torch.stack(after[name]))
+    return answers
+
+
+def training():
     net = fill(Network())
-    queries = given("queries", CLASSES, TOKENS, DIM).requires_grad_()
+    queries = (given("training.queries", CLASSES, TOKENS, DIM) * 2).requires_grad_()
     inputs = (
-        given("embedding", 1, DIM, GRID, GRID),
-        given("s0", 1, 32, 4 * GRID, 4 * GRID),
-        given("s1", 1, 64, 2 * GRID, 2 * GRID),
+        given("training.embedding", 1, DIM, GRID, GRID) * 2,
+        given("training.s0", 1, 32, 4 * GRID, 4 * GRID) * 2,
+        given("training.s1", 1, 64, 2 * GRID, 2 * GRID) * 2,
     )
     target = truth()
     answers = Answers()
@@ -123,7 +172,18 @@ def main():
         answers.add(f"{name}.grad.queries", queries.grad, k=1024)
         for parameter in GRADIENTS:
             answers.add(f"{name}.grad.{parameter}", parameters[parameter].grad, k=1024)
-    answers.save(args.out / "training.safetensors")
+    return answers
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sam2", type=pathlib.Path, help="folder that holds the package sam2")
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    args = parser.parse_args()
+    optimizer().save(args.out / "optimizer.safetensors")
+    if args.sam2:
+        use_package(args.sam2)
+        training().save(args.out / "training.safetensors")
 
 
 if __name__ == "__main__":

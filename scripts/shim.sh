@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Compiles src/segment/graph/cuda_graph.cpp against libtorch's headers. Usage: scripts/shim.sh OUT.so | --check
 # No GPU and no nvcc are needed, only CUDA's headers: those of CUDA_HOME, beside a libtorch of pip, or those that set-up has fetched.
-# Where they are missing it says so and does nothing: the program works without the library.
+# Nothing is linked with it: its symbols are found when the program opens it, after libtorch's CUDA part. So it can be made beside a
+# libtorch without that part, for a bundle that finds it elsewhere.
+# Where headers are missing it says so and does nothing: the program works without the library.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,7 +16,9 @@ for place in ${CUDA_HOME:+"$CUDA_HOME/include"} "$torch/../nvidia/cu13/include" 
         break
     fi
 done
-if [ -z "$cuda" ] || [ ! -f "$torch/include/ATen/cuda/CUDAGraph.h" ]; then
+# The last of these is made by libtorch's build with CUDA alone.
+if [ -z "$cuda" ] || [ ! -f "$torch/include/ATen/cuda/CUDAGraph.h" ] ||
+    [ ! -f "$torch/include/c10/cuda/impl/cuda_cmake_macros.h" ]; then
     echo "left out  the library for CUDA graphs: it needs the headers of libtorch ($torch/include) and of CUDA (CUDA_HOME, or pip's" \
         "nvidia-cuda-runtime and nvidia-cuda-crt)" >&2
     # Not one of another libtorch either.

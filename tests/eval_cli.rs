@@ -184,6 +184,75 @@ fn classes_do_not_overlap_by_a_flag_or_a_setting() {
 }
 
 #[test]
+fn cases_of_parts_are_put_together_and_compared_picture_by_picture() {
+    let dir = folder();
+    generate(dir.path());
+    let run = |out: &str, threshold: &str, more: &[&str]| {
+        let mut args = vec!["--weights", "g.safetensors", "--data", "data", "--out", out];
+        args.extend(["--presence-threshold", threshold]);
+        args.extend(more);
+        said(&eval(dir.path(), &args), 0);
+    };
+    for part in ["p0", "p1"] {
+        std::fs::write(dir.path().join(part).with_extension("txt"), part).expect("a file");
+        run(part, "0", &["--only", &format!("{part}.txt")]);
+    }
+    run("whole", "0", &[]);
+    run("views", "0", &["--views", "2"]);
+    let whole = std::fs::read_to_string(dir.path().join("whole/summary.json")).expect("a file");
+    let whole: Value = serde_json::from_str(&whole).expect("JSON");
+    let found = json(&eval(dir.path(), &["--cases", "p1/cases.csv", "p0/cases.csv", "--json"]));
+    let of = |found: &Value| {
+        [&found["evaluations"][0]["classes"], &found["evaluations"][0]["mean"]].map(Clone::clone)
+    };
+    assert_eq!(of(&found), of(&whole), "two parts are the whole");
+    assert_eq!(found.get("differences"), None);
+
+    let cases = ["--cases", "p0/cases.csv", "p1/cases.csv"];
+    let found = json(&eval(dir.path(), &[&cases[..], &["--against", "views/cases.csv", "--json"]].concat()));
+    let differences = found["differences"].as_array().expect("a list");
+    assert_eq!(differences.len(), 3, "two classes and their mean: {found}");
+    let mut apart = 0.0;
+    for difference in differences {
+        let number = |name: &str| difference["dice"][name].as_f64().expect("a number");
+        assert!((number("value") - number("against") - number("difference")).abs() < 1e-9, "{difference}");
+        apart += number("difference").abs();
+    }
+    assert!(apart > 0.0, "two views are not one: {found}");
+    let nerve = found["evaluations"][0]["classes"]["nerve"]["dice"].as_f64();
+    assert_eq!(differences[0]["dice"]["value"].as_f64(), nerve, "{found}");
+    let output = eval(dir.path(), &["--cases", "p0/cases.csv", "--against", "whole/cases.csv"]);
+    said(&output, 0);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.contains("| auto | nerve | 1 | ") && text.contains(" | +0.000 [+0.000, +0.000] |"),
+        "{text}"
+    );
+    assert!(text.contains("\n1 pictures are in one of the two alone"), "{text}");
+
+    std::fs::write(dir.path().join("half.csv"), "mode,image\nauto,p0\n").expect("a file");
+    let whole = std::fs::read_to_string(dir.path().join("whole/cases.csv")).expect("a file");
+    std::fs::write(dir.path().join("nerve.csv"), whole.replace(",vessel,", ",nerves,")).expect("a file");
+    for (args, expected) in [
+        (&["--cases", "p0/cases.csv", "whole/cases.csv"][..], "case 1: nerve auto of p0 is there twice"),
+        (&["--cases", "nowhere.csv"], "cannot read the cases: nowhere.csv"),
+        (&["--cases", "half.csv"], "missing field `view`"),
+        (
+            &["--cases", "p0/cases.csv", "nerve.csv"],
+            "nerve.csv has the classes nerve, nerves, the file before it",
+        ),
+        (&["--cases", "p0/cases.csv", "--against", "nerve.csv"], "the classes are nerve, vessel, those of"),
+        (&["--cases", "p0/cases.csv", "--against", "p1/cases.csv"], "no picture is in both"),
+        (&["--cases", "p0/cases.csv", "--patient", "_"], "--patient: 1 of 1 names have no"),
+        (&["--cases", "p0/cases.csv", "--mode", "box"], "--mode"),
+        (&["--against", "p0/cases.csv"], "--cases"),
+    ] {
+        let text = said(&eval(dir.path(), args), 2);
+        assert!(text.contains(expected), "{args:?}: {text}");
+    }
+}
+
+#[test]
 fn wrong_requests_end_with_2_before_any_work() {
     let dir = folder();
     let base = ["--config", "c.toml", "--data", "data"];

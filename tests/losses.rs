@@ -57,17 +57,25 @@ fn values_and_gradients_are_those_of_torchvision() {
     }
 }
 
-/// Central differences in 64 bits, at places spread over every input.
+/// Elements of an input that are moved: all of a small one, of a larger one every so many that all its columns are among them.
+fn places(elements: i64) -> impl Iterator<Item = i64> {
+    const APART: i64 = 37;
+    (0..elements).step_by(if elements > 4 * APART { APART as usize } else { 1 })
+}
+
+/// Central differences in 64 bits: every box and every presence, and places spread over the masks.
 #[test]
 fn gradients_are_slopes() {
     let step = 1e-5;
     for config in EVERY {
         let (answer, truth) = inputs(&Fixture::own("losses"), Kind::Double);
+        let mut moved_by_part = Vec::new();
         let leaves = answer.each_ref().map(|t| t.copy().set_requires_grad(true));
         terms(&config, &leaves, &truth).total.backward();
         for (which, part) in PARTS.iter().enumerate() {
             let grad = leaves[which].grad().flatten(0, -1);
-            for at in (0..grad.size()[0]).step_by(37) {
+            moved_by_part.push(places(grad.size()[0]).count());
+            for at in places(grad.size()[0]) {
                 let at_offset = |by: f64| {
                     let moved = answer.each_ref().map(Tensor::copy);
                     let _ = moved[which].view(-1).narrow(0, at, 1).g_add_scalar_(by);
@@ -78,6 +86,7 @@ fn gradients_are_slopes() {
                 assert!((slope - ours).abs() <= 1e-6 * (1.0 + slope.abs()), "{part} {at}: {ours}, {slope}");
             }
         }
+        assert_eq!(moved_by_part, [35, 35, 20, 5], "five pairs: masks of 16 x 16, four corners, one score");
     }
 }
 

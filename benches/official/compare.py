@@ -40,6 +40,8 @@ PAUSE = 0.02
 PRECISIONS = ("fp32", "bf16")
 BY_HAND = "<!-- What follows is written by hand. -->"
 """In the page, above what people have written."""
+GRAPHS_OFF = "CUDA graphs are off"
+"""In what sonomask says where it goes on without them."""
 STAGES = ("upload", "preprocess", "encode", "memory_attention", "prompt", "decode", "postprocess", "memory_encoder")
 
 
@@ -100,6 +102,8 @@ def measure(options, case, contenders, folder):
             row["stages_ms"] = {s: float(np.median([f.get(s, 0.0) for f in contender.stages])) for s in stages}
             row["from_official_fp32"] = average([d for d in distances[contender] if d])
             row["ms"] = contender.times
+            if options.cuda_graphs and contender.name == "sonomask":
+                row["graphs_off"] = next((line for line in contender.messages() if GRAPHS_OFF in line), None)
         else:
             row["failed"] = contender.failed or "frames are missing"
         rows.append(row)
@@ -149,6 +153,9 @@ def detail(case):
             lines.append(f"| {name} | does not work |{' |' * (len(used) + 2)}")
             reasons.append(f"{name} does not work: {row['failed']}")
             continue
+        if row.get("graphs_off"):
+            why = row["graphs_off"].partition(f"{GRAPHS_OFF}: ")[2]
+            reasons.append(f"{name} ran without CUDA graphs: {why}")
         stages = "".join(f" {milliseconds(row['stages_ms'][s]) if s in row['stages_ms'] else ''} |" for s in used)
         far = row["from_official_fp32"]
         answer = f"{far['logits_relative_l2']:.1e} | {far['mask_iou']:.4f} |" if far else "| |"
@@ -178,6 +185,7 @@ def markdown(result):
         "one file of weights: LiteMedSAM's is the published one, the others are made by rule and segment nothing sensible. The packages' "
         "bf16 is their autocast. `compiled` is `torch.compile` of "
         + ("what the package itself compiles (SAM 2), else of the image encoder" if facts["package_compile"] else "the image encoder")
+        + (". sonomask's image encoder is a recorded CUDA graph" if facts["cuda_graphs"] else "")
         + f". `GOMP_SPINCOUNT` is 0 for sonomask, which sets it for itself as it sets glibc's memory, and {theirs} for the packages.",
         "",
         *summary(result),

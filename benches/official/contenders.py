@@ -78,13 +78,19 @@ class Contender:
         line = self.process.stdout.readline()
         if not line:
             code = self.process.wait()
-            self.log.seek(0)
-            lines = [line.strip() for line in self.log.read().splitlines() if line.strip()]
+            lines = self.messages()
             self.failed = f"ended with {code}" + (f": {lines[-1]}" if lines else "")
             return None
         answer = json.loads(line)
         self.failed = answer.get("error")
         return None if self.failed else answer
+
+    def messages(self):
+        """What it has written to stderr so far, line by line."""
+        # Read from the beginning without going there: it writes on from where this file is.
+        log = self.log.fileno()
+        text = os.pread(log, os.fstat(log).st_size, 0).decode(errors="replace")
+        return [line.strip() for line in text.splitlines() if line.strip()]
 
     def ask(self, command):
         if self.failed:
@@ -117,7 +123,7 @@ class Contender:
 
 def ours(options, case, weights, precision, frames, box=BOX):
     command = [options.serve, "serve", case.family, weights, case.side, precision, "memory" if case.memory else "none"]
-    command += [options.threads, options.device, frames, WIDTH, HEIGHT, *box]
+    command += [options.threads, options.device, "graphs" if options.cuda_graphs else "none", frames, WIDTH, HEIGHT, *box]
     return Contender("sonomask", precision, command, options.patience, {"LD_LIBRARY_PATH": options.libtorch})
 
 
@@ -194,6 +200,7 @@ def facts_of(options):
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": commit() or "unknown",
         "device": options.device,
+        "cuda_graphs": options.cuda_graphs,
         "threads": options.threads,
     }
 
@@ -215,11 +222,14 @@ def arguments(description):
     parser.add_argument("--only", action="append", help="cases whose names have this in them; may be repeated")
     parser.add_argument("--threads", type=int, default=0, help="on either side (as many as PyTorch takes by itself)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N, for both sides")
+    parser.add_argument("--cuda-graphs", action="store_true", help="our encoder as a CUDA graph; with --device cuda:N alone")
     parser.add_argument("--patience", type=int, default=1800, help="seconds that one answer may take, compiling too (%(default)s)")
     return parser
 
 
 def chosen(parser, options, cases):
+    if options.cuda_graphs and options.device == "cpu":
+        parser.error("--cuda-graphs: there are CUDA graphs on a GPU alone, --device cuda:N")
     found = [c for c in cases if not options.only or any(part in c.name for part in options.only)]
     if not found:
         parser.error(f"no case has that in its name: {', '.join(c.name for c in cases)}")

@@ -8,6 +8,7 @@ use tokio::runtime::Runtime;
 
 use super::closed::{Measured, closed};
 use super::footage::{Footage, FootageError};
+use super::machine::torch_threads;
 use super::open::{Streamed, open};
 use super::result::{CaseResult, CaseStatus};
 use super::spec::{CaseSpec, Drive};
@@ -104,6 +105,7 @@ fn measure(
     result.model = serde_json::to_value(&info).ok();
     result.source = prepared.footage.name.clone();
     result.used.pictures_bytes = prepared.footage.bytes();
+    result.used.threads = torch_threads();
     let measured = match spec.drive {
         Drive::Closed => {
             if spec.memory {

@@ -5,21 +5,50 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::percentiles::quantile;
-use super::resample::{DRAWS, ratio};
+use super::resample::{DRAWS, Sure, ratio, ratios};
 use super::result::{BenchResult, CaseResult, Metric};
+use super::spec::Drive;
+
+/// Figures of a metric, see [`figures`].
+const FIGURES: [&str; 4] = ["mean", "p50", "p95", P99];
+const P99: &str = "p99";
+/// With fewer frames the 99th percentile is the largest. No draw has a larger one, so that its interval knows nothing of what could have
+/// come.
+const TAIL: usize = 100;
+/// With fewer frames a throughput has no interval: there would be at most three blocks to draw.
+const FEWEST: usize = 10;
 
 /// A figure of B over the same of A, with its 95 % interval.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ratio {
     /// Name of the metric.
     pub metric: &'static str,
-    /// `mean`, `p50` or `p95`.
+    /// `mean`, `p50`, `p95` or `p99`.
     pub figure: &'static str,
     /// A's, milliseconds.
     pub a: f64,
     /// B's, milliseconds.
     pub b: f64,
     /// `b / a`: below 1 B is faster.
+    pub ratio: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// The interval leaves out 1. Never of a `p99` where a side has fewer than 100 frames.
+    pub differs: bool,
+}
+
+/// How many a second: B's over A's, with its 95 % interval.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Throughput {
+    /// `frames` that were shown (closed loop: segmented), or `masks` that were finished.
+    pub of: &'static str,
+    /// A's.
+    pub a: f64,
+    /// B's.
+    pub b: f64,
+    /// `b / a`: above 1 B does more.
     pub ratio: f64,
     /// Lower end of the interval.
     pub low: f64,
@@ -53,10 +82,14 @@ pub struct CaseComparison {
     pub one_sided: Vec<OneSided>,
     /// Frames a second in A and in B, and B's over A's.
     pub per_second: (f64, f64, Option<f64>),
+    /// The same with intervals, and in an open loop that of masks; where there are frames enough.
+    pub throughput: Vec<Throughput>,
     /// Share of the frames that were lost in A and in B.
     pub lost: (f64, f64),
     /// Cores in use in A and in B.
     pub cpu_cores: (Option<f64>, Option<f64>),
+    /// libtorch's CPU threads in A and in B.
+    pub threads: (Option<u64>, Option<u64>),
     /// Largest resident set in A and in B.
     pub peak_rss_bytes: (Option<u64>, Option<u64>),
 }
@@ -72,7 +105,7 @@ pub struct Side {
     pub commit: String,
     /// How it was built.
     pub build: String,
-    /// Processor, and GPUs.
+    /// Processor, libtorch's threads, and GPUs.
     pub machine: String,
 }
 
@@ -87,6 +120,8 @@ pub struct Comparison {
     pub a: Side,
     /// The second.
     pub b: Side,
+    /// They are of different machines, as far as both say what theirs was.
+    pub machines_differ: bool,
     /// They form their figures by different rules, as two versions of the program may.
     pub rules_differ: bool,
     /// Cases that both have.
@@ -117,11 +152,14 @@ pub fn compare(a: &BenchResult, b: &BenchResult, pairs: &[(String, String)]) -> 
         schema: 1,
         method: format!(
             "B over A of the per-frame values of the frames that count; 95 % intervals by a circular block bootstrap ({DRAWS} draws, \
-             blocks of the square root of the number of frames, each side drawn by itself, percentile method). It knows how \
-             frames of one run differ, not how runs differ: repeat a run to see that."
+             blocks of the square root of the number of frames, each side drawn by itself, percentile method). Throughput: their \
+             number over the times from one to the next, drawn in the same way, of {FEWEST} and more. The 99th percentile of fewer than \
+             {TAIL} frames is the largest of them: its interval says nothing. All this knows how frames of one run differ, not how \
+             runs differ: repeat a run to see that."
         ),
         a: Side::of(a),
         b: Side::of(b),
+        machines_differ: !a.machine.is_like(&b.machine),
         rules_differ: a.rules != b.rules,
         cases,
         only_a,
@@ -131,14 +169,12 @@ pub fn compare(a: &BenchResult, b: &BenchResult, pairs: &[(String, String)]) -> 
 
 impl Side {
     fn of(result: &BenchResult) -> Self {
-        let m = &result.machine;
-        let gpus = m.gpus.iter().map(|gpu| format!(", {}", gpu.name)).collect::<String>();
         Self {
             name: result.name.clone(),
             began: result.began.clone(),
             commit: result.commit.clone(),
             build: result.build.clone(),
-            machine: format!("{}, {} cores{gpus}", m.cpu, m.cores),
+            machine: result.machine.words(),
         }
     }
 }
@@ -153,21 +189,29 @@ impl CaseComparison {
         Self {
             case: a.case.name.clone(),
             with: b.case.name.clone(),
-            ratios: Metric::all().iter().flat_map(|metric| ratios(metric, a, b)).collect(),
+            ratios: Metric::all().iter().flat_map(|metric| compared(metric, a, b)).collect(),
             one_sided: Metric::all().iter().filter_map(|metric| one_sided(metric, a, b)).collect(),
             per_second: (a.per_second, b.per_second, speed),
+            throughput: throughput(a, b),
             lost: (share(a), share(b)),
             cpu_cores: (a.used.cpu_cores, b.used.cpu_cores),
+            threads: (a.used.threads, b.used.threads),
             peak_rss_bytes: (a.used.peak_rss_bytes, b.used.peak_rss_bytes),
         }
     }
 }
 
-type Figure = fn(&mut [f64]) -> Option<f64>;
-
-fn sorted(values: &mut [f64], share: f64) -> Option<f64> {
+/// [`FIGURES`] of `values`, which are sorted by it.
+fn figures(values: &mut [f64]) -> Option<[f64; 4]> {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
     values.sort_by(f64::total_cmp);
-    quantile(values, share)
+    let sorted = &*values;
+    let at = |share: f64| quantile(sorted, share);
+    Some([mean, at(0.5)?, at(0.95)?, at(0.99)?])
+}
+
+fn leaves_out_1(low: f64, high: f64) -> bool {
+    low > 1.0 || high < 1.0
 }
 
 fn one_sided(metric: &Metric, a: &CaseResult, b: &CaseResult) -> Option<OneSided> {
@@ -176,36 +220,60 @@ fn one_sided(metric: &Metric, a: &CaseResult, b: &CaseResult) -> Option<OneSided
         (a, b) if a.is_empty() => ("B", b),
         _ => return None,
     };
-    Some(OneSided { metric: metric.name(), side, p50: sorted(&mut values, 0.5)? })
+    let [_, p50, ..] = figures(&mut values)?;
+    Some(OneSided { metric: metric.name(), side, p50 })
 }
 
-fn ratios(metric: &Metric, a: &CaseResult, b: &CaseResult) -> Vec<Ratio> {
-    let figures: [(&'static str, Figure); 3] = [
-        ("mean", |v| (!v.is_empty()).then(|| v.iter().sum::<f64>() / v.len() as f64)),
-        ("p50", |v| sorted(v, 0.5)),
-        ("p95", |v| sorted(v, 0.95)),
-    ];
-    let (left, right) = (a.values(metric), b.values(metric));
-    let one = |(figure, of): (&'static str, Figure)| {
-        let sure = ratio(&left, &right, of)?;
-        Some(Ratio {
-            metric: metric.name(),
-            figure,
-            a: of(&mut left.clone())?,
-            b: of(&mut right.clone())?,
-            ratio: sure.ratio,
-            low: sure.low,
-            high: sure.high,
-            differs: sure.low > 1.0 || sure.high < 1.0,
-        })
+fn compared(metric: &Metric, a: &CaseResult, b: &CaseResult) -> Vec<Ratio> {
+    let (mut left, mut right) = (a.values(metric), b.values(metric));
+    let tail = left.len().min(right.len()) >= TAIL;
+    let found = ratios(&left, &right, figures);
+    let Some((a, b)) = figures(&mut left).zip(figures(&mut right)) else { return Vec::new() };
+    let values = a.into_iter().zip(b);
+    let one = |((figure, sure), (a, b)): ((&'static str, Option<Sure>), (f64, f64))| {
+        let Sure { ratio, low, high } = sure?;
+        let differs = leaves_out_1(low, high) && (figure != P99 || tail);
+        Some(Ratio { metric: metric.name(), figure, a, b, ratio, low, high, differs })
     };
-    figures.into_iter().filter_map(one).collect()
+    FIGURES.into_iter().zip(found).zip(values).filter_map(one).collect()
+}
+
+fn throughput(a: &CaseResult, b: &CaseResult) -> Vec<Throughput> {
+    let found = |of: &'static str, left: Vec<f64>, right: Vec<f64>| {
+        if left.len().min(right.len()) < FEWEST {
+            return None;
+        }
+        let per_second = |between: &mut [f64]| {
+            let ms: f64 = between.iter().sum();
+            (ms > 0.0).then(|| 1e3 * between.len() as f64 / ms)
+        };
+        let Sure { ratio, low, high } = ratio(&left, &right, per_second)?;
+        let (a, b) = (per_second(&mut left.clone())?, per_second(&mut right.clone())?);
+        Some(Throughput { of, a, b, ratio, low, high, differs: leaves_out_1(low, high) })
+    };
+    let frames = found("frames", a.between_frames(), b.between_frames());
+    // Back to back a frame is a mask.
+    let open = [a, b].iter().any(|case| case.case.drive != Drive::Closed);
+    let masks = open.then(|| found("masks", a.between_masks(), b.between_masks()));
+    frames.into_iter().chain(masks.flatten()).collect()
+}
+
+impl Throughput {
+    /// Its interval and what it tells, for a terminal.
+    fn interval(&self) -> String {
+        let verdict = match (self.differs, self.ratio < 1.0) {
+            (false, _) => "",
+            (true, true) => " fewer",
+            (true, false) => " more",
+        };
+        format!(" [{:.3}, {:.3}]{verdict}", self.low, self.high)
+    }
 }
 
 impl Comparison {
     /// Why the two may not be comparable.
     pub(super) fn caveats(&self) -> impl Iterator<Item = &'static str> {
-        let elsewhere = self.a.machine != self.b.machine || self.a.build != self.b.build;
+        let elsewhere = self.machines_differ || self.a.build != self.b.build;
         [
             (elsewhere, "The two are of different machines or builds."),
             (self.rules_differ, "The two form their figures by different rules: see `rules` in the files."),
@@ -256,14 +324,20 @@ impl Comparison {
                 };
                 let _ = writeln!(out, "  {metric:<18} p50   {place}   only in {side}");
             }
+            let throughput = |of: &str| case.throughput.iter().find(|t| t.of == of);
             let (a, b, speed) = case.per_second;
-            let speed = speed.map_or_else(String::new, |s| format!(", {s:.3} times"));
+            let sure = throughput("frames").map_or_else(String::new, Throughput::interval);
+            let speed = speed.map_or_else(String::new, |s| format!(", {s:.3} times{sure}"));
             let _ = writeln!(
                 out,
                 "  frames a second {a:.2} and {b:.2}{speed}; lost {:.1} % and {:.1} %",
                 case.lost.0 * 100.0,
                 case.lost.1 * 100.0
             );
+            if let Some(t) = throughput("masks") {
+                let (a, b, ratio, sure) = (t.a, t.b, t.ratio, t.interval());
+                let _ = writeln!(out, "  masks a second {a:.2} and {b:.2}, {ratio:.3} times{sure}");
+            }
         }
         for (names, side) in [(&self.only_a, "A"), (&self.only_b, "B")] {
             for name in names {

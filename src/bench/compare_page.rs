@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::compare::{CaseComparison, Comparison, Ratio, Side};
+use super::compare::{CaseComparison, Comparison, Ratio, Side, Throughput};
 use super::figures::{BAD, FAINT, GOOD, INK, WIDTH, rect, side_by_side, svg, text};
 use super::page::begun;
 use super::result::{BenchResult, CaseResult, Metric};
@@ -43,13 +43,14 @@ impl Comparison {
 
     fn overview(&self, out: &mut String) {
         out.push_str(
-            "<h2>Cases</h2>\n<p class=\"faint\">End to end, B over A: below 1 B is faster. Bold: the interval leaves out 1.</p>\n\
-             <div class=\"scroll\"><table>\n<tr><th class=\"left\">Case</th><th>p50, A ms</th><th>B ms</th><th>B / A</th><th>p95, A ms</th>\
-             <th>B ms</th><th>B / A</th><th>frames/s, A</th><th>B</th><th>lost, A</th><th>B</th></tr>\n",
+            "<h2>Cases</h2>\n<p class=\"faint\">End to end, B over A: below 1 B is faster; of frames a second above 1. Bold: the interval leaves \
+             out 1.</p>\n<div class=\"scroll\"><table>\n<tr><th class=\"left\">Case</th><th>p50, A ms</th><th>B ms</th><th>B / A</th>\
+             <th>p95, A ms</th><th>B ms</th><th>B / A</th><th>p99, A ms</th><th>B ms</th><th>B / A</th><th>frames/s, A</th><th>B</th>\
+             <th>B / A</th><th>lost, A</th><th>B</th></tr>\n",
         );
         for case in &self.cases {
             let _ = write!(out, "<tr><td>{}</td>", escaped(&named(case)));
-            for figure in ["p50", "p95"] {
+            for figure in ["p50", "p95", "p99"] {
                 let found =
                     case.ratios.iter().find(|r| r.metric == Metric::EndToEnd.name() && r.figure == figure);
                 let _ = match found {
@@ -58,10 +59,12 @@ impl Comparison {
                 };
             }
             let (a, b, _) = case.per_second;
+            let frames = case.throughput.iter().find(|t| t.of == "frames");
+            let frames = frames.map_or_else(String::new, more);
             let (lost_a, lost_b) = (case.lost.0 * 100.0, case.lost.1 * 100.0);
             let _ = writeln!(
                 out,
-                "<td>{a:.2}</td><td>{b:.2}</td><td>{lost_a:.1} %</td><td>{lost_b:.1} %</td></tr>"
+                "<td>{a:.2}</td><td>{b:.2}</td><td>{frames}</td><td>{lost_a:.1} %</td><td>{lost_b:.1} %</td></tr>"
             );
         }
         out.push_str("</table></div>\n");
@@ -85,8 +88,18 @@ fn named(case: &CaseComparison) -> String {
 }
 
 fn sure(r: &Ratio) -> String {
-    let text = format!("{:.3} <small>{:.3} to {:.3}</small>", r.ratio, r.low, r.high);
-    if r.differs { format!("<b style=\"color:{}\">{text}</b>", colour(r)) } else { text }
+    interval([r.ratio, r.low, r.high], r.differs.then(|| colour(r)))
+}
+
+/// Of a throughput, where more is better.
+fn more(t: &Throughput) -> String {
+    interval([t.ratio, t.low, t.high], t.differs.then_some(if t.ratio > 1.0 { GOOD } else { BAD }))
+}
+
+/// A ratio with its ends, bold in `colour` where it differs.
+fn interval([ratio, low, high]: [f64; 3], colour: Option<&str>) -> String {
+    let text = format!("{ratio:.3} <small>{low:.3} to {high:.3}</small>");
+    colour.map_or_else(|| text.clone(), |colour| format!("<b style=\"color:{colour}\">{text}</b>"))
 }
 
 fn colour(r: &Ratio) -> &'static str {
@@ -113,6 +126,9 @@ fn details(
             one.side, one.metric, one.p50
         );
     }
+    for t in &case.throughput {
+        let _ = writeln!(out, "<p>{} a second: A {:.2}, B {:.2}, B / A {}</p>", t.of, t.a, t.b, more(t));
+    }
     if let Some((a, b)) = both {
         for metric in [Metric::EndToEnd, Metric::GlassToGlass, Metric::MaskReady] {
             out.extend(side_by_side(&metric, a, b)?);
@@ -120,14 +136,17 @@ fn details(
     }
     let (cores, memory) = (case.cpu_cores, case.peak_rss_bytes);
     let number = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), |v| format!("{v:.2}"));
+    let count = |value: Option<u64>| value.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
     let megabytes = |value: Option<u64>| {
         value.map_or_else(|| "unknown".to_owned(), |v| format!("{:.0} MB", v as f64 / 1e6))
     };
     let _ = writeln!(
         out,
-        "<p class=\"faint\">Cores in use: A {}, B {}. Largest resident set: A {}, B {}.</p>",
+        "<p class=\"faint\">Cores in use: A {}, B {}. libtorch's threads: A {}, B {}. Largest resident set: A {}, B {}.</p>",
         number(cores.0),
         number(cores.1),
+        count(case.threads.0),
+        count(case.threads.1),
         megabytes(memory.0),
         megabytes(memory.1)
     );

@@ -26,7 +26,7 @@ impl BenchResult {
         let counted = ["sent", "shown", "lost", "segmented", "masked", "unread"];
         let latencies = [Metric::EndToEnd, Metric::GlassToGlass, Metric::MaskReady, Metric::MaskAge];
         let mut out = format!(
-            "{CASE},status,reason,seconds,per_second,segmented_per_second,cpu_cores,others_cpu_cores,peak_rss_bytes,gpu_busy,gpu_memory_bytes"
+            "{CASE},status,reason,seconds,per_second,segmented_per_second,cpu_cores,others_cpu_cores,peak_rss_bytes,gpu_busy,gpu_memory_bytes,threads"
         );
         // Writing to a String cannot fail.
         for name in counts {
@@ -45,7 +45,7 @@ impl BenchResult {
             let used = &case.used;
             let _ = write!(
                 out,
-                "{},{},{},{:.4},{:.4},{:.4},{},{},{},{},{}",
+                "{},{},{},{:.4},{:.4},{:.4},{},{},{},{},{},{}",
                 case_fields(case),
                 case.status.name(),
                 field(case.reason.as_deref().unwrap_or("")),
@@ -57,6 +57,7 @@ impl BenchResult {
                 used.peak_rss_bytes.map_or_else(String::new, |n| n.to_string()),
                 cell(used.gpu.map(|g| g.busy_mean)),
                 used.gpu.map_or_else(String::new, |g| g.memory_max_bytes.to_string()),
+                used.threads.map_or_else(String::new, |n| n.to_string()),
             );
             for (map, names) in [(&case.frames, &counts[..]), (&case.counted, &counted[..])] {
                 for name in names {

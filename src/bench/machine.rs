@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::weights::sha256;
 
+/// Instructions that decide how fast a CPU multiplies, as the kernel names them.
+const FLAGS: [&str; 4] = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"];
+
 /// The machine that it ran on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
@@ -14,6 +17,12 @@ pub struct Machine {
     pub cpu: String,
     /// Cores that this process may use.
     pub cores: u64,
+    /// Which of `avx2`, `avx512f`, `avx512_bf16` and `amx_bf16` the processor has. Results of earlier versions do not say.
+    #[serde(default)]
+    pub flags: Option<Vec<String>>,
+    /// libtorch's CPU threads where a model does not set them. Results of earlier versions do not say.
+    #[serde(default)]
+    pub threads: Option<u64>,
     /// Bytes of memory.
     pub memory_bytes: Option<u64>,
     /// Name and release of the kernel.
@@ -43,18 +52,52 @@ impl Machine {
             let line = text.lines().find(|line| line.starts_with(key))?;
             Some(line.split_once(':')?.1.trim().to_owned())
         };
+        let cpu = read("/proc/cpuinfo");
+        let known = value(&cpu, "flags").unwrap_or_default();
+        let has = |flag: &&str| known.split_whitespace().any(|word| word == *flag);
         let memory = value(&read("/proc/meminfo"), "MemTotal");
         let kib = memory.and_then(|m| m.trim_end_matches("kB").trim().parse::<u64>().ok());
         let kernel = read("/proc/sys/kernel/osrelease");
         Self {
-            cpu: value(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into()),
+            cpu: value(&cpu, "model name").unwrap_or_else(|| "unknown".into()),
             cores: std::thread::available_parallelism().map_or(0, |n| n.get() as u64),
+            flags: Some(FLAGS.into_iter().filter(has).map(str::to_owned).collect()),
+            threads: torch_threads(),
             memory_bytes: kib.map(|kib| kib * 1024),
             kernel: format!("{} {}", std::env::consts::OS, kernel.trim()),
             gpus: gpus(),
             load: read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" "),
         }
     }
+
+    /// Processor, libtorch's threads and GPUs, in a few words.
+    pub fn words(&self) -> String {
+        let threads = self.threads.map_or_else(String::new, |n| format!(", {n} threads of libtorch"));
+        let gpus = self.gpus.iter().map(|gpu| format!(", {}", gpu.name)).collect::<String>();
+        format!("{}{threads}{gpus}", self.processor())
+    }
+
+    /// Its name, cores, and what it multiplies with.
+    pub(super) fn processor(&self) -> String {
+        let flags = self.flags.as_ref().filter(|flags| !flags.is_empty());
+        let flags = flags.map_or_else(String::new, |flags| format!(" ({})", flags.join(", ")));
+        format!("{}, {} cores{flags}", self.cpu, self.cores)
+    }
+
+    /// Whether the two are as fast, by what both say of themselves.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let gpus = |m: &Self| m.gpus.iter().map(|gpu| gpu.name.clone()).collect::<Vec<_>>();
+        let flags = self.flags.as_ref().zip(other.flags.as_ref());
+        let threads = self.threads.zip(other.threads);
+        (&self.cpu, self.cores, gpus(self)) == (&other.cpu, other.cores, gpus(other))
+            && flags.is_none_or(|(a, b)| a == b)
+            && threads.is_none_or(|(a, b)| a == b)
+    }
+}
+
+/// libtorch's CPU threads in this process, as they are set now.
+pub(super) fn torch_threads() -> Option<u64> {
+    u64::try_from(tch::get_num_threads()).ok()
 }
 
 fn gpus() -> Vec<Gpu> {

@@ -27,7 +27,7 @@ mod usage;
 mod warm;
 
 pub use case::{CaseError, run_case};
-pub use compare::{CaseComparison, Comparison, OneSided, Ratio, Side, compare};
+pub use compare::{CaseComparison, Comparison, OneSided, Ratio, Side, Throughput, compare};
 pub use footage::{Footage, FootageError};
 pub use machine::{Gpu, Machine};
 pub use marker::{Mark, MarkError, draw_mark, read_mark};

@@ -110,7 +110,8 @@ pub(super) fn open(
     let sent = clock.sent();
     let log = clock.end();
     let mut measured = Measured {
-        cpu: log.counted.as_ref().and_then(CpuClock::since),
+        // What was interrupted has no end of its own.
+        cpu: log.used.or_else(|| log.counted.as_ref().and_then(CpuClock::since)),
         gpu: watch.and_then(GpuWatch::end),
         interrupted: finished.report.ended == Ended::Interrupted,
         ..Measured::default()

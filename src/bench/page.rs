@@ -35,14 +35,10 @@ impl BenchResult {
     pub fn html(&self) -> Result<String, ChartError> {
         let mut out = begun(&self.name, "benchmark");
         // Writing to a String cannot fail.
-        let m = &self.machine;
-        let gpus: String = m.gpus.iter().map(|gpu| format!(", {}", gpu.name)).collect();
         let _ = writeln!(
             out,
-            "<p>{}, {} cores{}. {}, {:.0} s, commit <code>{}</code>, {} build.{}{}</p>",
-            escaped(&m.cpu),
-            m.cores,
-            escaped(&gpus),
+            "<p>{}. {}, {:.0} s, commit <code>{}</code>, {} build.{}{}</p>",
+            escaped(&self.machine.words()),
             escaped(&self.began),
             self.seconds,
             escaped(&self.commit),
@@ -168,7 +164,8 @@ impl BenchResult {
         out.push_str("</ul>\n<h2>Machine and program</h2>\n<div class=\"scroll\"><table>\n");
         let m = &self.machine;
         let mut facts = vec![
-            ("processor".to_owned(), format!("{}, {} cores", m.cpu, m.cores)),
+            ("processor".to_owned(), m.processor()),
+            ("libtorch's threads".into(), m.threads.map_or_else(|| "unknown".into(), |n| n.to_string())),
             (
                 "memory".into(),
                 m.memory_bytes.map_or_else(|| "unknown".into(), |b| format!("{:.1} GB", b as f64 / 1e9)),
@@ -208,9 +205,10 @@ fn details(out: &mut String, number: usize, case: &CaseResult) -> Result<(), Cha
     let counted: Vec<String> = case.counted.iter().map(|(name, n)| format!("{name} {n}")).collect();
     let _ = writeln!(
         out,
-        "<p class=\"faint\">{} on {}, input {} px. {}. All frames: {}. Those that count: {}.</p>",
+        "<p class=\"faint\">{} on {}{}, input {} px. {}. All frames: {}. Those that count: {}.</p>",
         escaped(&known("family").unwrap_or_default().replace('"', "")),
         escaped(case.device.as_deref().unwrap_or("?")),
+        case.used.threads.map_or_else(String::new, |n| format!(", {n} threads")),
         known("input_size").unwrap_or_default(),
         escaped(&case.source),
         counts.join(", "),

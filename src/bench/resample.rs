@@ -14,29 +14,49 @@ pub(super) struct Sure {
     pub high: f64,
 }
 
-/// `of(b) / of(a)`, with the 2.5th and 97.5th percentile of the ratios of samples drawn with replacement from each side by
-/// itself. Frames that follow each other are alike (a stall holds up several), so whole blocks of a run are drawn, about as many as
-/// each is long (circular block bootstrap). The same for the same values on every machine. `None` without values or where
-/// `of(a)` is 0.
+/// `of(b) / of(a)`, see [`ratios`].
 pub(super) fn ratio(a: &[f64], b: &[f64], of: impl Fn(&mut [f64]) -> Option<f64>) -> Option<Sure> {
-    let quotient = |a: &mut [f64], b: &mut [f64]| {
-        let (a, b) = (of(a)?, of(b)?);
-        (a > 0.0 && b.is_finite()).then(|| b / a)
+    let [sure] = ratios(a, b, |values| Some([of(values)?]));
+    sure
+}
+
+/// `of(b) / of(a)` of several figures at once, with the 2.5th and 97.5th percentile of the ratios of samples drawn with replacement
+/// from each side by itself. Frames that follow each other are alike (a stall holds up several), so whole blocks of a run are drawn,
+/// about as many as each is long (circular block bootstrap). The same for the same values on every machine. `None` without values or
+/// where `of(a)` is 0.
+pub(super) fn ratios<const N: usize>(
+    a: &[f64],
+    b: &[f64],
+    of: impl Fn(&mut [f64]) -> Option<[f64; N]>,
+) -> [Option<Sure>; N] {
+    let quotients = |a: &mut [f64], b: &mut [f64]| -> [Option<f64>; N] {
+        let both = of(a).zip(of(b));
+        std::array::from_fn(|i| {
+            let (a, b) = both.map(|(a, b)| (a[i], b[i]))?;
+            (a > 0.0 && b.is_finite()).then(|| b / a)
+        })
     };
-    let ratio = quotient(&mut a.to_vec(), &mut b.to_vec())?;
+    let found = quotients(&mut a.to_vec(), &mut b.to_vec());
+    if found.iter().all(Option::is_none) {
+        return [None; N];
+    }
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let (mut left, mut right) = (Vec::with_capacity(a.len()), Vec::with_capacity(b.len()));
-    let mut ratios: Vec<f64> = (0..DRAWS)
-        .filter_map(|_| {
-            draw(&mut rng, a, &mut left);
-            draw(&mut rng, b, &mut right);
-            quotient(&mut left, &mut right)
-        })
-        .collect();
-    ratios.sort_by(f64::total_cmp);
-    let at =
-        |share: f64| ratios.get((share * ratios.len().saturating_sub(1) as f64).round() as usize).copied();
-    Some(Sure { ratio, low: at(0.025)?, high: at(0.975)? })
+    let mut drawn: [Vec<f64>; N] = std::array::from_fn(|_| Vec::with_capacity(DRAWS));
+    for _ in 0..DRAWS {
+        draw(&mut rng, a, &mut left);
+        draw(&mut rng, b, &mut right);
+        for (all, one) in drawn.iter_mut().zip(quotients(&mut left, &mut right)) {
+            all.extend(one);
+        }
+    }
+    let mut drawn = drawn.into_iter();
+    found.map(|ratio| {
+        let (mut all, ratio) = (drawn.next()?, ratio?);
+        all.sort_by(f64::total_cmp);
+        let at = |share: f64| all.get((share * all.len().saturating_sub(1) as f64).round() as usize).copied();
+        Some(Sure { ratio, low: at(0.025)?, high: at(0.975)? })
+    })
 }
 
 /// As many values as `from` has, in blocks of its square root, round the end.
@@ -73,6 +93,17 @@ mod tests {
         assert_eq!(ratio(&double, &a, median).unwrap().ratio, 0.5);
         assert_eq!(ratio(&[], &a, median), None);
         assert_eq!(ratio(&[0.0], &a, median), None);
+    }
+
+    #[test]
+    fn several_figures_are_those_that_each_is_by_itself() {
+        let a: Vec<f64> = (0..150).map(|i| 5.0 + f64::from(i * 53 % 97) / 10.0).collect();
+        let b: Vec<f64> = (0..90).map(|i| 6.0 + f64::from(i * 31 % 89) / 9.0).collect();
+        let mean = |v: &mut [f64]| Some(v.iter().sum::<f64>() / v.len() as f64);
+        let none = |_: &mut [f64]| Some(0.0);
+        let [first, second, third] = ratios(&a, &b, |v| Some([mean(v)?, none(v)?, median(v)?]));
+        assert_eq!(first, ratio(&a, &b, mean));
+        assert_eq!((second, third), (None, ratio(&a, &b, median)));
     }
 
     #[test]

@@ -211,6 +211,42 @@ impl CaseResult {
         counted.filter_map(|row| metric.of(row, self.case.drive)).collect()
     }
 
+    /// From the first frame that counts, when it was due, to the last: when it was shown or when the next would be due. Milliseconds.
+    fn span(&self) -> (f64, f64) {
+        let mut counted = self.rows.iter().filter(|row| row.counted).peekable();
+        let first = counted.peek().map_or(0.0, |row| row.due_ms);
+        let end = |row: &FrameRow| match self.case.drive {
+            // The last frame of a clock lasts until the next would be due; what the model still does then is not waited for.
+            Drive::Open { rate, .. } => row.pushed_ms.unwrap_or(0.0).max(row.due_ms + 1e3 / rate),
+            Drive::Closed => row.ended_ms.unwrap_or(0.0),
+        };
+        (first, counted.map(end).fold(first, f64::max))
+    }
+
+    /// Milliseconds from each frame that was shown (closed loop: segmented) to the next. With what comes before the first and after the
+    /// last, so that their number over their sum is [`Self::per_second`].
+    pub(super) fn between_frames(&self) -> Vec<f64> {
+        let open = self.case.drive != Drive::Closed;
+        let counted = self.rows.iter().filter(|row| row.counted);
+        self.between(counted.filter_map(|row| if open { row.pushed_ms } else { row.ended_ms }))
+    }
+
+    /// The same of masks that were finished, [`Self::segmented_per_second`].
+    pub(super) fn between_masks(&self) -> Vec<f64> {
+        self.between(self.rows.iter().filter_map(|row| row.ended_ms))
+    }
+
+    fn between(&self, moments: impl Iterator<Item = f64>) -> Vec<f64> {
+        let (first, last) = self.span();
+        let mut moments: Vec<f64> = moments.filter(|ms| (first..=last).contains(ms)).collect();
+        moments.sort_by(f64::total_cmp);
+        if let Some(end) = moments.last_mut() {
+            *end = last;
+        }
+        let before = std::iter::once(first).chain(moments.iter().copied());
+        moments.iter().zip(before).map(|(ms, before)| ms - before).collect()
+    }
+
     /// Forms every figure that follows from the rows.
     pub fn summarise(&mut self) {
         let of = |m: Metric| Some((m.name().to_owned(), percentiles(&self.values(&m))?));
@@ -222,17 +258,7 @@ impl CaseResult {
         let sent = counted.len() as u64;
         let segmented = number(&|row| row.ended_ms.is_some());
         let shown = if open { number(&|row| row.pushed_ms.is_some()) } else { segmented };
-        let first = counted.first().map_or(0.0, |row| row.due_ms);
-        // The last frame of a clock lasts until the next would be due; what the model still does then is not waited for.
-        let period = if let Drive::Open { rate, .. } = self.case.drive { 1e3 / rate } else { 0.0 };
-        let end = |row: &&FrameRow| {
-            if open {
-                row.pushed_ms.unwrap_or(0.0).max(row.due_ms + period)
-            } else {
-                row.ended_ms.unwrap_or(0.0)
-            }
-        };
-        let last = counted.iter().map(end).fold(first, f64::max);
+        let (first, last) = self.span();
         self.seconds = (last - first) / 1e3;
         let rate = |n: u64| if self.seconds > 0.0 { n as f64 / self.seconds } else { 0.0 };
         let finished = |row: &&FrameRow| row.ended_ms.is_some_and(|ms| (first..=last).contains(&ms));

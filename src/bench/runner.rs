@@ -18,7 +18,7 @@ use super::machine::{Machine, build, commit, program_sha256};
 use super::result::{BenchResult, CaseResult, CaseStatus, RULES, SCHEMA};
 use super::spec::{CaseSpec, Matrix};
 use crate::segment::generate;
-use crate::telemetry::versions;
+use crate::telemetry::{rustc, versions};
 use crate::weights::{DEFAULT_SEED, Family};
 
 /// What a case's process writes to stdout, one in a line.
@@ -237,6 +237,7 @@ impl BenchResult {
     /// One without cases yet, of this program on this machine.
     pub fn begin(matrix: &Matrix, config: String) -> Self {
         let now = glib::DateTime::now_utc().and_then(|t| t.format("%Y-%m-%dT%H:%M:%SZ"));
+        let versions = versions().into_iter().chain(rustc().map(|version| ("rustc", version)));
         Self {
             schema: SCHEMA,
             name: matrix.name.clone(),
@@ -244,7 +245,7 @@ impl BenchResult {
             seconds: 0.0,
             interrupted: false,
             machine: Machine::here(),
-            versions: versions().into_iter().map(|(name, version)| (name.to_owned(), version)).collect(),
+            versions: versions.map(|(name, version)| (name.to_owned(), version)).collect(),
             commit: commit(),
             program_sha256: program_sha256(),
             build: build().to_owned(),

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::footage::Footage;
 use super::marker::{Mark, draw_mark};
-use super::usage::CpuClock;
+use super::usage::{CpuClock, CpuSpan};
 use crate::frame::{ImageViewMut, PlaneMut, YuvColor};
 use crate::media::{MediaError, video_format};
 
@@ -42,6 +42,8 @@ pub struct Log {
     pub begun: Option<Instant>,
     /// CPU time when the first frame that counts was due.
     pub counted: Option<CpuClock>,
+    /// What was used from then until the last frame's time was over.
+    pub used: Option<CpuSpan>,
     /// Why it ended early, if it did.
     pub error: Option<String>,
 }
@@ -186,6 +188,11 @@ impl Clock {
             }
             self.sent.fetch_add(1, Ordering::Relaxed);
         }
+        // To the end of the last frame's time: what the run's end costs is no frame's, and a slow model takes seconds to stop.
+        let end = begun + due(self.schedule.period, self.schedule.frames);
+        std::thread::sleep(end.saturating_duration_since(Instant::now()));
+        let mut log = self.log.lock();
+        log.used = log.counted.as_ref().and_then(CpuClock::since);
         Ok(())
     }
 

@@ -41,6 +41,9 @@ pub struct Use {
     pub pictures_bytes: u64,
     /// The GPU; null on a CPU.
     pub gpu: Option<GpuUse>,
+    /// libtorch's CPU threads. Results of earlier versions do not say.
+    #[serde(default)]
+    pub threads: Option<u64>,
 }
 
 /// CPU time of this process at a moment.

@@ -216,7 +216,7 @@ fn spread(picture: &mut DynamicImage, bits: u8) -> Result<(), CineError> {
 
 /// Whether this is a TIFF with a second directory. The decoder shows only the first, and a loop of which one frame
 /// is shown must not pass for a still.
-fn has_more_pages(file: &mut (impl Read + Seek)) -> std::io::Result<bool> {
+pub(crate) fn has_more_pages(file: &mut (impl Read + Seek)) -> std::io::Result<bool> {
     let mut head = Vec::new();
     file.by_ref().take(8).read_to_end(&mut head)?;
     let number = |b: &[u8]| match head.get(..4) {

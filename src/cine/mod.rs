@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use error::CineError;
+pub(crate) use images::has_more_pages;
 
 use crate::frame::{PixelFormat, Pts};
 

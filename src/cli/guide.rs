@@ -162,10 +162,17 @@ impl Script {
                 let applied = match next_line(&mut lines) {
                     Ok(None) => return,
                     Ok(Some(line)) if line.trim().is_empty() => continue,
-                    Ok(Some(line)) => self.apply(&line).and_then(|frame| match frame {
-                        Some(_) => bail!("`frame` is for files; a line given now counts from now"),
-                        None => Ok(()),
-                    }),
+                    Ok(Some(line)) => {
+                        let before = self.now.clone();
+                        self.apply(&line).and_then(|frame| match frame {
+                            Some(_) => {
+                                // Refused as a whole: the next line is not to bring it along.
+                                self.now = before;
+                                bail!("`frame` is for files; a line given now counts from now")
+                            }
+                            None => Ok(()),
+                        })
+                    }
                     // Nothing more will come, or the same error for ever.
                     Err(e) if e.is::<std::io::Error>() => {
                         return say(&format!("control: cannot read on: {e}"));

@@ -58,7 +58,7 @@ enum Command {
     Run(run::Args),
     Process(process::Args),
     Segment(segment::Args),
-    Eval(eval::Args),
+    Eval(Box<eval::Args>),
     Bench(bench::Args),
     Phantom(phantom::Args),
     Train(train::Args),

@@ -8,12 +8,16 @@ use super::read::{Log, Section, text, wrong};
 use super::tree::{Item, Node};
 use super::{ConfigError, Origin};
 use crate::dataset::{ClassLabel, DatasetSpec, MaskLayout};
-use crate::eval::Tuning;
+use crate::eval::{Prompting, Tuning};
 use crate::segment::{MAX_INPUT_SIZE, MAX_VIEWS, ModelSpec, Precision};
 use crate::weights::Family;
 
 /// Most models, and most data sets, of one file.
 const MAX_ENTRIES: usize = 64;
+
+/// What may be asked besides what the paper's tables ask. Learned prompts, alone and with the box, are asked of every predictor.
+const OTHERS: [Prompting; 4] =
+    [Prompting::Box, Prompting::BoxRegions, Prompting::Points, Prompting::AutoPoints];
 
 /// A data set of a table.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,8 +67,9 @@ pub struct TablesConfig {
     pub datasets: Vec<TableDataset>,
     /// Rows.
     pub models: Vec<TableModel>,
-    /// Further ways of prompting that every model is asked with: `box-regions`, `points`.
-    pub others: Vec<String>,
+    /// Further ways of prompting, of which every model is asked with those that it can do: `box`, `box-regions`, `points` and
+    /// `auto+points`.
+    pub others: Vec<Prompting>,
 }
 
 impl TableModel {
@@ -87,9 +92,10 @@ impl TablesConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut log = Log::new();
         let mut top = Section::new("", Some(file(path)?), &mut log)?;
-        let others = top.optional("others", "a list of \"box-regions\" and \"points\"", |node| {
-            let word = |n: &Node| text(n).filter(|t| ["box-regions", "points"].contains(&t.as_str()));
-            list(node)?.iter().map(word).collect::<Option<Vec<String>>>()
+        let words = OTHERS.map(|other| format!("{:?}", other.name())).join(", ");
+        let others = top.optional("others", &format!("a list of some of {words}"), |node| {
+            let word = |n: &Node| text(n)?.parse::<Prompting>().ok().filter(|other| OTHERS.contains(other));
+            list(node)?.iter().map(word).collect::<Option<Vec<Prompting>>>()
         })?;
         let (datasets, models) = (top.take("datasets"), top.take("models"));
         let at = top.at().clone();

@@ -22,6 +22,8 @@ pub struct TrainConfig {
     pub spec: TrainSpec,
     /// Where the network runs.
     pub device: DeviceChoice,
+    /// The preset of the loss, if it is one that others have published.
+    published_loss: Option<&'static str>,
     log: Log,
 }
 
@@ -53,7 +55,7 @@ impl TrainConfig {
         let (form, tokens) = read_predictor(predictor, &mut log)?;
         let encoder = read_encoder(encoder, &mut log)?;
         let (decoder, object_score) = read_decoder(decoder, &mut log)?;
-        let loss = read_loss(loss, &mut log)?;
+        let (loss, published_loss) = read_loss(loss, &mut log)?;
         let prompts = read_prompts(prompts, &mut log)?;
         let (views, fresh, augment) = read_augment(augment, encoder.is_some(), &mut log)?;
         let (stages, usual) = read_stages(stages, form, encoder.is_some(), &mut log)?;
@@ -86,7 +88,19 @@ impl TrainConfig {
             out,
         };
         s.finish()?;
-        Ok(Self { spec, device, log })
+        Ok(Self { spec, device, published_loss, log })
+    }
+
+    /// What this run leaves out of a loss that others have published, in words; `None` where it is whole, or sonomask's own.
+    pub fn left_out(&self) -> Option<String> {
+        let preset = self.published_loss.filter(|_| self.spec.form == PpnForm::Pyramid)?;
+        let mut said = format!(
+            "loss.preset = {preset:?} without its term of the box: a pyramid's box is the one around its interim mask"
+        );
+        if self.spec.stages.iter().any(|stage| stage.pyramid) {
+            said += ", whose term is all that a stage with trains = \"pyramid\" has";
+        }
+        Some(said)
     }
 
     /// The effective settings as TOML for the files that a run leaves: paths as they were written.
@@ -253,11 +267,13 @@ fn read_decoder(node: Option<Node>, log: &mut Log) -> Result<(DecoderTuning, boo
     Ok((tuning, object_score))
 }
 
-fn read_loss(node: Option<Node>, log: &mut Log) -> Result<LossConfig, ConfigError> {
+/// The loss, and the name of its preset if that is not sonomask's own.
+fn read_loss(node: Option<Node>, log: &mut Log) -> Result<(LossConfig, Option<&'static str>), ConfigError> {
     let mut s = Section::new("loss", node, log)?;
     let presets =
         [("sonomask", LossConfig::SONOMASK), ("paper", LossConfig::PAPER), ("authors", LossConfig::CODED)];
     let d = s.choice("preset", LossConfig::SONOMASK, &presets)?;
+    let published = presets.iter().skip(1).find(|(_, preset)| *preset == d).map(|(name, _)| *name);
     let weight = |s: &mut Section<'_>, key, default| s.double(key, default, 0.0, MAX_WEIGHT);
     let mask = read_mask_loss(&mut s, ["mask_focal", "mask_dice", "mask_alpha", "mask_gamma"], d.mask)?;
     let interim = ["interim_focal", "interim_dice", "interim_alpha", "interim_gamma"];
@@ -272,7 +288,7 @@ fn read_loss(node: Option<Node>, log: &mut Log) -> Result<LossConfig, ConfigErro
         ..d
     };
     s.finish()?;
-    Ok(found)
+    Ok((found, published))
 }
 
 fn read_mask_loss(

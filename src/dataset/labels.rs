@@ -7,9 +7,13 @@ use std::io::{BufReader, Read as _};
 use std::path::Path;
 
 use image::codecs::bmp::BmpDecoder;
+use image::codecs::pnm::PnmDecoder;
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Luma};
+use image::{
+    ColorType, DynamicImage, ExtendedColorType, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Luma,
+};
 
+use crate::cine;
 use crate::mask::Mask;
 
 /// Most pixels of a mask, as of an image.
@@ -35,13 +39,20 @@ impl Labels {
     /// In words: no picture, one in colours, one of a format that blurs (JPEG), one that is too large.
     pub fn read(file: &Path) -> Result<Self, String> {
         match format(file)? {
-            ImageFormat::Png => png_values(file),
+            ImageFormat::Png => png_values(file).map(|(labels, _)| labels),
             ImageFormat::Jpeg => {
                 Err("JPEG blurs labels: expected PNG, TIFF, BMP or PNM in gray, or a palette (PNG, BMP)"
                     .into())
             }
             ImageFormat::Bmp => Self::of(bmp_indices(file)?),
-            _ => Self::of(picture(file)?),
+            ImageFormat::Pnm => pnm_values(file),
+            _ => {
+                let decoder = decoder(file)?;
+                // The decoder makes 255 of the one bit.
+                let bit = decoder.original_color_type() == ExtendedColorType::L1;
+                let labels = Self::of(decoded(decoder)?)?;
+                Ok(if bit { labels.scaled(1, 255) } else { labels })
+            }
         }
     }
 
@@ -57,6 +68,14 @@ impl Labels {
         Ok(Self { width: width as usize, height: height as usize, values })
     }
 
+    /// Values that a decoder took from `0..=most` to `0..=full`, as they were.
+    fn scaled(mut self, most: u32, full: u32) -> Self {
+        for value in &mut self.values {
+            *value = u16::try_from((u32::from(*value) * most + full / 2) / full).unwrap_or(u16::MAX);
+        }
+        self
+    }
+
     /// The labels as a viewer shows their file, which has this tag.
     fn turned(self, orientation: Orientation) -> Result<Self, String> {
         if orientation == Orientation::NoTransforms {
@@ -69,19 +88,17 @@ impl Labels {
         Self::of(picture)
     }
 
-    /// Reads a binary mask: 0 where every channel is black, or the palette's index 0, else 1. Any picture will do.
+    /// Reads a binary mask: 0 where every channel is black, else 1. Of a palette the first black is outside, or index 0 if none is
+    /// black. Any picture will do.
     ///
     /// # Errors
     /// In words: no picture, one that is too large.
     pub fn inside(file: &Path) -> Result<Self, String> {
-        let binary = |mut labels: Self| {
-            labels.values.iter_mut().for_each(|v| *v = u16::from(*v != 0));
-            labels
-        };
         if format(file)? == ImageFormat::Png
-            && let Ok(labels) = png_values(file)
+            && let Ok((mut labels, outside)) = png_values(file)
         {
-            return Ok(binary(labels));
+            labels.values.iter_mut().for_each(|v| *v = u16::from(*v != outside));
+            return Ok(labels);
         }
         let lossy = format(file)? == ImageFormat::Jpeg;
         let picture = picture(file)?.into_rgb16();
@@ -124,10 +141,28 @@ pub(super) fn is_deep(file: &Path) -> bool {
 }
 
 fn picture(file: &Path) -> Result<DynamicImage, String> {
-    let mut reader =
-        ImageReader::open(file).and_then(ImageReader::with_guessed_format).map_err(|e| e.to_string())?;
+    decoded(decoder(file)?)
+}
+
+fn decoder(file: &Path) -> Result<impl ImageDecoder, String> {
+    let mut input = BufReader::new(File::open(file).map_err(|e| e.to_string())?);
+    // Only the first would be seen, and a class on another page would count as absent.
+    if cine::has_more_pages(&mut input).map_err(|e| e.to_string())? {
+        return Err("this TIFF holds several pictures: expected one file for each".into());
+    }
+    let mut reader = ImageReader::new(input).with_guessed_format().map_err(|e| e.to_string())?;
     reader.limits(limits());
-    decoded(reader.into_decoder().map_err(|e| e.to_string())?)
+    reader.into_decoder().map_err(|e| e.to_string())
+}
+
+/// Values of a PNM as they are stored: the decoder spreads them to the whole range.
+fn pnm_values(file: &Path) -> Result<Labels, String> {
+    let input = BufReader::new(File::open(file).map_err(|e| e.to_string())?);
+    let mut decoder = PnmDecoder::new(input).map_err(|e| e.to_string())?;
+    decoder.set_limits(limits()).map_err(|e| e.to_string())?;
+    let most = decoder.header().maximal_sample();
+    let full = if decoder.color_type() == ColorType::L8 { u8::MAX.into() } else { u16::MAX.into() };
+    Ok(Labels::of(decoded(decoder)?)?.scaled(most, full))
 }
 
 fn limits() -> image::Limits {
@@ -177,8 +212,8 @@ fn bmp_indices(file: &Path) -> Result<DynamicImage, String> {
     decoded(decoder)
 }
 
-/// Stored values of a PNG.
-fn png_values(file: &Path) -> Result<Labels, String> {
+/// Stored values of a PNG, and the one that is black: 0 unless its palette says otherwise.
+fn png_values(file: &Path) -> Result<(Labels, u16), String> {
     let failed = |e: png::DecodingError| e.to_string();
     let input = BufReader::new(File::open(file).map_err(|e| e.to_string())?);
     let mut decoder = png::Decoder::new_with_limits(input, png::Limits { bytes: MAX_BYTES });
@@ -187,6 +222,8 @@ fn png_values(file: &Path) -> Result<Labels, String> {
     let (width, height) = reader.info().size();
     check_size((width, height))?;
     let tag = reader.info().exif_metadata.as_deref().and_then(Orientation::from_exif_chunk);
+    let palette = reader.info().palette.as_deref().unwrap_or_default();
+    let black = palette.chunks_exact(3).position(|colour| colour == [0; 3]);
     let size = reader.output_buffer_size().ok_or("it is too large")?;
     let mut bytes = vec![0; size];
     let info = reader.next_frame(&mut bytes).map_err(failed)?;
@@ -214,5 +251,72 @@ fn png_values(file: &Path) -> Result<Labels, String> {
     if values.len() != width * height {
         return Err("it ends before its last row".into());
     }
-    Labels { width, height, values }.turned(tag.unwrap_or(Orientation::NoTransforms))
+    let labels = Labels { width, height, values }.turned(tag.unwrap_or(Orientation::NoTransforms))?;
+    // A palette has 256 colours at most. One that comes with other kinds of PNG is a suggestion.
+    let black = black.filter(|_| info.color_type == png::ColorType::Indexed);
+    Ok((labels, black.and_then(|at| u16::try_from(at).ok()).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+    use super::*;
+
+    #[test]
+    fn a_pnm_has_the_labels_that_it_stores() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.pgm");
+        for (bytes, expected) in [
+            (&b"P5\n3 1\n2\n\x00\x01\x02"[..], [0, 1, 2]),
+            (b"P5\n3 1\n127\n\x00\x01\x7f", [0, 1, 127]),
+            (b"P5\n3 1\n255\n\x00\x01\xff", [0, 1, 255]),
+            (b"P5\n3 1\n1000\n\x00\x00\x00\x01\x03\xe8", [0, 1, 1000]),
+            (b"P2\n3 1\n7\n0 1 7\n", [0, 1, 7]),
+            // Of a bitmap 1 is black.
+            (b"P1\n3 1\n1 0 1\n", [0, 1, 0]),
+        ] {
+            std::fs::write(&file, bytes).unwrap();
+            assert_eq!(Labels::read(&file).unwrap().values, expected);
+        }
+    }
+
+    #[test]
+    fn of_several_pages_none_is_left_out_silently() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.tif");
+        image::GrayImage::from_pixel(4, 3, Luma([2])).save(&file).unwrap();
+        assert_eq!(Labels::read(&file).unwrap().values, [2; 12]);
+        // Another directory behind the first.
+        let mut bytes = std::fs::read(&file).unwrap();
+        assert_eq!(&bytes[..4], b"II*\0");
+        let at = u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
+        let entries = usize::from(u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()));
+        let next = at + 2 + 12 * entries;
+        bytes.copy_within(4..8, next);
+        std::fs::write(&file, bytes).unwrap();
+        for told in [Labels::read(&file), Labels::inside(&file)] {
+            assert!(told.unwrap_err().contains("several pictures"));
+        }
+    }
+
+    #[test]
+    fn outside_of_a_binary_mask_is_black_wherever_the_palette_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.png");
+        for (palette, expected) in [
+            (&[0, 0, 0, 255, 255, 255, 9, 9, 9][..], [0, 1, 1]),
+            (&[255, 255, 255, 0, 0, 0, 9, 9, 9], [1, 0, 1]),
+            // None is black, and all are.
+            (&[1, 1, 1, 2, 2, 2, 3, 3, 3], [0, 1, 1]),
+            (&[0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 1]),
+        ] {
+            let mut encoder = png::Encoder::new(File::create(&file).unwrap(), 3, 1);
+            encoder.set_color(png::ColorType::Indexed);
+            encoder.set_palette(palette.to_vec());
+            encoder.write_header().unwrap().write_image_data(&[0, 1, 2]).unwrap();
+            assert_eq!(Labels::inside(&file).unwrap().values, expected);
+            assert_eq!(Labels::read(&file).unwrap().values, [0, 1, 2], "indices are labels");
+        }
+    }
 }

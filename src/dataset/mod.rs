@@ -87,9 +87,9 @@ impl Sample {
         self.areas.get(class).is_some_and(|&area| area > 0)
     }
 
-    /// The image and the files of its masks.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        std::iter::once(&self.image).chain(self.masks.iter().flatten()).map(PathBuf::as_path)
+    /// The files of its masks: one, or one for each class (`None`: absent).
+    pub fn masks(&self) -> impl Iterator<Item = Option<&Path>> {
+        self.masks.iter().map(Option::as_deref)
     }
 }
 
@@ -104,7 +104,7 @@ pub struct Dataset {
     pub layout: MaskLayout,
     /// As in [`DatasetSpec`].
     pub bits: u8,
-    /// In natural order of their names.
+    /// In the order of their names' bytes.
     pub samples: Vec<Sample>,
 }
 
@@ -152,7 +152,7 @@ impl Dataset {
         let masks: Vec<_> = folders.iter().map(|folder| by_stem(folder, &mut problems)).collect();
         let orphans: BTreeSet<&PathBuf> = masks
             .iter()
-            .flat_map(|m| m.iter().filter(|(name, _)| !images.iter().any(|(image, _)| image == *name)))
+            .flat_map(|m| m.iter().filter(|(name, _)| !images.contains_key(*name)))
             .map(|(_, file)| file)
             .collect();
         problems.extend(orphans.into_iter().map(|file| Problem::NoImage { mask: file.clone() }));

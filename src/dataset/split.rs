@@ -28,6 +28,9 @@ pub enum SplitError {
         /// The names.
         names: Vec<String>,
     },
+    /// A list without names: what was to be held out would be learned from.
+    #[error("the list names no pictures")]
+    NamesNothing,
     /// Nothing is to end the patient's part of a name.
     #[error("the mark behind the patient's part of a name is empty: expected a text like _ or -")]
     EmptyMark,

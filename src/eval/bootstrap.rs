@@ -46,7 +46,7 @@ pub fn bootstrap_shares(units: &[Vec<Share>], seed: u64) -> Option<Interval> {
 }
 
 /// Mean over classes; `None` where no class has anything.
-fn mean_share<'a>(units: impl Iterator<Item = &'a [Share]>) -> Option<f64> {
+pub(super) fn mean_share<'a>(units: impl Iterator<Item = &'a [Share]>) -> Option<f64> {
     let mut sums: Vec<Share> = Vec::new();
     for unit in units {
         sums.resize(sums.len().max(unit.len()), [0.0; 2]);

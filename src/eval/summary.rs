@@ -11,7 +11,7 @@ use super::{Case, Distances, Interval, Overlap, Presence, presence_auc};
 use crate::dataset;
 
 /// Where the bootstrap begins; one number for all, so that figures can be made again.
-const SEED: u64 = 0;
+pub(super) const SEED: u64 = 0;
 
 /// How every figure is formed. Reports carry it.
 pub const RULES: [&str; 8] = [

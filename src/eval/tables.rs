@@ -55,6 +55,17 @@ impl Row {
             (true, _) => &[Prompting::Auto, Prompting::AutoBox],
         }
     }
+
+    /// That, and what of `others` such a model can do besides; each once.
+    pub fn asked(&self, others: &[Prompting]) -> Vec<Prompting> {
+        let mut asked = self.promptings().to_vec();
+        for &other in others {
+            if !asked.contains(&other) && (self.learned || !other.is_learned()) {
+                asked.push(other);
+            }
+        }
+        asked
+    }
 }
 
 /// A model on a data set.
@@ -93,6 +104,12 @@ struct Shape {
     columns: &'static [(Prompting, &'static str)],
 }
 
+impl Shape {
+    fn shows(&self, row: &Row, mode: Prompting) -> bool {
+        (self.rows)(row) && self.columns.iter().any(|(own, _)| *own == mode)
+    }
+}
+
 /// A table with its texts.
 struct Table {
     title: &'static str,
@@ -112,7 +129,8 @@ impl Text {
     }
 }
 
-const SHAPES: [Shape; 4] = [
+/// The paper's.
+const PAPERS: [Shape; 3] = [
     Shape {
         title: "Zero-shot: bounding boxes, nothing trained (the paper's table 2)",
         rows: |row| !row.learned && row.decoder == Tuning::Frozen,
@@ -131,20 +149,27 @@ const SHAPES: [Shape; 4] = [
         decoders: true,
         columns: &[(Prompting::Auto, "LP"), (Prompting::AutoBox, "BB+LP")],
     },
-    Shape {
-        title: "Other prompts",
-        rows: |_| true,
-        decoders: true,
-        columns: &[(Prompting::Points, "point"), (Prompting::BoxRegions, "BB per region")],
-    },
 ];
+
+/// Every model. A column is there if some model was asked so and none of the paper's tables shows it; then it has all models' figures.
+const OTHERS: Shape = Shape {
+    title: "Other prompts",
+    rows: |_| true,
+    decoders: true,
+    columns: &[
+        (Prompting::Box, "BB"),
+        (Prompting::BoxRegions, "BB per region"),
+        (Prompting::Points, "point"),
+        (Prompting::AutoPoints, "point+LP"),
+    ],
+};
 
 impl Tables {
     /// The tables that have anything in them: Dice/IoU in percent, macro, mean over classes.
     pub fn markdown(&self) -> String {
         let mut out = "# Dice/IoU in percent\n\nMacro over images, mean over classes. **LP**: learned prompts, **BB**: bounding box.\n"
             .to_owned();
-        for table in SHAPES.iter().filter_map(|shape| self.table(shape)) {
+        for table in self.shaped() {
             out.push_str(&format!("\n## {}\n\n", table.title));
             out.push_str(&row(&table.heads.iter().map(|head| escaped(head)).collect::<Vec<_>>()));
             out.push_str(&row(&vec!["---".to_owned(); table.heads.len()]));
@@ -165,7 +190,7 @@ impl Tables {
         let title = "Dice/IoU in percent";
         let about = "Macro over images, mean over classes; below it the 95 % interval of Dice. LP: learned prompts, BB: bounding box.";
         let mut out = html::begun(title, title, about);
-        for table in SHAPES.iter().filter_map(|shape| self.table(shape)) {
+        for table in self.shaped() {
             out.push_str(&format!("<h2>{}</h2>\n<div class=\"scroll\"><table>\n<tr>", table.title));
             out.extend(table.heads.iter().map(|head| format!("<th>{}</th>", html_escaped(head))));
             out.push_str("</tr>\n");
@@ -182,12 +207,22 @@ impl Tables {
         out + &html::rules() + html::ENDED
     }
 
-    /// A table, if it has anything in it.
-    fn table(&self, shape: &Shape) -> Option<Table> {
+    /// The tables that have anything in them.
+    fn shaped(&self) -> Vec<Table> {
+        let elsewhere = |row: &Row, mode: Prompting| PAPERS.iter().any(|shape| shape.shows(row, mode));
+        let others = self.table(&OTHERS, |row, mode| !elsewhere(row, mode));
+        PAPERS.iter().filter_map(|shape| self.table(shape, |_, _| true)).chain(others).collect()
+    }
+
+    /// A table with the columns in which a cell is due; none without any.
+    fn table(&self, shape: &Shape, is_due: impl Fn(&Row, Prompting) -> bool) -> Option<Table> {
         let rows: Vec<(usize, &Row)> =
             self.models.iter().enumerate().filter(|(_, r)| (shape.rows)(r)).collect();
-        let made = |mode| self.cells.keys().any(|k| k.2 == mode && rows.iter().any(|(at, _)| *at == k.0));
-        let columns: Vec<_> = shape.columns.iter().filter(|(mode, _)| made(*mode)).collect();
+        let due = |mode: Prompting| {
+            let mut cells = self.cells.keys().filter(|k| k.2 == mode);
+            cells.any(|k| rows.iter().any(|&(at, row)| at == k.0 && is_due(row, mode)))
+        };
+        let columns: Vec<_> = shape.columns.iter().filter(|(mode, _)| due(*mode)).collect();
         if columns.is_empty() {
             return None;
         }

@@ -4,6 +4,7 @@ use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::MediaError;
 use crate::whole::{free_name, incomplete};
@@ -61,7 +62,17 @@ impl Recording {
         target.file_name().ok_or_else(|| refuse("it names no file".into()))?;
         Self::rescue(folder_of(target));
         let (part, path) = (hidden(target, PART), hidden(target, LOCK));
-        let lock = match Lock::take(&path, File::try_lock).map_err(|e| refuse(e.to_string()))? {
+        let take = || Lock::take(&path, File::try_lock).map_err(|e| refuse(e.to_string()));
+        let mut taken = take()?;
+        for _ in 0..TRIES {
+            if !matches!(taken, Taken::Held) {
+                break;
+            }
+            // Another run that begins looks whether this one is a crash's, and has the lock for a moment.
+            std::thread::sleep(TRY_AGAIN);
+            taken = take()?;
+        }
+        let lock = match taken {
             Taken::Got(lock) => lock,
             Taken::Held => return Err(refuse("another run records to it".into())),
             Taken::Unknown(e) => {
@@ -130,13 +141,21 @@ impl Recording {
     pub fn give_name(mut self, whole: bool) -> Result<PathBuf, MediaError> {
         self.ended = true;
         let name = if whole { self.target.clone() } else { free_name(&incomplete(&self.target)) };
-        std::fs::rename(&self.part, &name).map_err(|e| MediaError::Output {
+        // On the disk before it has a name that promises it: if the machine loses its power after this, nothing of it is lost.
+        let synced = File::open(&self.part).and_then(|file| file.sync_all());
+        synced.and_then(|()| std::fs::rename(&self.part, &name)).map_err(|e| MediaError::Output {
             path: name.clone(),
             reason: format!("{e}; what was written stays at {}", self.part.display()),
         })?;
+        // Some file systems cannot do it with a folder; the file is safe either way.
+        File::open(folder_of(&name)).and_then(|folder| folder.sync_all()).ok();
         Ok(name)
     }
 }
+
+/// How often a lock that is held is tried again, and after how long.
+const TRIES: usize = 5;
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// A name that one run at a time has. The lock is that of a file of its own: some network file systems let nobody write to a file
 /// that is locked.

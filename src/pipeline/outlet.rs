@@ -94,6 +94,7 @@ impl Way {
         mask_age: Option<Duration>,
         recorder: &Recorder,
     ) {
+        let ready = Instant::now();
         let pushed = stages.time(Stage::Push, || self.feed.push(buffer, format));
         if pushed.is_err() {
             // The sink is flushing or broken; the bus has the reason.
@@ -104,7 +105,9 @@ impl Way {
         if let Some(tape) = recorder.tape() {
             tape.left(FrameTimes { meta, stages, pushed: now, mask_age });
         }
-        recorder.pushed_after(capture_to_push);
+        // The latency that is declared follows this. Without the wait for room in the sink: that waits for what was declared, and a
+        // single stall would keep itself up.
+        recorder.pushed_after(ready.saturating_duration_since(meta.capture.mono));
         if let Some(pts) = meta.pts {
             recorder.reached(pts);
         }

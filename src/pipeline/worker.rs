@@ -214,9 +214,16 @@ impl Worker {
             };
             match failure {
                 Some(reason) => {
-                    // A model that failed once may hold a broken state or memory it should give back.
-                    model = None;
                     pause = self.failed(&reason);
+                    // A model that failed once may hold a broken state or memory it should give back. That is watched as loading is: it
+                    // can hang as well.
+                    if self.begin(generation, Activity::Loading(Instant::now())).is_none() {
+                        return;
+                    }
+                    model = None;
+                    if self.finish(generation).is_none() {
+                        return;
+                    }
                 }
                 None if self.is_mine(generation) => {
                     if let Some(model) = model.take() {

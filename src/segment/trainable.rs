@@ -74,6 +74,35 @@ fn decoder_name(family: Family) -> &'static str {
     if family.is_sam2() { "sam_mask_decoder" } else { "mask_decoder" }
 }
 
+/// Of a predictor that is gone on with each class keeps its queries: they are found by its place. `says` are the file's metadata.
+fn check_queries(
+    says: &BTreeMap<String, String>,
+    datasets: &[(String, Vec<String>)],
+) -> Result<(), LoadError> {
+    let known = |name: &str| -> Option<Vec<String>> {
+        serde_json::from_str(says.get(&format!("classes.{name}"))?).ok()
+    };
+    let sets: Vec<&str> = says.keys().filter_map(|key| key.strip_prefix("classes.")).collect();
+    for (name, classes) in datasets {
+        match known(name) {
+            Some(known) if known != *classes && known.len() == classes.len() => {
+                return Err(LoadError::Setting(format!(
+                    "the predictor that is gone on with has the classes {} in its data set {name:?}: expected them in this order, not {}; \
+                     a data set of another name begins anew",
+                    known.join(", "),
+                    classes.join(", ")
+                )));
+            }
+            None if !sets.is_empty() => tracing::warn!(
+                "the predictor that is gone on with knows no data set {name:?} (but {}): its queries begin anew",
+                sets.join(", ")
+            ),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Builds the network of `spec` on `device` for training. Low-rank factors stay apart from their weights.
 ///
 /// # Errors
@@ -124,6 +153,8 @@ pub fn load_trainable(
     let published = files.published(&weights_sha256);
     let net = nn::Sam::new(&view, family, side(spec, family, published)?).map_err(unfit)?;
     let PredictorPlan { form, tokens, datasets } = &beginning.predictor;
+    let says = files.says();
+    check_queries(&says, datasets)?;
     let w = view.pp(PREFIX).computing_in(tch::Kind::Float);
     let Some((dataset, classes)) = datasets.first() else {
         return Err(LoadError::Setting("a predictor needs a data set to learn from".into()));
@@ -157,8 +188,27 @@ pub fn load_trainable(
     };
     let parameters = view.trained();
     let carried = files.carried(|name| !parameters.contains_key(name)).map_err(unfit)?;
-    let says = files.says();
     let network = Network::new(net, Some((predictor, *form)), manners, device.device);
     let sam = Sam::new(network, spec.cleanup(), info);
     Ok(Trainable { sam, family, queries, adapted_blocks, parameters, carried, says })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_keep_the_queries_that_they_have() {
+        let says = BTreeMap::from([("classes.arm".to_owned(), "[\"nerve\", \"vessel\"]".to_owned())]);
+        let asked = |name: &str, classes: &[&str]| {
+            let classes = classes.iter().map(|class| (*class).to_owned()).collect();
+            check_queries(&says, &[(name.to_owned(), classes)])
+        };
+        assert!(asked("arm", &["nerve", "vessel"]).is_ok());
+        assert!(asked("leg", &["vessel", "nerve"]).is_ok(), "they begin anew");
+        for other in [["vessel", "nerve"], ["nerve", "bone"]] {
+            let told = asked("arm", &other).unwrap_err().to_string();
+            assert!(told.contains("has the classes nerve, vessel in its data set \"arm\""), "{told}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ mod versions;
 pub use histogram::{Latency, LatencySummary};
 pub use recorder::{Distributions, FrameCounts, Glance, Recorder};
 pub use tape::{FrameTimes, SegmentTimes, Tape};
-pub use versions::{libtorch_dir, versions};
+pub use versions::{libtorch_dir, rustc, versions};
 
 /// Largest resident set of this process so far, in bytes; `None` where the kernel does not say.
 pub fn peak_rss_bytes() -> Option<u64> {

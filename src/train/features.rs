@@ -92,7 +92,7 @@ impl FeatureCache {
             let Some(half) = halved(tensor)? else {
                 let what =
                     format!("the encoder's {name} has values that 16 bits cannot hold, or none at all");
-                return Err(TrainError::Cache { file: file.to_owned(), what });
+                return Err(TrainError::Setting(what));
             };
             halves.insert(name.to_owned(), half);
         }

@@ -1,9 +1,10 @@
 //! The folder that a run writes into: one run at a time has it.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::TrainError;
+use super::{Split, TrainError, TrainSpec};
+use crate::dataset::Dataset;
 use crate::whole;
 
 /// The file whose lock says that a run is at work. It stays when the run ends; the lock does not, however the run ends.
@@ -33,6 +34,65 @@ impl Folder {
         }
         Ok(Self { _lock: lock })
     }
+}
+
+/// What a run leaves in its folder.
+pub(super) const STATE: &str = "state.safetensors";
+pub(super) const LAST: &str = "last.safetensors";
+pub(super) const BEST: &str = "best.safetensors";
+/// Begins the names of the lists of what is held out.
+const HELD_OUT: &str = "validation";
+
+/// Whether `out` has a run that can be gone on with.
+pub fn can_resume(out: &Path) -> bool {
+    out.join(STATE).is_file()
+}
+
+/// Whether `out` has anything that a new run would replace.
+pub fn is_begun(out: &Path) -> bool {
+    [STATE, LAST, BEST].iter().any(|name| out.join(name).exists())
+}
+
+/// The list of what the run in `out` held out of the data set `name`, one of `sets`.
+pub fn held_out_list(out: &Path, name: &str, sets: usize) -> PathBuf {
+    out.join(if sets == 1 { format!("{HELD_OUT}.txt") } else { format!("{HELD_OUT}.{name}.txt") })
+}
+
+/// A run must not write over what it begins with: it could not be gone on with, and the file would be lost.
+pub(super) fn keeps_inputs(spec: &TrainSpec) -> Result<(), TrainError> {
+    let sets = spec.datasets.len();
+    let lists = spec.datasets.iter().map(|data| held_out_list(&spec.out, &data.set.name, sets));
+    let written = [STATE, BEST, LAST].map(|name| spec.out.join(name)).into_iter().chain(lists);
+    let written: Vec<PathBuf> = written.filter_map(|file| file.canonicalize().ok()).collect();
+    let mut begun_with: Vec<&PathBuf> = std::iter::once(&spec.model.weights).chain(&spec.model.ppn).collect();
+    for data in &spec.datasets {
+        if let Split::Lists { validation, train, .. } = &data.split {
+            begun_with.push(validation);
+            begun_with.extend(train);
+        }
+    }
+    for file in begun_with {
+        if file.canonicalize().is_ok_and(|real| written.contains(&real)) {
+            let file = file.display();
+            let what = format!(
+                "the run begins with this file and would replace it: expected another run.out: {file}"
+            );
+            return Err(TrainError::Setting(what));
+        }
+    }
+    Ok(())
+}
+
+/// Removes what an earlier run left, first of all what it could be gone on from: from here on there is no such run.
+pub(super) fn forget(out: &Path, sets: &[Dataset]) -> Result<(), TrainError> {
+    let lists = sets.iter().map(|set| held_out_list(out, &set.name, sets.len()));
+    for file in [STATE, BEST, LAST].map(|name| out.join(name)).into_iter().chain(lists) {
+        match std::fs::remove_file(&file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(TrainError::write(&file, e)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

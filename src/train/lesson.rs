@@ -59,7 +59,7 @@ impl<'a> Lesson<'a> {
         let material = Material::open(spec, checked)?;
         let classes = |set: &Dataset| set.classes.iter().map(|class| class.name.clone()).collect();
         let datasets = material.datasets.iter().map(|set| (set.name.clone(), classes(set)));
-        let trained = |name: &str| tuning::is_trained(name, spec.decoder);
+        let trained = |name: &str| tuning::is_trained(name, spec.decoder, spec.object_score);
         let beginning = Beginning {
             predictor: PredictorPlan { form: spec.form, tokens: spec.tokens, datasets: datasets.collect() },
             additions: Additions {
@@ -142,7 +142,8 @@ impl<'a> Lesson<'a> {
             let decoded = network.decode(&features, batch)?;
             classes.extend(batch.iter().map(|asked| asked.class));
             masks.push(decoded.masks);
-            scores.extend(decoded.object_score);
+            // SAM 2's decoder says it whether or not it is to learn it.
+            scores.extend(decoded.object_score.filter(|_| self.spec.object_score));
         }
         let masks = Tensor::f_cat(&masks, 0)?;
         let scores = if scores.is_empty() { None } else { Some(Tensor::f_cat(&scores, 0)?) };

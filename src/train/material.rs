@@ -1,22 +1,19 @@
 //! The pictures of a run: which are learned from, which are held out, and what is true of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rand::seq::SliceRandom as _;
-use rand::{Rng as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 
+use super::divide::{Parts, divide, limit};
 use super::features::FeatureCache;
 use super::random::seeded;
 use super::target::Target;
 use super::twins::Twins;
-use super::{DataSpec, Split, TrainError, TrainSpec};
-use crate::dataset::{
-    Augment, Damage, DataError, Dataset, Problem, Sample, SplitError, View, folds, named, patients,
-};
+use super::{TrainError, TrainSpec};
+use crate::dataset::{Augment, Damage, DataError, Dataset, Problem, Sample, View};
 use crate::frame::Rgb;
 use crate::mask::Mask;
 use crate::segment::Sam;
@@ -25,9 +22,6 @@ use crate::weights::hex;
 
 /// Memory that truths may take; those that do not fit are made again when they are needed.
 const TARGETS: usize = 1 << 30;
-
-/// For each picture of a data set whether it is held out; `None`: neither held out nor learned from.
-type Parts = Vec<Option<bool>>;
 
 /// Which view of a picture is looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,8 +98,12 @@ impl Material {
                     continue;
                 }
                 hash.update(image);
-                for mask in sample.files().skip(1) {
-                    hash.update(digest(mask)?);
+                for mask in sample.masks() {
+                    // Said, so that a mask that moves from a class to another is another truth.
+                    match mask {
+                        Some(file) => hash.update(digest(file)?),
+                        None => hash.update("absent"),
+                    }
                 }
                 hash.update(format!("{} {held_out} ", sample.name));
                 let item = Item { dataset, sample: sample.clone(), files: Vec::new() };
@@ -324,73 +322,12 @@ fn view_of(augment: &Augment, name: &str, k: usize) -> View {
 
 /// Damages a share of the masks of a picture, the same ones in every view and every run.
 fn damage(masks: &mut [Mask], share: f64, name: &str) {
-    let mut rng = seeded(&format!("noise of {name}"));
-    for mask in masks {
-        // A larger share damages what a smaller one does, and more.
+    for (class, mask) in masks.iter_mut().enumerate() {
+        // Each mask by itself: a larger share damages what a smaller one does, and more.
+        let mut rng = seeded(&format!("noise of {name}, class {class}"));
         if rng.random::<f64>() < share {
             *mask = Damage::draw(mask, &mut rng);
         }
-    }
-}
-
-/// The pictures of a data set as they are divided, `None` where that cannot be told; what is wrong goes to `problems`.
-fn divide(data: &DataSpec, set: &Dataset, problems: &mut Vec<Problem>) -> Option<Parts> {
-    let names: Vec<&str> = set.samples.iter().map(|s| s.name.as_str()).collect();
-    match &data.split {
-        Split::Nothing => Some(vec![Some(false); names.len()]),
-        Split::Folds { folds: parts, fold, patient, seed } => {
-            let found = folds(&names, patient.as_deref(), *parts, *seed);
-            let found = found.map_err(|reason| problems.push(reason.into())).ok()?;
-            Some(found.into_iter().map(|part| Some(part == *fold)).collect())
-        }
-        Split::Lists { validation, train, patient } => {
-            let mut read = |file: &PathBuf| {
-                let text = std::fs::read_to_string(file).map_err(|e| e.to_string());
-                let text = text.map_err(|what| Problem::Unreadable { file: file.clone(), what });
-                let wrong = |reason| Problem::List { file: file.clone(), reason };
-                let chosen = text.and_then(|text| named(&names, &text).map_err(wrong));
-                chosen.map_err(|problem| problems.push(problem)).ok()
-            };
-            let (held_out, learned) = (read(validation), train.as_ref().map(&mut read));
-            let patients = patients(&names, patient.as_deref());
-            let patients = patients.map_err(|reason| problems.push(reason.into())).ok();
-            let held_out = held_out?;
-            let learned = match learned {
-                Some(learned) => learned?,
-                None => held_out.iter().map(|held| !held).collect(),
-            };
-            let both = names
-                .iter()
-                .zip(held_out.iter().zip(&learned))
-                .filter(|(_, (held, learned))| **held && **learned);
-            let both: Vec<String> = both.map(|(name, _)| (*name).to_owned()).collect();
-            if !both.is_empty() {
-                problems.push(SplitError::Both { names: both }.into());
-            }
-            let part = |(held_out, learned): (bool, bool)| {
-                if held_out { Some(true) } else { learned.then_some(false) }
-            };
-            let parts: Parts = held_out.into_iter().zip(learned).map(part).collect();
-            let of = |side: bool| -> BTreeSet<&str> {
-                let own = patients.iter().flatten().zip(&parts).filter(|(_, part)| **part == Some(side));
-                own.map(|(patient, _)| *patient).collect()
-            };
-            let torn: Vec<String> = of(true).intersection(&of(false)).map(ToString::to_string).collect();
-            if !torn.is_empty() {
-                problems.push(SplitError::Torn { patients: torn }.into());
-            }
-            Some(parts)
-        }
-    }
-}
-
-/// Leaves `limit` pictures to learn from, drawn by `seed`. Of the same seed a smaller draw is a part of a larger one.
-fn limit(parts: &mut [Option<bool>], limit: Option<usize>, seed: u64) {
-    let Some(limit) = limit else { return };
-    let mut learned: Vec<usize> = (0..parts.len()).filter(|&i| parts[i] == Some(false)).collect();
-    learned.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    for &at in learned.iter().skip(limit) {
-        parts[at] = None;
     }
 }
 

@@ -126,6 +126,30 @@ mod tests {
     }
 
     #[test]
+    fn the_box_of_a_class_holds_all_of_its_regions() {
+        let placement = Placement::new(200, 100, 256);
+        let left = |x: usize, y: usize| (20..40).contains(&x) && (10..30).contains(&y);
+        let right = |x: usize, y: usize| (150..180).contains(&x) && (60..90).contains(&y);
+        let both = drawn(200, 100, |x, y| left(x, y) || right(x, y));
+        let masks = vec![drawn(200, 100, left), both, Mask::empty(200, 100)];
+        let target = Target::new(masks, &placement, 64).unwrap();
+        let around = |x1, y1| Some(Bounds { x0: 20, y0: 10, x1, y1 });
+        assert_eq!(target.boxes, [around(40, 30), around(180, 90), None]);
+        let (low, boxes, present) = target.of(&[0, 1, 2], Device::Cpu).unwrap();
+        let flat = |t: &Tensor| Vec::<f64>::try_from(t.to_kind(Kind::Double).view(-1)).unwrap();
+        // 200 pixels are the side of the input.
+        let expected: [[f64; 4]; 3] = [[0.1, 0.05, 0.2, 0.15], [0.1, 0.05, 0.9, 0.45], [0.0; 4]];
+        let (found, expected) = (flat(&boxes), expected.as_flattened());
+        assert_eq!(found.len(), expected.len());
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
+        assert_eq!(flat(&present), [1.0, 1.0, 0.0]);
+        // Cells of 3.125 pixels: in the middle of each region, and between them.
+        let cells =
+            |class: i64| [(9, 6), (52, 24), (32, 16)].map(|(x, y)| low.double_value(&[class, 0, y, x]));
+        assert_eq!([cells(0), cells(1), cells(2)], [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0; 3]]);
+    }
+
+    #[test]
     fn what_fills_half_a_cell_is_as_it_was() {
         for (width, height, side) in [(300, 200, 64), (90, 120, 256)] {
             let placement = Placement::new(width, height, 256);

@@ -1,14 +1,14 @@
 //! A training run: epochs of steps, measurements between them, and what is written down.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rand::seq::SliceRandom as _;
 use sha2::{Digest as _, Sha256};
 use tch::Kind;
 
-use super::folder::Folder;
+use super::folder::{BEST, Folder, LAST, STATE, forget, held_out_list, is_begun, keeps_inputs};
 use super::journal::{Epoch, Journal};
 use super::lesson::Lesson;
 use super::material::held_out;
@@ -27,40 +27,6 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// Raised whenever a step computes something else: what was begun before is then not gone on with.
 const RECIPE: u32 = 1;
-
-/// What a run leaves in its folder.
-const STATE: &str = "state.safetensors";
-const LAST: &str = "last.safetensors";
-const BEST: &str = "best.safetensors";
-/// Begins the names of the lists of what is held out.
-const HELD_OUT: &str = "validation";
-
-/// Whether `out` has a run that can be gone on with.
-pub fn can_resume(out: &Path) -> bool {
-    out.join(STATE).is_file()
-}
-
-/// Whether `out` has anything that a new run would replace.
-pub fn is_begun(out: &Path) -> bool {
-    [STATE, LAST, BEST].iter().any(|name| out.join(name).exists())
-}
-
-/// The list of what the run in `out` held out of the data set `name`, one of `sets`.
-pub fn held_out_list(out: &Path, name: &str, sets: usize) -> PathBuf {
-    out.join(if sets == 1 { format!("{HELD_OUT}.txt") } else { format!("{HELD_OUT}.{name}.txt") })
-}
-
-/// Removes what an earlier run left, first of all what it could be gone on from: from here on there is no such run.
-fn forget(out: &Path, sets: &[crate::dataset::Dataset]) -> Result<(), TrainError> {
-    let lists = sets.iter().map(|set| held_out_list(out, &set.name, sets.len()));
-    for file in [STATE, BEST, LAST].map(|name| out.join(name)).into_iter().chain(lists) {
-        match std::fs::remove_file(&file) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(TrainError::write(&file, e)),
-            _ => {}
-        }
-    }
-    Ok(())
-}
 
 /// A run in progress.
 #[derive(Debug)]
@@ -85,6 +51,9 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
     let _folder = Folder::take(&given.out)?;
+    if !resume {
+        keeps_inputs(given)?;
+    }
     let mut lesson = Lesson::new(given, device, |done, total| observer.checked(done, total))?;
     let learned = lesson.material.train.len();
     let times = given.repeats(learned);
@@ -155,14 +124,18 @@ pub fn train(
 /// Of everything that a step depends on, so that a run is not gone on with as another one.
 fn fingerprint(spec: &TrainSpec, lesson: &Lesson<'_>) -> String {
     // Where files lie changes nothing, and what they hold is hashed.
-    let noise: Vec<f64> = spec.datasets.iter().map(|data| data.noise).collect();
+    let mut noise: String = format!("{:?}", spec.datasets.iter().map(|data| data.noise).collect::<Vec<_>>());
+    if spec.datasets.iter().any(|data| data.noise > 0.0) {
+        // Which masks are damaged was drawn otherwise before; what is not damaged goes on.
+        noise += " each";
+    }
     let nowhere = PathBuf::new();
     let model = ModelSpec { weights: nowhere.clone(), ppn: None, ..spec.model.clone() };
     let spec =
         TrainSpec { model, cache: nowhere.clone(), out: nowhere, datasets: Vec::new(), ..spec.clone() };
     let info = lesson.net.sam.info();
     let ppn = info.ppn.as_ref().and_then(|ppn| ppn.sha256.as_deref()).unwrap_or_default();
-    let text = format!("{RECIPE} {spec:?} {noise:?} {} {ppn} {}", info.weights_sha256, lesson.material.hash);
+    let text = format!("{RECIPE} {spec:?} {noise} {} {ppn} {}", info.weights_sha256, lesson.material.hash);
     hex(&Sha256::digest(text))
 }
 

@@ -4,9 +4,9 @@ use super::optimizer::Group;
 use super::{DecoderTuning, StageSpec};
 use crate::nn::is_factor;
 
-/// Whether the tensor `name` is trained: the predictor always, of the decoder what its tuning says. What is trained of the encoder is
-/// chosen where it is adapted (`segment::EncoderLora`).
-pub fn is_trained(name: &str, tuning: DecoderTuning) -> bool {
+/// Whether the tensor `name` is trained: the predictor always, of the decoder what its tuning says, and what says whether a class is
+/// there with `object_score`. What is trained of the encoder is chosen where it is adapted (`segment::EncoderLora`).
+pub fn is_trained(name: &str, tuning: DecoderTuning, object_score: bool) -> bool {
     if name.starts_with("ppn.") {
         return true;
     }
@@ -17,7 +17,7 @@ pub fn is_trained(name: &str, tuning: DecoderTuning) -> bool {
     let begins = |parts: &[&str]| parts.iter().any(|begin| part.starts_with(begin));
     // A frozen decoder still has to learn whether a class is there: nobody taught it that for these classes.
     if begins(&["obj_score_token.", "pred_obj_score_head."]) {
-        return true;
+        return object_score;
     }
     let mask = ["mask_tokens.", "output_upscaling.", "output_hypernetworks_mlps.0."];
     match tuning {
@@ -82,11 +82,14 @@ mod tests {
         let trained = |name: &str| {
             let lora = DecoderTuning::Lora { rank: 8 };
             [DecoderTuning::Frozen, lora, DecoderTuning::Attention, DecoderTuning::Full]
-                .map(|tuning| is_trained(name, tuning))
+                .map(|tuning| is_trained(name, tuning, true))
         };
         for decoder in ["mask_decoder", "sam_mask_decoder"] {
             let of = |part: &str| trained(&format!("{decoder}.{part}"));
             assert_eq!(of("obj_score_token.weight"), [true; 4]);
+            let score = format!("{decoder}.pred_obj_score_head.layers.0.weight");
+            assert!(is_trained(&score, DecoderTuning::Frozen, true));
+            assert!(!is_trained(&score, DecoderTuning::Full, false));
             assert_eq!(of("mask_tokens.weight"), [false, true, true, true]);
             assert_eq!(of("output_hypernetworks_mlps.0.layers.1.bias"), [false, true, true, true]);
             assert_eq!(of("output_hypernetworks_mlps.1.layers.1.bias"), [false; 4]);

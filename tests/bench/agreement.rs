@@ -28,6 +28,7 @@ pub(super) fn check_case(case: &sonomask::bench::CaseResult) {
             && case.used.pictures_bytes == 4 * 160 * 120
     );
     assert!(case.used.cpu_seconds.is_some() && case.used.gpu.is_none(), "{name}");
+    assert!(case.used.threads.is_some_and(|n| n > 0), "{name}: {:?}", case.used);
     for metric in Metric::all() {
         let values = case.values(&metric);
         let found = case.metrics.get(metric.name()).copied();
@@ -61,11 +62,13 @@ pub(super) fn check_csv(out: &Path, result: &BenchResult) {
     let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
     let cases = read("cases.csv");
     assert_eq!(cases.lines().count(), 1 + result.cases.len());
-    let width = fields(cases.lines().next().unwrap()).len();
+    let head = fields(cases.lines().next().unwrap());
+    let (width, threads) = (head.len(), head.iter().position(|h| h == "threads").unwrap());
     for (line, case) in cases.lines().skip(1).zip(&result.cases) {
         let found = fields(line);
         assert_eq!(found.len(), width, "{line}");
         assert_eq!(found[0], case.case.name);
+        assert_eq!(found[threads], case.used.threads.map_or_else(String::new, |n| n.to_string()));
     }
     let metrics = read("metrics.csv");
     let expected: usize = result.cases.iter().map(|c| c.metrics.len()).sum();
@@ -167,7 +170,8 @@ pub(super) fn check_compare(dir: &Path, result: &BenchResult) {
         for case in cases {
             let ratios = case["ratios"].as_array().unwrap();
             let whole: Vec<&Value> = ratios.iter().filter(|r| r["metric"] == "end_to_end").collect();
-            assert_eq!(whole.len(), 3, "mean, median and 95th percentile");
+            assert_eq!(whole.len(), 4, "mean, median, 95th and 99th percentile");
+            assert_eq!(case["throughput"], Value::Array(Vec::new()), "five frames are too few");
             for r in whole {
                 let number = |key: &str| r[key].as_f64().unwrap();
                 assert!((number("ratio") - expected).abs() < 1e-9, "{a} {b}: {r}");

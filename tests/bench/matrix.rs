@@ -43,6 +43,16 @@ fn a_small_matrix_leaves_files_that_agree() {
     assert!(
         result.versions.contains_key("libtorch") && !result.commit.is_empty() && result.machine.cores > 0
     );
+    assert!(result.versions["rustc"].starts_with("1."), "{:?}", result.versions);
+    let machine = &result.machine;
+    let flags = machine.flags.as_ref().unwrap();
+    let known = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let known = known.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let expected = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"];
+    let expected: Vec<&str> =
+        expected.into_iter().filter(|flag| known.split(' ').any(|word| word == *flag)).collect();
+    assert_eq!(*flags, expected);
+    assert!(machine.threads.is_some_and(|n| n > 0), "{machine:?}");
     let failed: Vec<_> = result.cases.iter().filter(|c| c.status == CaseStatus::Failed).collect();
     assert!(failed.len() == 1 && !failed[0].measured(), "the others went on");
     for case in result.cases.iter().filter(|c| c.status != CaseStatus::Failed) {
@@ -64,6 +74,8 @@ fn a_small_matrix_leaves_files_that_agree() {
     assert!(page.contains("<svg") && page.matches("<svg").count() == page.matches("</svg>").count());
     assert!(!page.contains("src=\"http") && !page.contains("href=\"http"), "it needs nothing else");
     assert!(page.contains("cuda:999 was asked for"), "failures are on the page");
+    assert!(page.contains(" threads of libtorch") && page.contains("<td>rustc</td>"), "what decides speed");
+    assert!(flags.iter().all(|flag| page.contains(flag.as_str())), "{flags:?}");
 
     check_compare(dir.path(), &result);
 }

@@ -31,6 +31,43 @@ pub fn unchecked(bytes: &[u8]) -> Temp {
     Temp(file.into_temp_path())
 }
 
+/// A lossless JPEG of three channels (process 14, each value predicted from the one before it).
+pub fn jpeg_lossless(pixels: &[[u8; 3]], width: usize) -> Vec<u8> {
+    let size = [pixels.len() / width, width].map(|n| u16::try_from(n).unwrap().to_be_bytes());
+    // Nine codes of four bits, for differences of 0 to 8 bits.
+    let mut out = vec![0xff, 0xd8, 0xff, 0xc4, 0, 28, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    out.extend(0..=8u8);
+    out.extend([0xff, 0xc3, 0, 17, 8]);
+    out.extend(size.as_flattened());
+    out.extend([3, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0]);
+    out.extend([0xff, 0xda, 0, 12, 3, 1, 0, 2, 0, 3, 0, 1, 0, 0]);
+    let mut bits = Vec::new();
+    let mut put = |value: i32, count: u32| bits.extend((0..count).rev().map(|at| value >> at & 1));
+    for (at, pixel) in pixels.iter().enumerate() {
+        for (channel, value) in pixel.iter().enumerate() {
+            let before = match (at / width, at % width) {
+                (0, 0) => 128,
+                (_, 0) => pixels[at - width][channel],
+                _ => pixels[at - 1][channel],
+            };
+            let difference = i32::from(*value) - i32::from(before);
+            let count = 32 - difference.unsigned_abs().leading_zeros();
+            put(i32::try_from(count).unwrap(), 4);
+            put(if difference < 0 { difference - 1 } else { difference }, count);
+        }
+    }
+    bits.resize(bits.len().next_multiple_of(8), 1);
+    for byte in bits.chunks_exact(8) {
+        let byte = byte.iter().fold(0u8, |byte, bit| byte << 1 | u8::from(*bit == 1));
+        out.push(byte);
+        if byte == 0xff {
+            out.push(0);
+        }
+    }
+    out.extend([0xff, 0xd9]);
+    out
+}
+
 /// A DICOM object in the making.
 pub struct Object(InMemDicomObject, VR);
 

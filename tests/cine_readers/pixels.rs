@@ -10,7 +10,7 @@ use sonomask::cine::{CineFrame, Timing, open};
 use sonomask::frame::{PixelFormat, Pts};
 
 use super::{BIG_ENDIAN, all, read, refusal};
-use crate::cine_inputs::{Object, fragments, gradient_gray16, gradient_rgb, jpeg, rle};
+use crate::cine_inputs::{Object, fragments, gradient_gray16, gradient_rgb, jpeg, jpeg_lossless, rle};
 
 /// R, G, B of a picture, with the fourth byte checked.
 fn rgb(frame: &CineFrame) -> Vec<[u8; 3]> {
@@ -128,6 +128,23 @@ fn jpeg_colours_are_right_and_the_stream_overrules_the_attributes() {
     for (photometric, want) in [("YBR_FULL_422", [254, 0, 0]), ("RGB", [76, 85, 255])] {
         let file = Object::color(16, 16, 1, photometric).encapsulated(vec![bare.clone()]);
         near(&read(file.save(uids::JPEG_BASELINE8_BIT).path())[0], want);
+    }
+}
+
+#[test]
+fn colours_of_lossless_jpeg_are_what_the_attributes_say() {
+    // Red, gray and teal, and their luma and chroma (BT.601).
+    let colours = [[255, 0, 0], [128, 128, 128], [0, 128, 128]];
+    let ybr = [[76, 85, 255], [128, 128, 128], [90, 150, 64]];
+    let picture = |of: &[[u8; 3]; 3]| jpeg_lossless(&(0..64).map(|i| of[i / 5 % 3]).collect::<Vec<_>>(), 8);
+    for (photometric, stored) in [("RGB", &colours), ("YBR_FULL", &ybr), ("YBR_FULL_422", &ybr)] {
+        let file = Object::color(8, 8, 1, photometric).encapsulated(vec![picture(stored)]);
+        let shown = read(file.save(uids::JPEG_LOSSLESS_SV1).path()).concat_data();
+        assert_eq!(shown.len(), 4 * 64);
+        for (at, pixel) in shown.chunks_exact(4).enumerate() {
+            let apart = pixel.iter().zip(colours[at / 5 % 3]).map(|(a, b)| a.abs_diff(b)).max();
+            assert!(apart <= Some(2), "{photometric}, pixel {at}: {pixel:?}");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod masks;
 mod recordings;
 mod refusals;
 mod surroundings;
+mod tables;
 
 use std::path::Path;
 use std::process::Output;

@@ -1,8 +1,9 @@
 //! Reports in every form, the cases they show, and tables in the shape of the paper's.
 
+use std::collections::BTreeMap;
+
 use sonomask::eval::{
-    Case, Cell, Evaluation, Material, Prompting, Report, Row, Scores, Summary, Tables, Tuning, evaluate,
-    ranked,
+    Case, Cell, Evaluation, Material, Prompting, Report, Row, Summary, Tables, Tuning, evaluate, ranked,
 };
 
 use super::{all, case, filler, material, three};
@@ -83,24 +84,30 @@ fn a_report_in_every_form() {
     assert!(json["mean"]["iou"].is_f64() && json.get("evaluations").is_none());
 }
 
-#[test]
-fn tables_have_the_papers_shape() {
+/// The paper's kinds of models on the first of two data sets, the later the better, asked what its tables ask and `others`.
+fn tables(others: &[Prompting]) -> Tables {
     let row = |name: &str, decoder, learned| Row { name: name.into(), decoder, learned };
     let models = vec![
         row("SAM", Tuning::Frozen, false),
         row("SAM+PPN", Tuning::Frozen, true),
         row("Sam2Rad", Tuning::Lora, true),
     ];
-    assert_eq!(models[0].promptings(), [Prompting::Box]);
-    assert_eq!(models[2].promptings(), [Prompting::Auto, Prompting::AutoBox]);
-    let scores = |both| Summary::of(&["a".to_owned()], &[case("i", 0, both, 10, 10)], None).mean;
-    let cell = |mean: Scores| Cell { weights_sha256: "w".into(), ppn_sha256: None, views: 1, n: 1, mean };
-    let mut tables = Tables { datasets: vec!["Hip".into(), "Wrist".into()], models, ..Tables::default() };
+    let mut cells = BTreeMap::new();
     for (model, both) in [(0, 20), (1, 30), (2, 40)] {
-        for &mode in tables.models[model].promptings().to_vec().iter() {
-            tables.cells.insert((model, 0, mode), cell(scores(both)));
+        let mean = Summary::of(&["a".to_owned()], &[case("i", 0, both, 10, 10)], None).mean;
+        for mode in models[model].asked(others) {
+            let cell = Cell { weights_sha256: "w".into(), ppn_sha256: None, views: 1, n: 1, mean };
+            cells.insert((model, 0, mode), cell);
         }
     }
+    Tables { datasets: vec!["Hip".into(), "Wrist".into()], models, cells }
+}
+
+#[test]
+fn tables_have_the_papers_shape() {
+    let tables = tables(&[]);
+    assert_eq!(tables.models[0].promptings(), [Prompting::Box]);
+    assert_eq!(tables.models[2].promptings(), [Prompting::Auto, Prompting::AutoBox]);
     let text = tables.markdown();
     // 2 * 20 / 60 and 20 / 40; 2 * 30 / 80 and 30 / 50; 2 * 40 / 100 and 40 / 60.
     for line in [
@@ -121,4 +128,28 @@ fn tables_have_the_papers_shape() {
     assert_eq!(page.matches("<table>").count(), 3);
     assert_eq!(tables.csv().lines().count(), 1 + 1 + 3 + 2);
     assert_eq!(tables.json().unwrap()["cells"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn other_prompts_are_asked_of_every_model_that_can_do_them() {
+    use Prompting::{Auto, AutoBox, AutoPoints, Box, Points};
+    let found = tables(&[Box, Points, AutoPoints, Points]);
+    let asked = |model: usize| {
+        found.cells.keys().filter(|at| at.0 == model).map(|at| at.2).collect::<Vec<Prompting>>()
+    };
+    assert_eq!(found.models[2].asked(&[Box, Points, Points]), [Auto, AutoBox, Box, Points]);
+    assert_eq!(asked(0), [Box, Points], "without a predictor there are no learned prompts");
+    assert_eq!(asked(1), [Auto, Box, AutoBox, Points, AutoPoints]);
+    assert_eq!(asked(2), asked(1));
+    let text = found.markdown();
+    for line in [
+        "| Model | Decoder | Hip BB | Hip point | Hip point+LP | Wrist BB | Wrist point | Wrist point+LP |",
+        "| SAM | frozen | 66.7/50.0 | 66.7/50.0 | – | – | – | – |",
+        "| Sam2Rad | LoRA | 80.0/66.7 | 80.0/66.7 | 80.0/66.7 | – | – | – |",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    // A box that the paper's tables show of every model that was asked so is not shown again.
+    let text = tables(&[Points]).markdown();
+    assert!(text.contains("| Model | Decoder | Hip point | Wrist point |"), "{text}");
 }

@@ -8,6 +8,7 @@ mod training_support;
 mod learning;
 mod refusals;
 mod resuming;
+mod studies;
 
 use std::path::{Path, PathBuf};
 

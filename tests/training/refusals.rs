@@ -111,6 +111,42 @@ fn what_is_wrong_with_lists_is_told_at_once_for_every_data_set() {
 }
 
 #[test]
+fn a_list_without_names_holds_nothing_out_and_is_refused() {
+    let root = folder();
+    let data = pictures(root.path());
+    std::fs::write(root.path().join("held.txt"), "\n").unwrap();
+    let spec = read_into(&divided(root.path(), &data, "validation = \"held.txt\"\n"), "out");
+    let told = try_run(&spec, false, 1).unwrap_err().to_string();
+    assert!(told.contains("the list names no pictures: ") && told.contains("held.txt"), "{told}");
+}
+
+#[test]
+fn a_run_does_not_replace_what_it_begins_with() {
+    let root = folder();
+    let data = pictures(root.path());
+    let out = root.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let (list, names) = (out.join("validation.txt"), "p1\n");
+    std::fs::write(&list, names).unwrap();
+    let split = "validation = \"out/validation.txt\"\n";
+    let mut spec = read_into(&divided(root.path(), &data, split), "out");
+    let told = try_run(&spec, false, 1).unwrap_err().to_string();
+    assert!(
+        told.contains("would replace it: expected another run.out") && told.contains("validation.txt"),
+        "{told}"
+    );
+    assert_eq!(std::fs::read_to_string(&list).unwrap(), names);
+    // A predictor to go on with, by another way to the same file.
+    spec.datasets[0].split = Split::Nothing;
+    let best = out.join("best.safetensors");
+    std::fs::write(&best, "weights").unwrap();
+    spec.model.ppn = Some(root.path().join("out/../out/best.safetensors"));
+    let told = try_run(&spec, false, 1).unwrap_err().to_string();
+    assert!(told.contains("would replace it") && told.contains("best.safetensors"), "{told}");
+    assert_eq!(std::fs::read_to_string(&best).unwrap(), "weights");
+}
+
+#[test]
 fn settings_of_a_split_are_refused_where_nothing_comes_of_them() {
     let root = folder();
     let data = pictures(root.path());

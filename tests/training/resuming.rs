@@ -11,7 +11,8 @@ use sonomask::weights::Checkpoint;
 
 use super::timeless;
 use crate::training_support::{
-    TURN, configure, ended, folder, lines, pictures, read_into, run, sonomask, tensors, train, try_run,
+    TURN, configure, ended, folder, lines, pictures, read_into, rewrite, run, sonomask, tensors, train,
+    try_run,
 };
 
 /// Longest wait for a step of a run on a busy machine.
@@ -169,4 +170,33 @@ fn a_run_that_is_killed_while_it_encodes_can_be_gone_on_with() {
     };
     assert_eq!((outcome.ending, killer.can_resume), (Ending::Stopped, Some(true)));
     assert_eq!(run(&spec, true, 1).ending, Ending::Stopped);
+}
+
+#[test]
+fn a_mask_that_moves_to_another_class_is_another_truth() {
+    let root = folder();
+    let data = pictures(root.path());
+    // One folder a class; in p4 the second class is absent.
+    for (label, class) in [(1, "bright"), (2, "dark")] {
+        let masks = data.join("classes").join(class);
+        std::fs::create_dir_all(&masks).unwrap();
+        for i in 0..5 {
+            let mask = image::open(data.join(format!("gts/p{i}.png"))).unwrap().to_luma8();
+            if mask.pixels().any(|p| p.0 == [label]) {
+                let inside = |x, y| image::Luma([255 * u8::from(mask.get_pixel(x, y).0 == [label])]);
+                image::GrayImage::from_fn(96, 64, inside).save(masks.join(format!("p{i}.png"))).unwrap();
+            }
+        }
+    }
+    let config = configure(root.path(), &data);
+    let layout = "layout = \"per-class\"\nmasks = \"data/classes\"\nfolds = 5\n";
+    rewrite(&config, |text| text.replace("folds = 5\n", layout));
+    let spec = read_into(&config, "out");
+    run(&spec, false, 1);
+    let [from, to] = ["bright", "dark"].map(|class| data.join("classes").join(class).join("p4.png"));
+    std::fs::rename(&from, &to).unwrap();
+    let told = try_run(&spec, true, 1).unwrap_err().to_string();
+    assert!(told.contains("other settings, weights or pictures"), "{told}");
+    std::fs::rename(to, from).unwrap();
+    run(&spec, true, 2);
 }

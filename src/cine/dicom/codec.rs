@@ -8,7 +8,7 @@ use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use dicom_pixeldata::PixelDecoder;
-use jpeg_decoder::{ColorTransform, Decoder};
+use jpeg_decoder::{CodingProcess, ColorTransform, Decoder};
 
 use super::attributes::{Format, Photometric};
 use super::rle;
@@ -93,7 +93,9 @@ fn jpeg<'a>(format: &Format, data: &[u8], expected: usize) -> Result<Samples<'a>
     if format.bits_allocated == 16 && cfg!(target_endian = "big") {
         bytes.chunks_exact_mut(2).for_each(|b| b.swap(0, 1));
     }
-    Ok(Samples { bytes: Cow::Owned(bytes), planar: false, photometric: after(format, true) })
+    // Of a lossless stream the decoder undoes no transform, whatever it was told.
+    let undone = !transformed || info.coding_process != CodingProcess::Lossless;
+    Ok(Samples { bytes: Cow::Owned(bytes), planar: false, photometric: after(format, undone) })
 }
 
 /// Whether a three-channel JPEG holds luma and chroma.

@@ -94,6 +94,11 @@ impl DataArgs {
         given.map(|(index, text)| class(text, index, self.layout)).collect()
     }
 
+    /// Whether labels follow the order of the model's classes.
+    pub fn numbers_classes(&self) -> bool {
+        self.classes.is_empty() && self.layout == MaskLayout::Index
+    }
+
     /// Opens the data set; `known` are the classes of the model.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod compare;
 mod data;
+mod kept;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -47,6 +48,14 @@ pub struct Args {
     /// True masks of --masks, as `phantom --truth` writes them
     #[arg(long, value_name = "DIR", requires = "masks")]
     truth: Option<PathBuf>,
+    /// Put the cases.csv of earlier evaluations together, of all parts of a cross-validation for example, and print what they come to; no
+    /// model is asked
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["data", "tables", "masks", "out", "augmented", "classes", "only",
+        "limit", "layout", "bits", "spacing", "mode", "model", "weights", "ppn", "dataset", "config", "preset", "set", "print_config"])]
+    cases: Vec<PathBuf>,
+    /// Cases of another model or recipe on the same pictures: print by how much --cases are better, with 95 % intervals
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "cases")]
+    against: Vec<PathBuf>,
     /// Folder for report.html, summary.md, summary.csv, summary.json and cases.csv
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -82,6 +91,15 @@ struct Ready {
 pub fn run(args: &Args) -> Result<Exit> {
     if let (Some(masks), Some(truth)) = (&args.masks, &args.truth) {
         return compare::run(masks, truth, args.json);
+    }
+    if !args.cases.is_empty() {
+        let (cases, against) = (&args.cases, &args.against);
+        return kept::run(&kept::Asked {
+            cases,
+            against,
+            patient: args.data.patient.as_deref(),
+            json: args.json,
+        });
     }
     if let (Some(file), Some(out)) = (&args.tables, &args.out) {
         return tables::run(args, file, out);
@@ -156,6 +174,12 @@ fn prepare(args: &Args, config: Config) -> Result<Ready> {
     let classes: Vec<String> = config.classes.iter().map(|c| c.name.clone()).collect();
     let (spec, device) = model(args, config)?;
     let learned = learned_classes(&spec)?;
+    if !spec.only.is_empty() && args.data.numbers_classes() {
+        // Numbered from 1 the ones that are left would have other classes' labels.
+        bail!(
+            "model.only leaves out classes of the predictor: expected --class NAME=LABEL for each that is left"
+        );
+    }
     let data = args.data.open(if learned.is_empty() { &classes } else { &learned })?;
     args.data.choose(&data)?;
     let modes = modes(&args.mode, &data, &learned)?;

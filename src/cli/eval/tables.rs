@@ -54,7 +54,6 @@ pub fn run(args: &Args, file: &Path, out: &Path) -> Result<Exit> {
 /// Opens every data set and looks into every file of weights; all that is wrong with the models is told at once.
 fn prepare(args: &Args, file: &Path) -> Result<(Vec<Column>, Tables, Vec<Job>)> {
     let config = TablesConfig::read(file)?;
-    let others: Vec<Prompting> = config.others.iter().map(|word| word.parse()).collect::<Result<_, _>>()?;
     let mut columns = Vec::with_capacity(config.datasets.len());
     for dataset in config.datasets {
         let data = data::open(&dataset.spec)?;
@@ -68,12 +67,17 @@ fn prepare(args: &Args, file: &Path) -> Result<(Vec<Column>, Tables, Vec<Job>)> 
         let mut row = Row { name: entry.name.clone(), decoder: entry.decoder, learned: false };
         for (dataset, column) in columns.iter().enumerate() {
             let Some(spec) = entry.spec(&column.data.name) else { continue };
-            match job(args, &mut row, spec, column, &others) {
+            match job(args, &mut row, spec, column, &config.others) {
                 Ok((spec, device, modes)) => jobs.push(Job { at: (model, dataset), spec, device, modes }),
                 Err(e) => wrong.push(format!("{} on {}: {e:#}", entry.name, column.data.name)),
             }
         }
         rows.push(row);
+    }
+    // Each model is spared what it cannot do; what none can do was meant for one that is not there.
+    let learned = config.others.iter().find(|other| other.is_learned());
+    if let Some(other) = learned.filter(|_| wrong.is_empty() && rows.iter().all(|row: &Row| !row.learned)) {
+        wrong.push(format!("others = [{:?}]: no model has a prompt predictor", other.name()));
     }
     if !wrong.is_empty() {
         bail!("{}: {}", file.display(), wrong.join("\n  "));
@@ -94,7 +98,7 @@ fn job(
     let learned = learned_classes(&spec)?;
     row.learned |= !learned.is_empty();
     let here = Row { learned: !learned.is_empty(), ..row.clone() };
-    let modes: Vec<Prompting> = here.promptings().iter().chain(others).copied().collect();
+    let modes = here.asked(others);
     for mode in &modes {
         places(&column.data.classes, &learned, *mode)?;
     }

@@ -82,6 +82,9 @@ pub fn run(args: &Args) -> Result<Exit> {
         Err(e) => return usage(&e.to_string()),
     };
     tracing::info!("{}", device.line);
+    if let Some(said) = config.left_out() {
+        tracing::info!("{said}");
+    }
     if let Some(study) = args.study {
         return study::run(args, study, spec, &device, &settings);
     }
@@ -112,7 +115,8 @@ pub fn run(args: &Args) -> Result<Exit> {
             "ending": match outcome.ending { Ending::Done => "done", Ending::Early => "early", Ending::Stopped => "stopped" },
             "epochs": outcome.epochs,
             "best": outcome.best.map(|(dice, epoch)| serde_json::json!({"mean_dice": dice, "epoch": epoch})),
-            "predictor": outcome.file,
+            // Stopped before its first epoch a run has none.
+            "predictor": outcome.file.is_file().then_some(&outcome.file),
         }))?;
     } else {
         let epochs = outcome.epochs;

@@ -52,10 +52,12 @@ pub(super) fn run(
         Err(e) => return usage(&format!("{e:#}")),
     };
     let _runtime = crate::cli::runtime()?;
+    let mut seen = BTreeSet::new();
+    let modes: Vec<Prompting> = args.mode.iter().copied().filter(|mode| seen.insert(*mode)).collect();
     let mut table = Table::new(study == Study::Folds);
     for (i, run) in runs.iter().enumerate() {
         say(&format!("run {} of {}: {}", i + 1, runs.len(), run.name));
-        let found = match one(run, &args.mode, device, settings) {
+        let found = match one(run, &modes, device, settings) {
             Ok(Some(found)) => found,
             Ok(None) => {
                 say("stopped; the same command goes on");

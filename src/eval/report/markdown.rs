@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::Report;
-use crate::eval::{Figure, RULES, Scores, Spread};
+use super::{Evaluation, Report};
+use crate::eval::{Compared, Difference, Figure, RULES, Scores, Spread};
 
 /// Columns behind mode and class.
 const SHARES: [&str; 6] = ["Dice", "IoU", "Dice micro", "IoU micro", "sensitivity", "specificity"];
@@ -25,31 +25,7 @@ impl Report {
 
     /// The table alone.
     pub fn table(&self) -> String {
-        let unit = if self.spacing_mm.is_some() { "mm" } else { "px" };
-        let mut heads = vec!["mode".to_owned(), "class".into(), "with / without".into()];
-        heads.extend(SHARES.map(String::from));
-        heads.push("presence AUC".into());
-        heads.extend([format!("HD95, {unit}"), format!("centroid, {unit}")]);
-        let mut out = row(&heads);
-        out.push_str(&row(&vec!["---".to_owned(); heads.len()]));
-        let listed =
-            self.evaluations.iter().flat_map(|e| e.summaries().map(move |found| (e.mode.name(), found)));
-        for (mode, (views, summary)) in listed {
-            for class in &summary.classes {
-                let counts = format!("{} / {}", class.n_present, class.n_absent);
-                let mut cells = vec![mode.to_owned(), escaped(&named(&class.name, views)), counts];
-                cells.extend(shares(&class.scores));
-                cells.push(number(class.presence_auc));
-                cells.push(spread(class.hd95_mm.unwrap_or(class.hd95_px)));
-                cells.push(spread(class.centroid_mm.unwrap_or(class.centroid_px)));
-                out.push_str(&row(&cells));
-            }
-            let mut cells = vec![mode.to_owned(), format!("**{}**", named("mean", views)), String::new()];
-            cells.extend(shares(&summary.mean));
-            cells.extend([const { String::new() }; 3]);
-            out.push_str(&row(&cells));
-        }
-        out
+        table(&self.evaluations, self.spacing_mm.is_some())
     }
 
     /// Which weights, on which machine, by which program.
@@ -70,6 +46,56 @@ impl Report {
             versions.join(", "),
         )
     }
+}
+
+/// The table of evaluations, with distances in millimetres where `calibrated`, else in pixels.
+pub fn table(evaluations: &[Evaluation], calibrated: bool) -> String {
+    let unit = if calibrated { "mm" } else { "px" };
+    let mut heads = vec!["mode".to_owned(), "class".into(), "with / without".into()];
+    heads.extend(SHARES.map(String::from));
+    heads.push("presence AUC".into());
+    heads.extend([format!("HD95, {unit}"), format!("centroid, {unit}")]);
+    let mut out = row(&heads);
+    out.push_str(&row(&vec!["---".to_owned(); heads.len()]));
+    let listed = evaluations.iter().flat_map(|e| e.summaries().map(move |found| (e.mode.name(), found)));
+    for (mode, (views, summary)) in listed {
+        for class in &summary.classes {
+            let counts = format!("{} / {}", class.n_present, class.n_absent);
+            let mut cells = vec![mode.to_owned(), escaped(&named(&class.name, views)), counts];
+            cells.extend(shares(&class.scores));
+            cells.push(number(class.presence_auc));
+            let of = |px, mm: Option<Spread>| spread(mm.filter(|_| calibrated).unwrap_or(px));
+            cells.push(of(class.hd95_px, class.hd95_mm));
+            cells.push(of(class.centroid_px, class.centroid_mm));
+            out.push_str(&row(&cells));
+        }
+        let mut cells = vec![mode.to_owned(), format!("**{}**", named("mean", views)), String::new()];
+        cells.extend(shares(&summary.mean));
+        cells.extend([const { String::new() }; 3]);
+        out.push_str(&row(&cells));
+    }
+    out
+}
+
+/// The table of differences.
+pub fn difference_table(differences: &[Difference]) -> String {
+    let heads =
+        ["mode", "class", "pictures", "Dice", "against", "difference", "IoU", "against", "difference"];
+    let mut out = row(&heads.map(String::from));
+    out.push_str(&row(&heads.map(|_| "---".to_owned())));
+    let signed = |compared: &Compared| match (compared.difference, compared.difference_ci95) {
+        (Some(value), Some([low, high])) => format!("{value:+.3} [{low:+.3}, {high:+.3}]"),
+        _ => "–".to_owned(),
+    };
+    for found in differences {
+        let class = if found.class == "mean" { "**mean**".to_owned() } else { escaped(&found.class) };
+        let mut cells = vec![found.mode.name().to_owned(), class, found.n.to_string()];
+        for compared in [&found.dice, &found.iou] {
+            cells.extend([number(compared.value), number(compared.against), signed(compared)]);
+        }
+        out.push_str(&row(&cells));
+    }
+    out
 }
 
 /// What a row is of.

@@ -8,6 +8,7 @@ mod picture;
 
 use std::collections::BTreeMap;
 
+pub use markdown::{difference_table, table};
 pub use picture::{Picture, ranked};
 use serde::Serialize;
 
@@ -60,7 +61,7 @@ pub struct Report {
     pub evaluations: Vec<Evaluation>,
 }
 
-fn name<S: serde::Serializer>(mode: &Prompting, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn name<S: serde::Serializer>(mode: &Prompting, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(mode.name())
 }
 

@@ -8,9 +8,10 @@
 
 use std::arch::x86_64::{
     __m256i, __m512, __m512bh, __m512i, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm512_add_ps,
-    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_mask_max_ps, _mm512_maskz_mov_ps,
-    _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_sub_ps,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_mask_max_ps, _mm512_maskz_mov_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_ps,
+    _mm512_reduce_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_sub_ps,
 };
 use std::f32::consts::LOG2_E;
 
@@ -49,6 +50,8 @@ pub(super) struct Head<'a> {
     pub(super) q: Rows<'a>,
     pub(super) k: Rows<'a>,
     pub(super) v: Rows<'a>,
+    /// What each query's scores have added, for all keys.
+    pub(super) bias: Option<Rows<'a>>,
 }
 
 /// Where a head's answers go: rows of bfloat16 values.
@@ -156,7 +159,8 @@ pub(super) unsafe fn attend(
 ) {
     let Scratch { plan, queries, keys, values, scores, shares, sums, state } = scratch;
     let Plan { dim, width, block, .. } = *plan;
-    let (pairs, row, scale) = (dim / 2, block / LANES, LOG2_E / (dim as f32).sqrt());
+    let root = (dim as f32).sqrt();
+    let (pairs, row, scale) = (dim / 2, block / LANES, LOG2_E / root);
     sums[..count * width].fill(_mm512_setzero_ps());
     state[..count].fill((f32::NEG_INFINITY, 0.0));
     for from in (0..head.k.count).step_by(block) {
@@ -185,7 +189,11 @@ pub(super) unsafe fn attend(
                 }
             }
             for r in 0..asking {
-                let scores = &scores[r * row..][..vectors];
+                let scores = &mut scores[r * row..][..vectors];
+                if let Some(bias) = &head.bias {
+                    // Scores are multiplied by the scale after it.
+                    add_bias(scores, &bias.row(first + at + r, head.k.count)[from..][..here], root);
+                }
                 let shares = &mut shares[r * block / 2..][..block / 2];
                 soften(
                     scores,
@@ -266,6 +274,17 @@ fn tile<const N: usize>(
     }
     for (r, sums) in sums.iter().enumerate() {
         c[r * ldc..][..N].copy_from_slice(sums);
+    }
+}
+
+/// Adds `times` the bias of each key to its score.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn add_bias(scores: &mut [__m512], bias: &[u16], times: f32) {
+    let times = _mm512_set1_ps(times);
+    for (scores, bias) in scores.iter_mut().zip(bias.chunks(LANES)) {
+        // A bfloat16 is the upper half of an `f32`.
+        let bias = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(sixteen(bias)));
+        *scores = _mm512_fmadd_ps(bias, times, *scores);
     }
 }
 

@@ -53,6 +53,14 @@ impl<'a> View<'a> {
         Some(Self { values, layout })
     }
 
+    /// The same for several pictures where it is of one; `None` if it then is not of this size.
+    fn of_pictures(mut self, size: [usize; 4]) -> Option<Self> {
+        if self.layout.size[0] == 1 {
+            (self.layout.size[0], self.layout.stride[0]) = (size[0], 0);
+        }
+        (self.layout.size == size).then_some(self)
+    }
+
     fn rows(&self, head: usize) -> Rows<'a> {
         let [_, _, count, _] = self.layout.size;
         Rows { values: &self.values[self.layout.head(head)..], stride: self.layout.stride[2], count }
@@ -75,31 +83,45 @@ impl Fresh {
 
 /// As [`attention`](super::attention); `None` where it is libtorch's to do: where the CPU multiplies faster with something else, and
 /// whatever [`with_avx512`] cannot.
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>, TchError> {
-    if is_fastest() { with_avx512(q, k, v) } else { Ok(None) }
+pub(super) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Option<Tensor>, TchError> {
+    if is_fastest() { with_avx512(q, k, v, bias) } else { Ok(None) }
 }
 
 /// The same on every CPU that can; `None` for other types and devices, odd widths, and where somebody wants gradients.
-pub(super) fn with_avx512(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>, TchError> {
-    if ![q, k, v].iter().all(|x| can_read(x, Kind::BFloat16)) {
+pub(super) fn with_avx512(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Option<Tensor>, TchError> {
+    if ![q, k, v].into_iter().chain(bias).all(|x| can_read(x, Kind::BFloat16)) {
         return Ok(None);
     }
     let (Some(of_q), Some(of_k), Some(of_v)) = (View::new(q), View::new(k), View::new(v)) else {
         return Ok(None);
     };
-    let [b, h, _, d] = of_q.layout.size;
+    let [b, h, n, d] = of_q.layout.size;
     let [_, _, m, _] = of_k.layout.size;
+    let of_bias = bias.map(|bias| View::new(bias).and_then(|bias| bias.of_pictures([b, h, n, m])));
+    if matches!(of_bias, Some(None)) {
+        return Ok(None);
+    }
     if of_k.layout.size != [b, h, m, d] || of_v.layout.size != of_k.layout.size || !d.is_multiple_of(2) {
         return Ok(None);
     }
     let (b, h, n, d) = q.size4()?;
     let out = Tensor::f_empty([b, n, h, d], (Kind::BFloat16, Device::Cpu))?.f_transpose(1, 2)?;
     let Some(layout) = Layout::new(&out) else { return Ok(None) };
-    attend_all([of_q, of_k, of_v], Fresh(out.data_ptr().cast()), layout);
+    attend_all([of_q, of_k, of_v], of_bias.flatten(), Fresh(out.data_ptr().cast()), layout);
     Ok(Some(out))
 }
 
-fn attend_all([q, k, v]: [View<'_>; 3], out: Fresh, of_out: Layout) {
+fn attend_all([q, k, v]: [View<'_>; 3], bias: Option<View<'_>>, out: Fresh, of_out: Layout) {
     let [pictures, heads, n, dim] = q.layout.size;
     let [_, _, m, _] = k.layout.size;
     let heads = pictures * heads;
@@ -117,7 +139,8 @@ fn attend_all([q, k, v]: [View<'_>; 3], out: Fresh, of_out: Layout) {
     let begin = || unsafe { Scratch::new(plan) };
     for_each(0..heads * ranges, threads, begin, |scratch, at| {
         let (head, from) = (at / ranges, at % ranges * each);
-        let asked = Head { q: q.rows(head), k: k.rows(head), v: v.rows(head) };
+        let bias = bias.map(|bias| bias.rows(head));
+        let asked = Head { q: q.rows(head), k: k.rows(head), v: v.rows(head), bias };
         // SAFETY: the answer has such a row for each query and outlives this; every range is taken once. The CPU was asked for its
         // features.
         unsafe {

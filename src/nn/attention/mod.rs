@@ -18,10 +18,6 @@ const FEW_KEYS: i64 = 1024;
 /// # Errors
 /// libtorch's.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, TchError> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(out) = heads::attention(q, k, v)? {
-        return Ok(out);
-    }
     attention_with(q, k, v, None)
 }
 
@@ -35,6 +31,10 @@ pub(super) fn attention_with(
     v: &Tensor,
     bias: Option<&Tensor>,
 ) -> Result<Tensor, TchError> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(out) = heads::attention(q, k, v, bias)? {
+        return Ok(out);
+    }
     let sdpa = |q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>| {
         Tensor::f_scaled_dot_product_attention(q, k, v, bias, 0.0, false, None, false)
     };
@@ -61,7 +61,7 @@ mod tests {
 
     /// `None` where this CPU cannot do it, and nothing is to be tested.
     fn ours(q: &Tensor, k: &Tensor, v: &Tensor) -> Option<Tensor> {
-        with_avx512(q, k, v).unwrap()
+        with_avx512(q, k, v, None).unwrap()
     }
 
     fn random(size: [i64; 4], scale: f64) -> Tensor {
@@ -78,10 +78,11 @@ mod tests {
     }
 
     /// What libtorch makes of the same values in `f32`, and in bfloat16.
-    fn references([q, k, v]: [&Tensor; 3]) -> [Tensor; 2] {
+    fn references([q, k, v]: [&Tensor; 3], bias: Option<&Tensor>) -> [Tensor; 2] {
         [Kind::Float, Kind::BFloat16].map(|kind| {
             let [q, k, v] = [q, k, v].map(|x| x.to_kind(kind));
-            Tensor::scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, None, false)
+            let bias = bias.map(|x| x.to_kind(kind));
+            Tensor::scaled_dot_product_attention(&q, &k, &v, bias, 0.0, false, None, false)
         })
     }
 
@@ -108,9 +109,30 @@ mod tests {
                 let (k, v) = (random([b, h, m, d], scale), random([b, h, m, d], 1.0));
                 let Some(ours) = ours(&q, &k, &v) else { return };
                 assert_eq!((ours.size(), ours.kind()), (vec![b, h, n, d], Kind::BFloat16));
-                let [exact, theirs] = references([&q, &k, &v]);
+                let [exact, theirs] = references([&q, &k, &v], None);
                 let (ours, theirs) = (distance(&ours, &exact), distance(&theirs, &exact));
                 assert!(ours <= 1.1 * theirs + 1e-4, "{:?} x {scale}: {ours} {theirs}", [b, h, n, m, d]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bias_is_added_to_the_scores_of_its_keys() {
+        tch::manual_seed(7);
+        // Windows of TinyViT and ViT, and more keys than a block has.
+        for [b, h, n, m, d] in
+            [[4, 2, 49, 49, 32], [3, 5, 196, 196, 32], [2, 1, 30, 1501, 64], [1, 2, 5, 3, 8]]
+        {
+            let [q, k, v] = [n, m, m].map(|rows| random([b, h, rows, d], 1.0));
+            for of in [1, b] {
+                let bias = random([of, h, n, m], 2.0);
+                let Some(ours) = with_avx512(&q, &k, &v, Some(&bias)).unwrap() else { return };
+                let [exact, theirs] = references([&q, &k, &v], Some(&bias));
+                let (ours, theirs) = (distance(&ours, &exact), distance(&theirs, &exact));
+                assert!(ours <= 1.1 * theirs + 1e-4, "{:?} of {of}: {ours} {theirs}", [b, h, n, m, d]);
+            }
+            for size in [[b, h, n, m + 1], [b + 1, h, n, m], [b, h + 1, n, m]] {
+                assert_eq!(with_avx512(&q, &k, &v, Some(&full(size, 0.0))).unwrap(), None, "{size:?}");
             }
         }
     }

@@ -182,3 +182,46 @@ impl Engine for CudaEngine {
         self.call(self.api.replay)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    const PREFIX: &str = "sonomask_graph_";
+
+    /// The functions that are looked up here, each with its type.
+    fn wanted() -> BTreeMap<&'static str, &'static str> {
+        let calls = include_str!("cuda.rs").split("function!(c\"").skip(1);
+        let call = |text: &'static str| {
+            let (name, rest) = text.split_once("\": ")?;
+            Some((name, rest.split_once(')')?.0))
+        };
+        calls.filter_map(call).filter(|(name, _)| name.starts_with(PREFIX)).collect()
+    }
+
+    /// The functions that the library gives out, each with the type that its declaration comes to here.
+    fn defined() -> BTreeMap<&'static str, &'static str> {
+        let (_, outside) = include_str!("cuda_graph.cpp").split_once("extern \"C\" {").unwrap();
+        let definition = |line: &'static str| {
+            // A definition begins at the first column, what it calls does not.
+            let (before, after) = line.split_once('(').filter(|_| !line.starts_with([' ', '/']))?;
+            let at = before.find(PREFIX)?;
+            let kind = match (before.get(..at)?.trim(), after.split_once(')')?.0) {
+                ("const char*", "") => "Text",
+                ("void*", "int device") => "New",
+                ("int", "void* handle") => "Call",
+                ("void", "void* handle") => "Free",
+                (given, taken) => panic!("no type of ours: {given} ({taken})"),
+            };
+            Some((before.get(at..)?, kind))
+        };
+        outside.lines().filter_map(definition).collect()
+    }
+
+    #[test]
+    fn functions_that_are_looked_up_are_those_of_the_library_with_their_types() {
+        let wanted = wanted();
+        assert_eq!(wanted.len(), 10, "each field of the table has one: {wanted:?}");
+        assert_eq!(wanted, defined());
+    }
+}
