@@ -27,7 +27,7 @@ pub const RULES: [&str; 9] = [
     "mask_ready: from the due time of a frame to its masks, of frames that the model took.",
     "mask_age: at the hand-over, age of the masks that a frame carries, from capture to capture; 0 for its own. Frames without a mask have none: see masked. Masks older than the limit are not drawn.",
     "Closed loop: the model is called back to back on pictures in memory; end_to_end is one call.",
-    "Each case runs in a process of its own. CPU use is user and system time of that process over the time of the frames that count; peak memory is its largest resident set, with the pictures that are kept in memory, whose size is given.",
+    "Each case runs in a process of its own. CPU use is user and system time of that process over the time of the frames that count (open loop: until the last frame's time is over); peak memory is its largest resident set, with the pictures that are kept in memory, whose size is given.",
     "A memory across frames follows SAM 2's own policy (every frame is remembered), so that it is never cheaper than in use. Before the first frame the model is called 18 times, which fills what a box began; the memory's own counts include them. Weights made from a rule are as fast as trained ones and segment nothing.",
 ];
 

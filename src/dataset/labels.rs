@@ -88,8 +88,8 @@ impl Labels {
         Self::of(picture)
     }
 
-    /// Reads a binary mask: 0 where every channel is black, else 1. Of a palette the first black is outside, or index 0 if none is
-    /// black. Any picture will do.
+    /// Reads a binary mask: 0 where every channel is black, else 1. Of a palette the first black is outside, or index 0 where no pixel
+    /// has that. Any picture will do.
     ///
     /// # Errors
     /// In words: no picture, one that is too large.
@@ -97,6 +97,8 @@ impl Labels {
         if format(file)? == ImageFormat::Png
             && let Ok((mut labels, outside)) = png_values(file)
         {
+            // Palettes are often filled up with black that no pixel has.
+            let outside = if labels.values.contains(&outside) { outside } else { 0 };
             labels.values.iter_mut().for_each(|v| *v = u16::from(*v != outside));
             return Ok(labels);
         }
@@ -307,7 +309,8 @@ mod tests {
         for (palette, expected) in [
             (&[0, 0, 0, 255, 255, 255, 9, 9, 9][..], [0, 1, 1]),
             (&[255, 255, 255, 0, 0, 0, 9, 9, 9], [1, 0, 1]),
-            // None is black, and all are.
+            // None is black, none that a pixel has, and all are.
+            (&[255, 255, 255, 9, 9, 9, 8, 8, 8, 0, 0, 0], [0, 1, 1]),
             (&[1, 1, 1, 2, 2, 2, 3, 3, 3], [0, 1, 1]),
             (&[0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 1]),
         ] {

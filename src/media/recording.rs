@@ -142,7 +142,11 @@ impl Recording {
         self.ended = true;
         let name = if whole { self.target.clone() } else { free_name(&incomplete(&self.target)) };
         // On the disk before it has a name that promises it: if the machine loses its power after this, nothing of it is lost.
-        let synced = File::open(&self.part).and_then(|file| file.sync_all());
+        let synced = File::open(&self.part).and_then(|file| file.sync_all()).or_else(|e| match e.kind() {
+            // Some network file systems know no such thing.
+            io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Ok(()),
+            _ => Err(e),
+        });
         synced.and_then(|()| std::fs::rename(&self.part, &name)).map_err(|e| MediaError::Output {
             path: name.clone(),
             reason: format!("{e}; what was written stays at {}", self.part.display()),

@@ -61,6 +61,7 @@ pub struct WorkerConfig {
 enum Activity {
     Idle,
     Loading(Instant),
+    GivingBack(Instant),
     Busy(Instant, Job),
 }
 
@@ -139,6 +140,9 @@ impl Worker {
             Activity::Loading(since) => {
                 (*since, self.config.watchdog * LOADING_PATIENCE, "loading the model")
             }
+            Activity::GivingBack(since) => {
+                (*since, self.config.watchdog * LOADING_PATIENCE, "giving back a failed model's memory")
+            }
             Activity::Busy(since, _) => (*since, self.config.watchdog, "one frame"),
         };
         if since.elapsed() < limit {
@@ -176,6 +180,7 @@ impl Worker {
             let doing = match &self.current.lock().activity {
                 Activity::Idle => "with a model that was given up",
                 Activity::Loading(_) => "loading the model",
+                Activity::GivingBack(_) => "giving back a failed model's memory",
                 Activity::Busy(..) => "with a frame",
             };
             tracing::warn!(
@@ -214,16 +219,17 @@ impl Worker {
             };
             match failure {
                 Some(reason) => {
-                    pause = self.failed(&reason);
-                    // A model that failed once may hold a broken state or memory it should give back. That is watched as loading is: it
-                    // can hang as well.
-                    if self.begin(generation, Activity::Loading(Instant::now())).is_none() {
+                    // A model that failed once may hold a broken state or memory it should give back. That can hang as loading can, and is
+                    // watched as well; no mask of it is drawn meanwhile.
+                    self.exchange.forget_newest();
+                    if self.begin(generation, Activity::GivingBack(Instant::now())).is_none() {
                         return;
                     }
                     model = None;
                     if self.finish(generation).is_none() {
                         return;
                     }
+                    pause = self.failed(&reason);
                 }
                 None if self.is_mine(generation) => {
                     if let Some(model) = model.take() {

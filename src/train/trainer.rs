@@ -129,6 +129,10 @@ fn fingerprint(spec: &TrainSpec, lesson: &Lesson<'_>) -> String {
         // Which masks are damaged was drawn otherwise before; what is not damaged goes on.
         noise += " each";
     }
+    if !spec.object_score && lesson.net.family.is_sam2() {
+        // SAM 2's decoder learned it before, whatever was asked.
+        noise += " unscored";
+    }
     let nowhere = PathBuf::new();
     let model = ModelSpec { weights: nowhere.clone(), ppn: None, ..spec.model.clone() };
     let spec =

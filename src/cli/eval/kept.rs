@@ -38,9 +38,20 @@ pub fn run(asked: &Asked<'_>) -> Result<Exit> {
     let measured = || evaluations.iter().flat_map(|e| &e.cases).filter(|case| case.px.is_some());
     let calibrated = measured().next().is_some() && measured().all(|case| case.mm.is_some());
     print(table(&evaluations, calibrated).trim_end());
+    // What only some of the files were asked is not the whole's.
+    let images =
+        |e: &Evaluation| e.cases.iter().map(|case| case.image.as_str()).collect::<BTreeSet<_>>().len();
+    let most = evaluations.iter().map(images).max().unwrap_or(0);
+    for evaluation in evaluations.iter().filter(|e| images(e) < most) {
+        print(&format!("\n{} is of {} of {most} pictures", evaluation.mode, images(evaluation)));
+    }
     if !differences.is_empty() {
         print("");
         print(difference_table(&differences).trim_end());
+        let compared = |mode| differences.iter().any(|d| d.mode == mode);
+        for evaluation in evaluations.iter().filter(|e| !compared(e.mode)) {
+            print(&format!("\n{} is not compared: it has no picture in common", evaluation.mode));
+        }
         let left_out = differences.iter().filter(|d| d.class == "mean").map(|d| d.left_out).max();
         if let Some(left_out) = left_out.filter(|n| *n > 0) {
             print(&format!(

@@ -51,7 +51,8 @@ pub struct Args {
     /// Put the cases.csv of earlier evaluations together, of all parts of a cross-validation for example, and print what they come to; no
     /// model is asked
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["data", "tables", "masks", "out", "augmented", "classes", "only",
-        "limit", "layout", "bits", "spacing", "mode", "model", "weights", "ppn", "dataset", "config", "preset", "set", "print_config"])]
+        "limit", "layout", "bits", "spacing", "mode", "model", "weights", "ppn", "dataset", "precision", "input_size", "presence_threshold", "views",
+        "max_hole_area", "max_sprinkle_area", "non_overlapping", "device", "threads", "config", "preset", "set", "print_config"])]
     cases: Vec<PathBuf>,
     /// Cases of another model or recipe on the same pictures: print by how much --cases are better, with 95 % intervals
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "cases")]
