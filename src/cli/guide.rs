@@ -96,20 +96,21 @@ impl Script {
             if line.trim().is_empty() {
                 continue;
             }
-            let frame = self.apply(&line).with_context(|| format!("{shown}:{number}"))?;
+            let (next, frame) = self.heard(&line).with_context(|| format!("{shown}:{number}"))?;
             let frame = frame.with_context(|| format!("{shown}:{number}: `frame` is missing"))?;
             if schedule.last().is_some_and(|(last, _)| *last >= frame) {
                 bail!(
                     "{shown}:{number}: frame {frame} comes after a later or equal one; expected rising frames"
                 );
             }
+            self.now = next;
             schedule.push((frame, self.now.clone()));
         }
         bail!("{shown}: more than {MAX_LINES} lines")
     }
 
-    /// Takes a line in; the frame it names.
-    fn apply(&mut self, line: &str) -> Result<Option<u64>> {
+    /// What a line makes of the guidance there is now, and the frame it names.
+    fn heard(&mut self, line: &str) -> Result<(Guidance, Option<u64>)> {
         let change: Change = serde_json::from_str(line)?;
         if change.mode.is_some_and(Mode::is_learned) && !self.learned {
             bail!("this mode needs a prompt predictor, and the model has none");
@@ -139,8 +140,7 @@ impl Script {
             next.prompts.push(prompt);
         }
         next.mode = change.mode.unwrap_or(next.mode);
-        self.now = next;
-        Ok(change.frame)
+        Ok((next, change.frame))
     }
 
     fn class(&self, name: &str) -> Result<usize> {
@@ -162,17 +162,13 @@ impl Script {
                 let applied = match next_line(&mut lines) {
                     Ok(None) => return,
                     Ok(Some(line)) if line.trim().is_empty() => continue,
-                    Ok(Some(line)) => {
-                        let before = self.now.clone();
-                        self.apply(&line).and_then(|frame| match frame {
-                            Some(_) => {
-                                // Refused as a whole: the next line is not to bring it along.
-                                self.now = before;
-                                bail!("`frame` is for files; a line given now counts from now")
-                            }
-                            None => Ok(()),
-                        })
-                    }
+                    Ok(Some(line)) => self.heard(&line).and_then(|(next, frame)| {
+                        if frame.is_some() {
+                            bail!("`frame` is for files; a line given now counts from now");
+                        }
+                        self.now = next;
+                        Ok(())
+                    }),
                     // Nothing more will come, or the same error for ever.
                     Err(e) if e.is::<std::io::Error>() => {
                         return say(&format!("control: cannot read on: {e}"));

@@ -11,7 +11,7 @@ use super::exchange::{DisplayMode, Exchange};
 use super::no_signal::NoSignal;
 use super::outlet::{Outlet, Way};
 use super::sidecar::SidecarHandle;
-use super::ticket::{DisplayItem, Outcome, SourceFrame, Ticket, Why};
+use super::ticket::{DisplayItem, Outcome, SourceFrame, Why};
 use crate::frame::FrameId;
 use crate::mask::{Aged, Paired, Segmentation};
 use crate::media::Regions;
@@ -117,7 +117,7 @@ impl Compositor {
                 let state = self.state_of(&shown);
                 (frame, shown, state)
             }
-            DisplayItem::When(ticket) => match self.wait(&ticket).inspect(|o| self.exchange.taken(o)) {
+            DisplayItem::When(ticket) => match self.exchange.wait(&ticket, &self.parker) {
                 None => return self.exchange.recorder().drop_stop(),
                 Some(Outcome::Evicted) => return self.exchange.recorder().drop_model(),
                 Some(Outcome::Late) => return self.exchange.recorder().drop_display(),
@@ -141,18 +141,6 @@ impl Compositor {
             },
         };
         self.compose(frame, &shown, &state, way, regions);
-    }
-
-    fn wait(&self, ticket: &Ticket) -> Option<Outcome> {
-        loop {
-            if let Some(outcome) = ticket.take() {
-                return Some(outcome);
-            }
-            if self.exchange.stopping() {
-                return None;
-            }
-            self.parker.park();
-        }
     }
 
     fn newest_for(&self, frame: &SourceFrame) -> Shown {

@@ -251,8 +251,23 @@ impl Exchange {
         }
     }
 
+    /// Waits until the fate of a ticket is decided, and takes its frame from the queue; `None` once the run is stopped. `parker` is the
+    /// compositor's.
+    pub fn wait(&self, ticket: &Ticket, parker: &Parker) -> Option<Outcome> {
+        loop {
+            if let Some(outcome) = ticket.take() {
+                self.taken(&outcome);
+                return Some(outcome);
+            }
+            if self.stopping() {
+                return None;
+            }
+            parker.park();
+        }
+    }
+
     /// A decided frame has left the queue.
-    pub fn taken(&self, outcome: &Outcome) {
+    fn taken(&self, outcome: &Outcome) {
         if self.is_live() && outcome.holds_pixels() {
             self.held.fetch_sub(1, Ordering::SeqCst);
         }

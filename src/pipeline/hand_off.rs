@@ -8,7 +8,7 @@ use gstreamer as gst;
 
 use super::ai::Ai;
 use super::exchange::{Exchange, ExchangeConfig};
-use super::ticket::{DisplayItem, Outcome, SourceFrame, Ticket};
+use super::ticket::{DisplayItem, Outcome, SourceFrame};
 use crate::frame::FrameMeta;
 use crate::mask::{Paired, Segmentation};
 use crate::media::StreamFormat;
@@ -76,25 +76,12 @@ impl Composing {
                 let found = self.exchange.newest_for(frame.meta.id);
                 (frame, found)
             }
-            DisplayItem::When(ticket) => match self.wait(&ticket)? {
+            DisplayItem::When(ticket) => match self.exchange.wait(&ticket, &self.parker)? {
                 Outcome::Segmented(frame, found) => (frame, Some(found)),
                 Outcome::Bare(..) | Outcome::Evicted | Outcome::Late => return Some(false),
             },
         };
         Some(found.is_some_and(|found| Paired::new(&frame.meta, found).is_ok()))
-    }
-
-    fn wait(&self, ticket: &Ticket) -> Option<Outcome> {
-        loop {
-            if let Some(outcome) = ticket.take() {
-                self.exchange.taken(&outcome);
-                return Some(outcome);
-            }
-            if self.exchange.stopping() {
-                return None;
-            }
-            self.parker.park();
-        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::{Split, TrainError, TrainSpec};
-use crate::dataset::Dataset;
 use crate::whole;
 
 /// The file whose lock says that a run is at work. It stays when the run ends; the lock does not, however the run ends.
@@ -58,12 +57,16 @@ pub fn held_out_list(out: &Path, name: &str, sets: usize) -> PathBuf {
     out.join(if sets == 1 { format!("{HELD_OUT}.txt") } else { format!("{HELD_OUT}.{name}.txt") })
 }
 
+/// What a new run replaces in its folder.
+fn replaced(spec: &TrainSpec) -> impl Iterator<Item = PathBuf> {
+    let sets = spec.datasets.len();
+    let lists = spec.datasets.iter().map(move |data| held_out_list(&spec.out, &data.set.name, sets));
+    [STATE, BEST, LAST].map(|name| spec.out.join(name)).into_iter().chain(lists)
+}
+
 /// A run must not write over what it begins with: it could not be gone on with, and the file would be lost.
 pub(super) fn keeps_inputs(spec: &TrainSpec) -> Result<(), TrainError> {
-    let sets = spec.datasets.len();
-    let lists = spec.datasets.iter().map(|data| held_out_list(&spec.out, &data.set.name, sets));
-    let written = [STATE, BEST, LAST].map(|name| spec.out.join(name)).into_iter().chain(lists);
-    let written: Vec<PathBuf> = written.filter_map(|file| file.canonicalize().ok()).collect();
+    let written: Vec<PathBuf> = replaced(spec).filter_map(|file| file.canonicalize().ok()).collect();
     let mut begun_with: Vec<&PathBuf> = std::iter::once(&spec.model.weights).chain(&spec.model.ppn).collect();
     for data in &spec.datasets {
         if let Split::Lists { validation, train, .. } = &data.split {
@@ -84,9 +87,8 @@ pub(super) fn keeps_inputs(spec: &TrainSpec) -> Result<(), TrainError> {
 }
 
 /// Removes what an earlier run left, first of all what it could be gone on from: from here on there is no such run.
-pub(super) fn forget(out: &Path, sets: &[Dataset]) -> Result<(), TrainError> {
-    let lists = sets.iter().map(|set| held_out_list(out, &set.name, sets.len()));
-    for file in [STATE, BEST, LAST].map(|name| out.join(name)).into_iter().chain(lists) {
+pub(super) fn forget(spec: &TrainSpec) -> Result<(), TrainError> {
+    for file in replaced(spec) {
         match std::fs::remove_file(&file) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(TrainError::write(&file, e)),
             _ => {}

@@ -83,12 +83,12 @@ pub fn train(
     // An earlier run is forgotten when everything that can go wrong beforehand has gone right. Where there is none, a run that is
     // killed while it encodes can be gone on with.
     let replaces = !resume && is_begun(&spec.out);
-    let begin = |lesson: &Lesson<'_>, optimizer: &Optimizer| {
-        forget(&spec.out, &lesson.material.datasets)?;
+    let begin = |optimizer: &Optimizer| {
+        forget(spec)?;
         state::save(&state, &position, optimizer)
     };
     if !resume && !replaces {
-        begin(&lesson, &optimizer)?;
+        begin(&optimizer)?;
     }
     // Before the run's own weights are in the network: features that are missing are to be those of the encoder as it was.
     let going = lesson.encode(|done, total| {
@@ -99,7 +99,7 @@ pub fn train(
         if !going {
             return Err(TrainError::Unbegun(spec.out.clone()));
         }
-        begin(&lesson, &optimizer)?;
+        begin(&optimizer)?;
     }
     if let Some(saved) = saved {
         saved.restore(&mut optimizer)?;
