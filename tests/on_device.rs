@@ -9,7 +9,7 @@ use std::process::Command;
 use sonomask::frame::{ImageView, PixelFormat, Plane, YuvColor, YuvMatrix};
 use sonomask::mask::ClassMask;
 use sonomask::phantom::{Phantom, PhantomConfig};
-use sonomask::segment::memory::MemorySettings;
+use sonomask::segment::memory::{Ask, BankLimits, Blend, MemorySettings};
 use sonomask::segment::{DeviceChoice, Guidance, Mode, ModelSpec, Prompt, Segmenter, load};
 use sonomask::stage::{Stage, StageTimes};
 
@@ -186,4 +186,52 @@ fn a_memory_goes_the_same_way() {
     let objects = |model: &dyn Segmenter| model.memory().map(|counts| format!("{counts:?}"));
     assert_eq!(objects(on_device.as_ref()), objects(plain.as_ref()));
     assert!(objects(plain.as_ref()).is_some());
+}
+
+#[test]
+fn a_full_memory_goes_the_same_way_recorded_and_with_whatever_the_predictor_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = generated(dir.path(), "sam2.1-hiera-tiny", "pyramid");
+    // A bank that is full after two frames, so that what is done on it is soon the same.
+    let limits = BankLimits { prompted: 1, recent: 2, stride: 1, pointers: 2 };
+    let told = Guidance::manual(vec![
+        Prompt { class: 0, bbox: Some([16.0, 16.0, 64.0, 70.0]), ..Prompt::default() },
+        Prompt { class: 1, bbox: Some([56.0, 48.0, 120.0, 106.0]), ..Prompt::default() },
+    ]);
+    let alone = Guidance { mode: Mode::Autonomous, prompts: Vec::new() };
+    let settings = [
+        (MemorySettings { limits, ..MemorySettings::sam2() }, &told),
+        // Asked on every frame, mixed with what is followed, and given up where nothing is.
+        (MemorySettings { limits, ask: Ask::Every, blend: Blend::Mean, ..MemorySettings::sam2() }, &alone),
+        (MemorySettings { limits, patience: 1, ..MemorySettings::default() }, &alone),
+    ];
+    for (at, (memory, guidance)) in settings.into_iter().enumerate() {
+        let spec = ModelSpec {
+            input_size: Some(128),
+            presence_threshold: 0.0,
+            memory: Some(memory),
+            ..ModelSpec::new(&weights)
+        };
+        let device = DeviceChoice::Cpu.resolve().unwrap();
+        let [mut recorded, mut queued, mut plain] = [(true, true), (true, false), (false, false)]
+            .map(|(on_device, cuda_graphs)| ModelSpec { on_device, cuda_graphs, ..spec.clone() })
+            .map(|spec| load(&spec, &device).unwrap());
+        let mut phantom = phantom(128, 128);
+        for frame in 0..14 {
+            let gray = phantom.frame(frame).image;
+            let ask = |model: &mut dyn Segmenter| {
+                asked(model, &gray, (128, 128), PixelFormat::Gray8, guidance, true).0
+            };
+            let ours = ask(recorded.as_mut());
+            // Recorded or not, it is the same to the last bit.
+            assert_eq!(ours, ask(queued.as_mut()), "{at}, frame {frame}");
+            // The CPU's own way differs in last bits, of which the memory makes more with every frame.
+            if frame < 6 {
+                same(&format!("{at}, frame {frame}"), &ours, &ask(plain.as_mut()));
+            }
+        }
+        let told =
+            |model: &mut dyn Segmenter| format!("{:?} {:?}", model.memory().cloned(), model.take_events());
+        assert_eq!(told(recorded.as_mut()), told(queued.as_mut()), "{at}");
+    }
 }

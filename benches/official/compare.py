@@ -185,7 +185,7 @@ def markdown(result):
         "one file of weights: LiteMedSAM's is the published one, the others are made by rule and segment nothing sensible. The packages' "
         "bf16 is their autocast. `compiled` is `torch.compile` of "
         + ("what the package itself compiles (SAM 2), else of the image encoder" if facts["package_compile"] else "the image encoder")
-        + (". sonomask's image encoder is a recorded CUDA graph" if facts["cuda_graphs"] else "")
+        + (". What repeats in sonomask is recorded as CUDA graphs" if facts["cuda_graphs"] else "")
         + f". `GOMP_SPINCOUNT` is 0 for sonomask, which sets it for itself as it sets glibc's memory, and {theirs} for the packages.",
         "",
         *summary(result),

@@ -222,7 +222,7 @@ def arguments(description):
     parser.add_argument("--only", action="append", help="cases whose names have this in them; may be repeated")
     parser.add_argument("--threads", type=int, default=0, help="on either side (as many as PyTorch takes by itself)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N, for both sides")
-    parser.add_argument("--cuda-graphs", action="store_true", help="our encoder as a CUDA graph; with --device cuda:N alone")
+    parser.add_argument("--cuda-graphs", action="store_true", help="what repeats in ours as CUDA graphs; with --device cuda:N alone")
     parser.add_argument("--patience", type=int, default=1800, help="seconds that one answer may take, compiling too (%(default)s)")
     return parser
 

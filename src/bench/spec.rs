@@ -26,7 +26,7 @@ pub struct ModelChoice {
     pub boxes: Vec<[f32; 4]>,
     /// libtorch's CPU threads; 0 leaves them as they are.
     pub threads: usize,
-    /// The encoder is recorded as a CUDA graph.
+    /// What is the same work on every frame is recorded as CUDA graphs.
     #[serde(default)]
     pub cuda_graphs: bool,
 }

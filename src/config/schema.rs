@@ -78,7 +78,7 @@ pub struct ModelConfig {
     pub device: DeviceChoice,
     /// CPU threads of the network, 0 = automatic.
     pub threads: usize,
-    /// The encoder is recorded as a CUDA graph, where there is a GPU and the library for it.
+    /// What is the same work on every frame is recorded as CUDA graphs, where there is a GPU and the library for them.
     pub cuda_graphs: bool,
     /// Time without a result after which the worker counts as stuck.
     pub watchdog: Duration,

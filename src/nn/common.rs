@@ -1,5 +1,7 @@
 //! Small layers that several networks share.
 
+use std::cell::Cell;
+
 use tch::{Device, Kind, TchError, Tensor};
 
 #[cfg(target_arch = "x86_64")]
@@ -50,13 +52,35 @@ pub(super) fn like(x: &Tensor, weight: &Tensor) -> Result<Tensor, TchError> {
     if x.kind() == weight.kind() { Ok(x.shallow_clone()) } else { x.f_to_kind(weight.kind()) }
 }
 
+thread_local! {
+    /// This thread's work is being recorded.
+    static RECORDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs work that may take nothing from the CPU: what a GPU records would read the bytes again where they lay then.
+pub fn unsent<T>(work: impl FnOnce() -> T) -> T {
+    struct Before(bool);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            RECORDED.set(self.0);
+        }
+    }
+
+    let _before = Before(RECORDED.replace(true));
+    work()
+}
+
 /// A small tensor of the CPU on `device`, without waiting for what is queued there: after a copy that waits, a GPU is idle until the next
 /// kernel is queued. CUDA has taken the bytes when this returns, unless they lie in page-locked memory, as none do here. For more than
 /// some ten kilobytes it may wait all the same.
 ///
 /// # Errors
-/// libtorch's.
+/// Within [`unsent`]; libtorch's.
 pub fn sent(x: &Tensor, device: Device) -> Result<Tensor, TchError> {
+    if RECORDED.get() {
+        return Err(TchError::Shape("what is recorded cannot take anything from the CPU".into()));
+    }
     if x.device() == device {
         Ok(x.shallow_clone())
     } else {

@@ -37,7 +37,9 @@ mod vit;
 mod window;
 
 pub use adapter::Adapters;
-pub use common::{Activation, Conv2d, ConvTranspose2d, LayerNorm, LayerNorm2d, Mlp, MlpBlock, MlpKeys, sent};
+pub use common::{
+    Activation, Conv2d, ConvTranspose2d, LayerNorm, LayerNorm2d, Mlp, MlpBlock, MlpKeys, sent, unsent,
+};
 pub use encoder_step::EncoderStep;
 pub use fpn_neck::FpnNeck;
 pub use hiera::{Hiera, HieraConfig};

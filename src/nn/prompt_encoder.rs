@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::common::{Activation, Conv2d, LayerNorm2d, sent};
+use super::common::{Activation, Conv2d, LayerNorm2d};
 use crate::weights::{Weights, WeightsError};
 
 /// Random Fourier features of positions. Key `positional_encoding_gaussian_matrix [2, C / 2]`.
@@ -60,6 +60,10 @@ pub struct PromptEncoder {
     dense_pe: Tensor,
     image_embedding_size: [i64; 2],
     input_image_size: [i64; 2],
+    /// The same as a divisor of coordinates, `[2]`: width, height.
+    input_sides: Tensor,
+    /// Labels of a box's corners, `[2]`.
+    corners: Tensor,
 }
 
 impl PromptEncoder {
@@ -83,6 +87,8 @@ impl PromptEncoder {
             rows.push(row(&w.pp("point_embeddings").pp(i))?);
         }
         let [h, wide] = image_embedding_size;
+        let [high, broad] = input_image_size;
+        let sides = Tensor::f_from_slice(&[broad as f32, high as f32])?;
         Ok(Self {
             label_embed: Tensor::f_cat(&rows, 0)?,
             mask_downscaling: MaskDownscaling::new(&w.pp("mask_downscaling"), mask_in_chans, embed_dim)?,
@@ -91,6 +97,8 @@ impl PromptEncoder {
             pe_layer,
             image_embedding_size,
             input_image_size,
+            input_sides: sides.f_to_device(w.device())?,
+            corners: Tensor::f_arange_start(2, 4, (Kind::Int64, w.device()))?,
         })
     }
 
@@ -132,7 +140,7 @@ impl PromptEncoder {
         }
         if let Some(boxes) = boxes {
             let b = boxes.size2()?.0;
-            let corners = sent(&Tensor::f_from_slice(&[2i64, 3])?, self.device())?.f_expand([b, 2], false)?;
+            let corners = self.corners.f_expand([b, 2], false)?;
             sparse.push(self.embed_points(&boxes.f_reshape([b, 2, 2])?, &corners)?);
         }
         let batch = match (sparse.first(), masks) {
@@ -157,10 +165,8 @@ impl PromptEncoder {
     }
 
     fn embed_points(&self, coords: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-        let [h, w] = self.input_image_size;
-        let size = sent(&Tensor::f_from_slice(&[w as f32, h as f32])?, self.device())?;
         // Coordinates count from pixel centres.
-        let pe = self.pe_layer.encode(&coords.f_add_scalar(0.5)?.f_div(&size)?)?;
+        let pe = self.pe_layer.encode(&coords.f_add_scalar(0.5)?.f_div(&self.input_sides)?)?;
         let is_point = labels.f_ge(0)?.f_unsqueeze(-1)?.f_to_kind(Kind::Float)?;
         let rows = labels.f_add_scalar(1)?;
         let (b, n) = labels.size2()?;

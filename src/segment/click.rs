@@ -2,6 +2,7 @@
 
 use tch::{Kind, TchError, Tensor};
 
+use super::device::read;
 use super::network::OUTSIDE;
 use super::preprocess::Placement;
 
@@ -38,7 +39,8 @@ impl Clicked {
         let flat = interim.f_detach()?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view(-1i64)?;
         let picture = placement.cells([rows, columns]);
         let picture = (picture.0 as usize, picture.1 as usize);
-        let mut grid = Grid { values: Vec::<f32>::try_from(&flat)?, columns: columns as usize, picture };
+        let mut grid =
+            Grid { values: Vec::<f32>::try_from(&read(&flat)?)?, columns: columns as usize, picture };
         let found = grid.values.clone();
         let scale = columns as f32 / placement.side.max(1) as f32;
         let places: Vec<(Place, bool)> =

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use tch::{TchError, Tensor};
+
 use super::library;
 
 /// What the user asked for: `auto`, `cpu` or `cuda:N` (`cuda` means `cuda:0`).
@@ -121,6 +123,23 @@ impl DeviceChoice {
 pub fn load_cuda() -> Result<(), String> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     LOADED.get_or_init(|| library::open(c"libtorch_cuda.so", libc::RTLD_GLOBAL).map(drop)).clone()
+}
+
+/// The values on the CPU. This waits for everything that they are made of, and leaves a GPU idle until something is queued again: on the
+/// way of a frame all of it comes through here, so that a test can count it.
+///
+/// # Errors
+/// What failed on the device.
+pub(super) fn read(values: &Tensor) -> Result<Tensor, TchError> {
+    #[cfg(test)]
+    READS.set(READS.get() + 1);
+    values.f_to_device(tch::Device::Cpu)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Calls of [`read`] on this thread.
+    pub(super) static READS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]

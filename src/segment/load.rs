@@ -6,7 +6,7 @@ use tch::Device;
 
 use super::device::Resolved;
 use super::files::Files;
-use super::graph::{CudaEngine, Engine, Rehearsal};
+use super::graph::{CudaEngine, CudaLane, Engine, Lane, Rehearsal};
 use super::learned;
 use super::manners::HANDLINGS;
 use super::network::Network;
@@ -84,6 +84,20 @@ pub enum LoadError {
 /// An unreadable or hostile file, another family than asked for, a size or a precision that cannot be had, tensors that do
 /// not fit or are left over, a prompt predictor that is not as its file says.
 pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, LoadError> {
+    Ok(match loaded(spec, device)? {
+        Loaded::Sam(sam) => sam,
+        Loaded::Video(video) => video,
+    })
+}
+
+/// A segmenter before it is any.
+#[derive(Debug)]
+pub(super) enum Loaded {
+    Sam(Box<Sam>),
+    Video(Box<VideoSam>),
+}
+
+pub(super) fn loaded(spec: &ModelSpec, device: &Resolved) -> Result<Loaded, LoadError> {
     spec.check_on(device)?;
     let files = Files::open(spec)?;
     let family = files.family(spec)?;
@@ -144,20 +158,28 @@ pub fn load(spec: &ModelSpec, device: &Resolved) -> Result<Box<dyn Segmenter>, L
     if spec.on_device {
         sam.work_on_device(true);
     }
-    let engine = if spec.cuda_graphs { engine(device.device, spec.on_device) } else { None };
+    // Without a memory nothing is left to be done when a frame's answer is there, and so nothing to be passed.
+    if spec.cuda_graphs && memory.is_some() {
+        match lane(device.device, spec.on_device) {
+            Ok(lane) => sam.send_by(lane),
+            Err(why) => tracing::warn!("frames have no stream of their own to the device: {why}"),
+        }
+    }
+    let engine = || engine(device.device, spec.on_device);
+    let off = |why: String| tracing::warn!("CUDA graphs are off: {why}");
     Ok(match memory {
         Some((memory, settings)) => {
             let mut video = VideoSam::new(sam, memory, settings, classes);
-            if let Some(engine) = engine {
-                video.record_by(engine);
+            if spec.cuda_graphs {
+                video.record_by(engine).unwrap_or_else(off);
             }
-            Box::new(video)
+            Loaded::Video(Box::new(video))
         }
         None => {
-            if let Some(engine) = engine {
-                sam.record_by(engine);
+            if spec.cuda_graphs {
+                sam.record_by(engine).unwrap_or_else(off);
             }
-            Box::new(sam)
+            Loaded::Sam(Box::new(sam))
         }
     })
 }
@@ -180,16 +202,20 @@ pub(super) fn side(
 }
 
 /// What records graphs on `device`; without it everything is queued kernel by kernel, which is as right.
-fn engine(device: Device, on_device: bool) -> Option<Box<dyn Engine>> {
+fn engine(device: Device, on_device: bool) -> Result<Box<dyn Engine>, String> {
     if on_device && !device.is_cuda() {
-        return Some(Box::new(Rehearsal));
+        Ok(Box::new(Rehearsal))
+    } else {
+        Ok(Box::new(CudaEngine::new(device)?))
     }
-    match CudaEngine::new(device) {
-        Ok(engine) => Some(Box::new(engine)),
-        Err(why) => {
-            tracing::warn!("CUDA graphs are off: {why}");
-            None
-        }
+}
+
+/// What frames are sent to `device` by; without it they are sent in the order of everything else, which is as right.
+fn lane(device: Device, on_device: bool) -> Result<Box<dyn Lane>, String> {
+    if on_device && !device.is_cuda() {
+        Ok(Box::new(Rehearsal))
+    } else {
+        Ok(Box::new(CudaLane::new(device)?))
     }
 }
 

@@ -29,6 +29,8 @@ mod spec;
 mod trainable;
 mod video;
 mod views;
+#[cfg(test)]
+mod waits;
 mod within;
 
 use crate::frame::ImageView;
@@ -113,6 +115,16 @@ pub enum SegmentError {
     /// Anything else a model may fail of.
     #[error("{0}")]
     Other(String),
+}
+
+impl SegmentError {
+    /// As libtorch would say it, where nothing else can be said.
+    fn into_torch(self) -> tch::TchError {
+        match self {
+            Self::Torch(error) => error,
+            other => tch::TchError::Shape(other.to_string()),
+        }
+    }
 }
 
 impl From<tch::TchError> for SegmentError {

@@ -102,7 +102,7 @@ pub struct ModelSpec {
     /// Frames are prepared, and masks made, where the network is. A GPU always works so; on a CPU it takes longer, and shows that the
     /// answers are the same.
     pub on_device: bool,
-    /// The encoder is recorded as a CUDA graph, where there is a GPU and the library for it.
+    /// What is the same work on every frame is recorded as CUDA graphs, where there is a GPU and the library for them.
     pub cuda_graphs: bool,
 }
 

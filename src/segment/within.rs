@@ -2,6 +2,7 @@
 
 use tch::{Kind, TchError, Tensor};
 
+use super::device::read;
 use super::network::OUTSIDE;
 
 /// A predicted mask cut to a person's box.
@@ -32,7 +33,7 @@ impl Within {
         let found = logits.f_gt(0.0)?.f_reshape([rows, columns])?;
         // From the first to the last, in cells.
         let span = |of: &Tensor| -> Result<usize, TchError> {
-            let of = Vec::<bool>::try_from(of)?;
+            let of = Vec::<bool>::try_from(&read(of)?)?;
             let ends = of.iter().position(|&is| is).zip(of.iter().rposition(|&is| is));
             Ok(ends.map_or(0, |(first, last)| last + 1 - first))
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sonomask::nn::{Sam2, Sam2Features, Sam2Memory, Tracked};
-use sonomask::segment::memory::{Found, Said, Tracker, TrackerSettings};
+use sonomask::segment::memory::{Following, Found, Said, Tracker, TrackerSettings};
 use sonomask::weights::{Family, Generated, Source, WeightsError};
 use tch::{Device, Kind, Tensor};
 
@@ -132,8 +132,9 @@ impl Clip {
         let (net, memory) = never_there.unwrap_or(&self.nets);
         let video = (net, memory);
         let features = &self.frames[frame];
-        let recalled = tracker.recall(video, features).unwrap();
-        let mut found = Tracker::follow(video, features, &recalled).unwrap();
+        let mut following = Following::default();
+        let recalled = tracker.recall(video, features, &mut following).unwrap();
+        let mut found = Tracker::follow(video, features, &recalled, &mut following).unwrap();
         for (object, said) in said {
             let before = found.iter().position(|f| f.object == *object);
             let told = Tracker::told(video, features, *object, said, before.map(|i| &found[i])).unwrap();
@@ -142,7 +143,7 @@ impl Clip {
                 None => found.push(told),
             }
         }
-        tracker.remember(video, features, &found, &BTreeSet::new()).unwrap();
+        tracker.remember(video, features, &found, &BTreeSet::new(), false).unwrap();
         for f in &found {
             self.check(&format!("{case}.obj{}.f{frame:02}", f.object), &f.tracked);
         }
@@ -240,20 +241,20 @@ fn parity_sam21_tiny_512_video() {
     let mut found = [told(1), told(2)];
     found[0].tracked.pointer = found[0].tracked.pointer.full_like(f64::NAN);
     let mut tracker = Tracker::new(sam2);
-    tracker.remember(video, features, &found, &BTreeSet::new()).unwrap();
+    tracker.remember(video, features, &found, &BTreeSet::new(), false).unwrap();
     assert_eq!((tracker.objects().collect::<Vec<_>>(), tracker.len().0), (vec![2], 1));
     // What begins anew replaces what was remembered, unless it is no number or cannot be remembered.
     let anew = BTreeSet::from([2]);
     let more = [told(2)];
-    tracker.remember(video, features, &more, &BTreeSet::new()).unwrap();
+    tracker.remember(video, features, &more, &BTreeSet::new(), false).unwrap();
     assert_eq!(tracker.len().0, 2);
     let mut bad = [told(2)];
     bad[0].tracked.pointer = bad[0].tracked.pointer.full_like(f64::NAN);
-    tracker.remember(video, features, &bad, &anew).unwrap();
+    tracker.remember(video, features, &bad, &anew, false).unwrap();
     bad[0].tracked.logits = Tensor::zeros([3], (Kind::Float, Device::Cpu));
-    assert!(tracker.remember(video, features, &bad, &anew).is_err());
+    assert!(tracker.remember(video, features, &bad, &anew, false).is_err());
     assert_eq!(tracker.len().0, 2);
-    tracker.remember(video, features, &more, &anew).unwrap();
+    tracker.remember(video, features, &more, &anew, false).unwrap();
     assert_eq!(tracker.len().0, 1);
     clip.done(89);
 }

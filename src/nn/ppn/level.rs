@@ -2,7 +2,7 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use super::positions::axis_positions;
+use super::positions::Positions;
 use crate::nn::common::Conv2d;
 
 /// Image cells of every class after a layer.
@@ -50,6 +50,7 @@ impl Level {
         features: &Tensor,
         adapter: Option<&Conv2d>,
         bias: Option<&Tensor>,
+        positions: &Positions,
     ) -> Result<Self, TchError> {
         let (b, width, h, w) = features.size4()?;
         let features = features.f_to_kind(Kind::Float)?.f_reshape([b, width, h * w])?;
@@ -66,7 +67,7 @@ impl Level {
             }
         };
         let half = cells.size3()?.2 / 2;
-        let (rows, columns) = (axis_positions(h, half, &cells)?, axis_positions(w, half, &cells)?);
+        let (rows, columns) = (positions.axis(h, half, &cells)?, positions.axis(w, half, &cells)?);
         Ok(Self { features, adapter, bias, cells, rows, columns, h, w })
     }
 

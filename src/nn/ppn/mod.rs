@@ -21,7 +21,7 @@ use self::attention::HEADS;
 use self::block::Block;
 use self::heads::boxes_around;
 use self::level::{Dense, Level};
-use self::positions::token_positions;
+use self::positions::Positions;
 use self::pyramid::Pyramid;
 use super::common::Conv2d;
 use super::prompt_encoder::PromptEncoder;
@@ -59,6 +59,7 @@ pub struct PromptPredictor {
     /// None where boxes are taken from the masks.
     box_regression_head: Option<BoxRegressionHead>,
     mask_classifier: MaskClassifier,
+    positions: Positions,
 }
 
 impl PromptPredictor {
@@ -96,6 +97,7 @@ impl PromptPredictor {
                 PpnForm::Pyramid => None,
             },
             mask_classifier: MaskClassifier::new(&w.pp("mask_classifier"), DIM, config.mask_scale_factor)?,
+            positions: Positions::default(),
         })
     }
 
@@ -198,7 +200,7 @@ impl PromptPredictor {
         let mut levels: Vec<Level> = Vec::with_capacity(features.len());
         for (features, adapter) in features.iter().zip(&self.channel_adapters) {
             let bias = levels.is_empty().then_some(&no_mask);
-            levels.push(Level::new(features, adapter.as_ref(), bias)?);
+            levels.push(Level::new(features, adapter.as_ref(), bias, &self.positions)?);
         }
         Ok(levels)
     }
@@ -207,7 +209,7 @@ impl PromptPredictor {
     fn attend(&self, levels: &[Level], queries: &Tensor, train: bool) -> Result<(Tensor, Tensor), TchError> {
         let (classes, tokens, dim) = queries.size3()?;
         let images = levels.first().map_or(0, Level::images);
-        let query_pe = token_positions(tokens, dim, queries)?;
+        let query_pe = self.positions.tokens(tokens, dim, queries)?;
         let mut queries = queries
             .f_unsqueeze(0)?
             .f_expand([images, classes, tokens, dim], false)?

@@ -1,4 +1,4 @@
-//! CUDA graphs, through a library of our own: tch has neither graphs nor streams.
+//! CUDA graphs, through a library of our own: tch has neither graphs nor streams. Lanes come through it too.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStringExt as _;
@@ -13,7 +13,7 @@ use crate::segment::library;
 
 /// The functions of `cuda_graph.cpp`.
 #[derive(Debug)]
-struct Api {
+pub(super) struct Api {
     torch: Text,
     error: Text,
     new: New,
@@ -24,11 +24,16 @@ struct Api {
     replay: Call,
     forget: Free,
     free: Free,
+    pub(super) lane_new: New,
+    pub(super) lane_used: Call,
+    pub(super) lane_copy: Transfer,
+    pub(super) lane_free: Free,
 }
 
 type Text = unsafe extern "C" fn() -> *const c_char;
 type New = unsafe extern "C" fn(c_int) -> *mut c_void;
 type Call = unsafe extern "C" fn(*mut c_void) -> c_int;
+type Transfer = unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_void, usize) -> c_int;
 type Free = unsafe extern "C" fn(*mut c_void);
 
 /// The library's name; it is looked for beside the program, then where the linker looks, libtorch's folder among that.
@@ -69,6 +74,10 @@ impl Api {
             replay: function!(c"sonomask_graph_replay": Call),
             forget: function!(c"sonomask_graph_forget": Free),
             free: function!(c"sonomask_graph_free": Free),
+            lane_new: function!(c"sonomask_graph_lane_new": New),
+            lane_used: function!(c"sonomask_graph_lane_used": Call),
+            lane_copy: function!(c"sonomask_graph_lane_copy": Transfer),
+            lane_free: function!(c"sonomask_graph_lane_free": Free),
         };
         // SAFETY: it takes nothing and gives a text that is part of the library.
         let torch = unsafe { CStr::from_ptr((api.torch)()) }.to_string_lossy();
@@ -76,6 +85,29 @@ impl Api {
             return Err(format!("{LIBRARY} was built for libtorch {torch}: expected {TORCH}"));
         }
         Ok(api)
+    }
+
+    /// The library, and what one of its functions makes for `device`; never null.
+    ///
+    /// # Errors
+    /// Says what is missing: a GPU, or the library.
+    pub(super) fn made(
+        function: fn(&Self) -> New,
+        device: Device,
+    ) -> Result<(&'static Self, *mut c_void), String> {
+        let Device::Cuda(index) = device else {
+            return Err("there are CUDA graphs and streams on a GPU alone".into());
+        };
+        let device = c_int::try_from(index).map_err(|e| e.to_string())?;
+        let api = Self::get()?;
+        // SAFETY: it takes a number and gives what it has made or null.
+        let made = unsafe { function(api)(device) };
+        if made.is_null() { Err(api.last().to_string()) } else { Ok((api, made)) }
+    }
+
+    /// What a function has given, on the thread that has called it.
+    pub(super) fn checked(&self, given: c_int) -> Result<(), GraphError> {
+        if given == 0 { Ok(()) } else { Err(self.last()) }
     }
 
     /// What has failed last on this thread.
@@ -104,20 +136,13 @@ impl CudaEngine {
     /// # Errors
     /// Says what is missing: a GPU, or the library.
     pub fn new(device: Device) -> Result<Self, String> {
-        let Device::Cuda(index) = device else { return Err("there are CUDA graphs on a GPU alone".into()) };
-        let device = c_int::try_from(index).map_err(|e| e.to_string())?;
-        let api = Api::get()?;
-        // SAFETY: it takes a number and gives a recorder or null.
-        let recorder = unsafe { (api.new)(device) };
-        if recorder.is_null() {
-            return Err(api.last().to_string());
-        }
+        let (api, recorder) = Api::made(|api| api.new, device)?;
         Ok(Self { api, recorder })
     }
 
     fn call(&self, function: Call) -> Result<(), GraphError> {
         // SAFETY: one of the library's functions of a living recorder; it catches what is thrown.
-        if unsafe { function(self.recorder) } == 0 { Ok(()) } else { Err(self.api.last()) }
+        self.api.checked(unsafe { function(self.recorder) })
     }
 }
 
@@ -210,6 +235,7 @@ mod tests {
                 ("const char*", "") => "Text",
                 ("void*", "int device") => "New",
                 ("int", "void* handle") => "Call",
+                ("int", "void* handle, void* to, const void* from, std::size_t bytes") => "Transfer",
                 ("void", "void* handle") => "Free",
                 (given, taken) => panic!("no type of ours: {given} ({taken})"),
             };
@@ -221,7 +247,7 @@ mod tests {
     #[test]
     fn functions_that_are_looked_up_are_those_of_the_library_with_their_types() {
         let wanted = wanted();
-        assert_eq!(wanted.len(), 10, "each field of the table has one: {wanted:?}");
+        assert_eq!(wanted.len(), 14, "each field of the table has one: {wanted:?}");
         assert_eq!(wanted, defined());
     }
 }

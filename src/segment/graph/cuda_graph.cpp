@@ -1,15 +1,19 @@
 // CUDA graphs for sonomask: work of one shape is recorded once, and from then on sent to the GPU as a whole.
+// And lanes: streams on which bytes are copied to the GPU past what is queued there.
 //
 // tch has neither graphs nor streams, and recording needs libtorch's allocator to know of it, hence C++. It is a library of its own,
 // opened after libtorch's CUDA part, so that one program runs with and without a GPU. Every function catches what is thrown:
 // nothing may pass through Rust. Functions that can fail give 0 when they have not; sonomask_graph_error() says what has.
-// A recorder is used by one thread at a time.
+// A recorder is used by one thread at a time, and so is a lane.
 
 #include <ATen/core/CachingHostAllocator.h>
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <cstddef>
 #include <exception>
 #include <optional>
 #include <string>
@@ -76,6 +80,24 @@ void or_abandon(Recorder& recorder, F work) {
         throw;
     }
 }
+
+// A stream for copies to the device. The device alone waits for what orders them with the current stream,
+// never the host. Of another pool than those of recorders: they come round, and a copy on a stream that another
+// thread records would be recorded with it.
+struct Lane {
+    explicit Lane(c10::DeviceIndex device)
+        : stream(c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device)) {}
+
+    c10::DeviceIndex device() const { return stream.device_index(); }
+
+    c10::cuda::CUDAStream stream;
+    // On the current stream, behind all that reads or writes the memory before the next copy into it.
+    c10::cuda::CUDAEvent used;
+    // On this stream, behind the last copy.
+    c10::cuda::CUDAEvent copied;
+};
+
+Lane& lane_of(void* handle) { return *static_cast<Lane*>(handle); }
 
 }  // namespace
 
@@ -156,6 +178,49 @@ void sonomask_graph_forget(void* handle) {
 
 void sonomask_graph_free(void* handle) {
     guarded([&] { delete static_cast<Recorder*>(handle); });
+}
+
+// A lane of a device; null if there is none.
+void* sonomask_graph_lane_new(int device) {
+    void* made = nullptr;
+    guarded([&] { made = new Lane(static_cast<c10::DeviceIndex>(device)); });
+    return made;
+}
+
+// What is queued on the current stream up to here is all that the next copy has to wait for.
+int sonomask_graph_lane_used(void* handle) {
+    return guarded([&] {
+        auto& lane = lane_of(handle);
+        lane.used.record(c10::cuda::getCurrentCUDAStream(lane.device()));
+    });
+}
+
+// Queues a copy to the device behind what sonomask_graph_lane_used has marked last. What is queued on the
+// current stream from here on waits for the copy. If this fails, no copy is under way when it returns.
+int sonomask_graph_lane_copy(void* handle, void* to, const void* from, std::size_t bytes) {
+    return guarded([&] {
+        auto& lane = lane_of(handle);
+        TORCH_CHECK(lane.used.isCreated(), "nothing says when the memory is free to copy to");
+        c10::cuda::CUDAGuard guard(lane.device());
+        try {
+            lane.used.block(lane.stream);
+            C10_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, lane.stream));
+            lane.copied.record(lane.stream);
+            lane.copied.block(c10::cuda::getCurrentCUDAStream(lane.device()));
+        } catch (...) {
+            // Nothing else may wait for it. A device that cannot be waited for has failed for good.
+            guarded([&] { lane.stream.synchronize(); });
+            throw;
+        }
+    });
+}
+
+// Waits for its copies first. Where that fails the device has failed for good: its events would throw where
+// nothing may be thrown, and are left where they are.
+void sonomask_graph_lane_free(void* handle) {
+    if (guarded([&] { lane_of(handle).stream.synchronize(); }) == 0) {
+        guarded([&] { delete static_cast<Lane*>(handle); });
+    }
 }
 
 }  // extern "C"

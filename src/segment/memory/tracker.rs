@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::bank::{Bank, BankLimits, Entry};
 use crate::nn::{
     Memories, Remembered, RememberedPointer, Sam2, Sam2Features, Sam2Memory, Tracked, VideoPrompt, find,
     given,
 };
+use crate::segment::device::read;
+use crate::segment::graph::Step;
 use crate::segment::question::at_once;
 
 /// Logits of an earlier answer are fed back no larger than this, as in the reference.
@@ -96,12 +98,24 @@ impl Found {
 pub struct Tracker {
     settings: TrackerSettings,
     objects: BTreeMap<usize, Followed>,
+    /// Objects of which the last frame was remembered before it was known whether that is all numbers, and `f32` `[n]` where the network
+    /// is: 1 if so.
+    doubt: Option<(Vec<usize>, Tensor)>,
+}
+
+/// What is done on every frame that follows objects, recorded where a GPU can repeat it.
+#[derive(Debug, Default)]
+pub struct Following {
+    /// A picture and memories to the picture as the decoder takes it.
+    pub recall: Step<(Tensor, Memories), Tensor>,
+    /// That and the finer features to what is found.
+    pub find: Step<[Tensor; 3], Tracked>,
 }
 
 impl Tracker {
     /// Knows of nothing.
     pub fn new(settings: TrackerSettings) -> Self {
-        Self { settings, objects: BTreeMap::new() }
+        Self { settings, objects: BTreeMap::new(), doubt: None }
     }
 
     /// Objects that are followed, from small to large numbers.
@@ -118,6 +132,18 @@ impl Tracker {
     pub fn len(&self) -> (usize, usize) {
         let sizes = self.objects.values().map(|followed| followed.bank.len());
         sizes.fold((0, 0), |(frames, pointers), (f, p)| (frames + f, pointers + p))
+    }
+
+    /// The objects of which the last frame was remembered before it was known whether that is all numbers, and `f32` `[n]` where the
+    /// network is: 1 if so, else they must be forgotten.
+    pub fn doubt(&self) -> Option<(&[usize], &Tensor)> {
+        self.doubt.as_ref().map(|(objects, numbers)| (&objects[..], numbers))
+    }
+
+    /// As if what was remembered last of `object` had been no number.
+    #[cfg(test)]
+    pub fn spoil(&mut self, object: usize) {
+        self.doubt = Some((vec![object], Tensor::zeros([1], (Kind::Float, tch::Device::Cpu))));
     }
 
     /// Whether nothing is followed.
@@ -151,6 +177,7 @@ impl Tracker {
         &self,
         (_, memory): Video<'_>,
         features: &Sam2Features,
+        following: &mut Following,
     ) -> Result<Vec<Conditioned>, TchError> {
         let at_once = at_once(features.top.device());
         // Alike are those with as many frames and as many pointers.
@@ -160,6 +187,8 @@ impl Tracker {
             let key = (memories.values.size3()?.1, memories.pointer_tokens);
             alike.entry(key).or_default().push((object, memories));
         }
+        // Of batches in turn none would be recorded.
+        let one = alike.len() == 1 && self.objects.len() <= at_once;
         let mut found = Vec::new();
         for ((_, pointer_tokens), group) in alike {
             for batch in group.chunks(at_once) {
@@ -171,7 +200,9 @@ impl Tracker {
                     positions: all(|m| &m.positions)?,
                     pointer_tokens,
                 };
-                let embedding = memory.memory_attention.forward(&features.top, &memories)?;
+                let attend = |(top, m): &(Tensor, Memories)| memory.memory_attention.forward(top, m);
+                let seen = (features.top.shallow_clone(), memories);
+                let embedding = if one { following.recall.run(&seen, &attend) } else { attend(&seen) }?;
                 found.push(Conditioned {
                     objects: batch.iter().map(|(object, _)| *object).collect(),
                     embedding,
@@ -189,10 +220,17 @@ impl Tracker {
         video: Video<'_>,
         features: &Sam2Features,
         recalled: &[Conditioned],
+        following: &mut Following,
     ) -> Result<Vec<Found>, TchError> {
         let mut found = Vec::new();
         for Conditioned { objects, embedding } in recalled {
-            let tracked = find(video, embedding, &features.high_res, &VideoPrompt::default())?;
+            let (s0, s1) = &features.high_res;
+            let seen = [embedding, s0, s1].map(Tensor::shallow_clone);
+            let look = |[embedding, s0, s1]: &[Tensor; 3]| {
+                let fine = (s0.shallow_clone(), s1.shallow_clone());
+                find(video, embedding, &fine, &VideoPrompt::default())
+            };
+            let tracked = if recalled.len() == 1 { following.find.run(&seen, &look) } else { look(&seen) }?;
             for (i, &object) in objects.iter().enumerate() {
                 let conditioned = Some(embedding.f_narrow(0, i as i64, 1)?);
                 found.push(Found { object, tracked: tracked.object(i)?, prompted: false, conditioned });
@@ -230,7 +268,8 @@ impl Tracker {
 
     /// Remembers what was found on this frame, where all of it is a number; of objects in `anew`, in place of what was
     /// remembered. For objects that are not among `found` the frame did not happen: their memories grow no older. An error leaves
-    /// everything as it was.
+    /// everything as it was. With `later` nothing waits for the device: all of it is remembered, and whether it is numbers is in
+    /// [`Tracker::doubt`].
     ///
     /// # Errors
     /// libtorch's.
@@ -240,9 +279,11 @@ impl Tracker {
         features: &Sam2Features,
         found: &[Found],
         anew: &BTreeSet<usize>,
+        later: bool,
     ) -> Result<(), TchError> {
         let at_once = at_once(features.top.device());
         let mut entries = Vec::with_capacity(found.len());
+        let mut doubts = Vec::new();
         for prompted in [true, false] {
             let alike: Vec<&Found> = found.iter().filter(|f| f.prompted == prompted).collect();
             for batch in alike.chunks(at_once) {
@@ -254,8 +295,13 @@ impl Tracker {
                 let kept = kept.f_to_kind(self.settings.storage)?;
                 // A memory that is no number would make every later frame none.
                 let numbers = finite(&kept)?.f_logical_and(&finite(&all(|t| &t.pointer)?)?)?;
-                let numbers = Vec::<bool>::try_from(&numbers)?;
-                for (i, f) in batch.iter().enumerate().filter(|&(i, _)| numbers.get(i) == Some(&true)) {
+                let known = if later {
+                    doubts.push(numbers.f_to_kind(Kind::Float)?);
+                    vec![true; batch.len()]
+                } else {
+                    Vec::<bool>::try_from(&read(&numbers)?)?
+                };
+                for (i, f) in batch.iter().enumerate().filter(|&(i, _)| known.get(i) == Some(&true)) {
                     // A copy of its own: a part of a batch would keep the whole batch in memory.
                     let features = kept.f_narrow(0, i as i64, 1)?.f_detach_copy()?;
                     let before = self.objects.get(&f.object).filter(|_| !anew.contains(&f.object));
@@ -268,6 +314,11 @@ impl Tracker {
                 }
             }
         }
+        // As many as entries, and in their order.
+        self.doubt = match doubts.is_empty() {
+            true => None,
+            false => Some((entries.iter().map(|(object, ..)| *object).collect(), Tensor::f_cat(&doubts, 0)?)),
+        };
         for (object, prompted, entry) in entries {
             if anew.contains(&object) {
                 self.objects.remove(&object);
@@ -288,7 +339,7 @@ impl Tracker {
     }
 }
 
-/// Of each of a batch whether all its values are finite, `[B]` on the CPU.
+/// Of each of a batch whether all its values are finite, `[B]`.
 fn finite(values: &Tensor) -> Result<Tensor, TchError> {
-    values.f_isfinite()?.f_flatten(1, -1)?.f_all_dim(1, false)?.f_to_device(Device::Cpu)
+    values.f_isfinite()?.f_flatten(1, -1)?.f_all_dim(1, false)
 }

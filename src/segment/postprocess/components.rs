@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
+
+use crate::segment::device::read;
 
 /// What holes are filled with; sprinkles get the negative.
 const FILL: f32 = 10.0;
@@ -36,7 +38,7 @@ fn planes(logits: &Tensor, mut change: impl FnMut(&mut [f32], usize)) -> Result<
         return Ok(logits.copy());
     }
     let mut values = vec![0f32; logits.numel()];
-    let on_cpu = logits.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let on_cpu = read(&logits.f_detach()?)?.f_to_kind(Kind::Float)?.f_contiguous()?;
     on_cpu.f_copy_data(&mut values, on_cpu.numel())?;
     for plane in values.chunks_exact_mut((height * width) as usize) {
         change(plane, width as usize);
@@ -184,7 +186,7 @@ mod tests {
 
     #[test]
     fn planes_are_independent_and_the_rest_stays() {
-        let logits = Tensor::full([2, 1, 8, 8], 3.0, (Kind::Float, Device::Cpu));
+        let logits = Tensor::full([2, 1, 8, 8], 3.0, (Kind::Float, tch::Device::Cpu));
         let _ = logits.get(0).narrow(1, 2, 2).narrow(2, 2, 2).fill_(-1.0);
         let filled = clean(&logits, 4, 0).unwrap();
         assert_eq!(filled.double_value(&[0, 0, 2, 2]), f64::from(FILL));
@@ -192,7 +194,7 @@ mod tests {
         assert_eq!(f64::try_from((clean(&logits, 3, 0).unwrap() - &logits).abs().max()).unwrap(), 0.0);
         assert_eq!(clean(&-logits, 0, 4).unwrap().double_value(&[0, 0, 3, 3]), -10.0);
         assert!(clean(&Tensor::from(1.0f32), 8, 8).is_err());
-        let none = Tensor::zeros([0, 1, 4, 4], (Kind::Float, Device::Cpu));
+        let none = Tensor::zeros([0, 1, 4, 4], (Kind::Float, tch::Device::Cpu));
         assert_eq!(clean(&none, 8, 8).unwrap().numel(), 0);
     }
 }

@@ -4,9 +4,10 @@ mod components;
 mod overlap;
 mod packed;
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::SegmentError;
+use super::device::read;
 use super::preprocess::Placement;
 use crate::mask::{ClassMask, LowResLogits, Mask};
 use crate::weights::Family;
@@ -193,14 +194,14 @@ fn to_mask(inside: &Tensor, (width, height): (usize, usize)) -> Result<Mask, Seg
 
 /// The values of a tensor of bytes.
 fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>, TchError> {
-    let tensor = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let tensor = read(tensor)?.f_contiguous()?;
     let mut bytes = vec![0u8; tensor.numel()];
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
     Ok(bytes)
 }
 
 fn to_vec(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
-    let tensor = tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let tensor = read(tensor)?.f_to_kind(Kind::Float)?.f_contiguous()?;
     let mut values = vec![0f32; tensor.numel()];
     tensor.f_copy_data(&mut values, tensor.numel())?;
     Ok(values)
@@ -208,6 +209,8 @@ fn to_vec(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     const EVERY: [Postprocess; 4] =

@@ -35,6 +35,18 @@ impl Packed {
         }
         to_bytes(&Tensor::f_cat(&all, 0)?)
     }
+
+    /// The same with `f32` numbers `[n]` of the device, in one copy.
+    ///
+    /// # Errors
+    /// What failed on the device.
+    pub fn fetch_beside(numbers: &Tensor, answers: &[Self]) -> Result<(Vec<f32>, Vec<u8>), TchError> {
+        let first = as_bytes(numbers)?;
+        let all: Vec<&Tensor> = std::iter::once(&first).chain(answers.iter().map(|a| &a.bytes)).collect();
+        let mut bytes = to_bytes(&Tensor::f_cat(&all, 0)?)?;
+        let rest = bytes.split_off(first.numel());
+        Ok((as_numbers(&bytes), rest))
+    }
 }
 
 impl Postprocess {
@@ -68,7 +80,6 @@ impl Postprocess {
         for i in 0..count {
             parts.push(packed(&insides.of(i)?.f_reshape([-1])?)?);
         }
-        let as_bytes = |t: &Tensor| t.f_contiguous()?.f_view_dtype(Kind::Uint8)?.f_reshape([-1]);
         parts.push(as_bytes(&Tensor::f_cat(&[score, presence, finite], 1)?)?);
         if keep_logits {
             parts.push(as_bytes(&flat)?);
@@ -100,7 +111,7 @@ impl Postprocess {
         let (width, height) = answer.frame;
         let mask_len = (width * height).div_ceil(8);
         let (drawn, rest) = bytes.split_at_checked(mask_len * answer.classes.len()).unwrap_or((bytes, &[]));
-        let values: Vec<f32> = rest.as_chunks::<4>().0.iter().map(|v| f32::from_ne_bytes(*v)).collect();
+        let values = as_numbers(rest);
         let (numbers, logits) =
             values.split_at_checked(NUMBERS * answer.classes.len()).unwrap_or((&values, &[]));
         let short = || SegmentError::Other("an answer that is shorter than it should be".into());
@@ -134,6 +145,16 @@ impl Postprocess {
         }
         Ok(found)
     }
+}
+
+/// The memory of `f32`.
+fn as_bytes(t: &Tensor) -> Result<Tensor, TchError> {
+    t.f_contiguous()?.f_view_dtype(Kind::Uint8)?.f_reshape([-1])
+}
+
+/// The `f32` that were there.
+fn as_numbers(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|v| f32::from_ne_bytes(*v)).collect()
 }
 
 /// `[n]` of 0 and 1 as `[ceil(n / 8)]` bytes, the first in the highest bit.

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tch::TchError;
+use tch::{TchError, Tensor};
 
 use super::VideoSam;
 use crate::nn::{self, Sam2Features, SamFeatures};
 use crate::segment::memory::{
-    Ask, Blend, Choice, Course, Found, Said, Sight, Tracker, Turn, agreement, sights,
+    Ask, Blend, Choice, Course, Following, Found, Said, Sight, Tracker, Turn, agreement, sights, table,
+    tabled,
 };
 use crate::segment::preprocess::{Placement, mask_canvas};
+use crate::segment::sam::Ahead;
 use crate::segment::{MemoryEvent, Mode, Prompt, PromptError, SegmentError};
 use crate::stage::{Stage, StageTimes};
 
@@ -22,6 +24,7 @@ pub(super) struct Shot<'a> {
     pub mode: Mode,
     /// What a person says of this frame, in pixels.
     pub told: Vec<Prompt>,
+    pub keep_logits: bool,
 }
 
 /// What is made of a frame, before any of it counts.
@@ -36,6 +39,17 @@ pub(super) struct Made {
     pub gone: BTreeSet<usize>,
     pub turns: Vec<MemoryEvent>,
     pub asked: bool,
+    /// All of it as the memory has it, drawn on the device and fetched together with what it says.
+    pub ahead: Option<Ahead>,
+}
+
+/// What the memory says of a frame.
+struct Recalled {
+    found: BTreeMap<usize, Found>,
+    sights: BTreeMap<usize, Sight>,
+    ahead: Option<Ahead>,
+    /// Objects of which it is known by now that what is remembered of the frame before is no number: they are not among the others.
+    spoilt: BTreeSet<usize>,
 }
 
 impl VideoSam {
@@ -199,15 +213,54 @@ impl VideoSam {
         Ok(others)
     }
 
-    pub(super) fn make(&self, shot: &Shot<'_>, times: &mut StageTimes) -> Result<Made, SegmentError> {
-        let video = self.video()?;
+    /// What the memory says. On a GPU it is drawn before it is known whether it will be shown, so that one wait brings both.
+    fn recalled(
+        &self,
+        shot: &Shot<'_>,
+        following: &mut Following,
+        times: &mut StageTimes,
+    ) -> Result<Recalled, SegmentError> {
+        let (video, features) = (self.video()?, shot.features);
+        let recalled = self
+            .sam
+            .timed(times, Stage::MemoryAttention, || self.tracker.recall(video, features, following))?;
+        let followed = self
+            .sam
+            .timed(times, Stage::Decode, || Tracker::follow(video, features, &recalled, following))?;
+        let (sights, mut ahead, mut spoilt) = if followed.is_empty() || !self.sam.works_on_device() {
+            (sights(&followed)?, None, BTreeSet::new())
+        } else {
+            let mut numbers = vec![table(&followed)?.f_reshape([-1])?];
+            let doubt = self.tracker.doubt();
+            numbers.extend(doubt.map(|(_, numbers)| numbers.shallow_clone()));
+            let numbers = Tensor::f_cat(&numbers, 0)?;
+            let drawn = self.drawn(&followed, shot.placement, shot.keep_logits, times)?;
+            let (numbers, fetched) = self.sam.fetched(&numbers, drawn, times)?;
+            let (seen, whole) = numbers.split_at_checked(3 * followed.len()).unwrap_or((&numbers, &[]));
+            let doubted = doubt.into_iter().flat_map(|(objects, _)| objects).zip(whole);
+            let spoilt = doubted.filter(|(_, whole)| **whole != 1.0).map(|(object, _)| *object);
+            (tabled(&followed, seen), fetched, spoilt.collect())
+        };
+        let mut found: BTreeMap<usize, Found> = followed.into_iter().map(|f| (f.object, f)).collect();
+        spoilt.retain(|object| found.remove(object).is_some());
+        if !spoilt.is_empty() {
+            // It is a drawing of all.
+            ahead = None;
+        }
+        let sights = sights.into_iter().filter(|(object, _)| found.contains_key(object)).collect();
+        Ok(Recalled { found, sights, ahead, spoilt })
+    }
+
+    pub(super) fn make(
+        &self,
+        shot: &Shot<'_>,
+        following: &mut Following,
+        times: &mut StageTimes,
+    ) -> Result<Made, SegmentError> {
         let presence = self.sam.cleanup().presence_threshold;
-        let recalled =
-            self.sam.timed(times, Stage::MemoryAttention, || self.tracker.recall(video, shot.features))?;
-        let followed =
-            self.sam.timed(times, Stage::Decode, || Tracker::follow(video, shot.features, &recalled))?;
-        let seen = sights(&followed)?;
-        let mut memory: BTreeMap<usize, Found> = followed.into_iter().map(|f| (f.object, f)).collect();
+        let Recalled { found: mut memory, sights: seen, ahead, spoilt } =
+            self.recalled(shot, following, times)?;
+        let followed = memory.len();
         let asked = self.is_due(shot, &seen, presence);
         let mut proposed = if asked { self.proposed(shot, times)? } else { BTreeMap::new() };
         let mut answered = self.answered(shot, &memory, &mut proposed, times)?;
@@ -222,12 +275,16 @@ impl VideoSam {
         let mut made = Made {
             found: Vec::new(),
             courses: self.courses.clone(),
-            anew: BTreeSet::new(),
+            // Whatever is remembered of these takes the place of all that was.
+            anew: spoilt.clone(),
             kept: BTreeSet::new(),
-            gone: BTreeSet::new(),
+            gone: spoilt,
             turns: Vec::new(),
             asked,
+            ahead: None,
         };
+        // What is known of what is shown, and how much of that is the memory's as it is.
+        let (mut shown, mut as_followed) = (BTreeMap::new(), 0);
         let objects: BTreeSet<usize> =
             memory.keys().chain(proposed.keys()).chain(answered.keys()).copied().collect();
         for object in objects {
@@ -248,17 +305,24 @@ impl VideoSam {
             let (sight, proposal_sight) = (seen.get(&object), said.get(&object));
             let tried = course.is_on_trial(&self.settings);
             match course.choose(sight, proposal_sight, overlap, &self.settings, presence) {
-                Choice::Nobody if !moves && followed.is_some() => made.found.extend(followed.take()),
+                Choice::Nobody if !moves && followed.is_some() => {
+                    as_followed += 1;
+                    shown.extend(sight.map(|sight| (object, *sight)));
+                    made.found.extend(followed.take());
+                }
                 Choice::Nobody => {
                     // Said to be absent, or too poor to be followed: shown as it would be without a memory.
                     made.courses.remove(&object);
                     made.courses.extend(course.ended().map(|course| (object, course)));
                     made.gone.extend(followed.map(|f| f.object));
+                    shown.extend(proposal_sight.map(|sight| (object, *sight)));
                     made.found.extend(proposal);
                     continue;
                 }
                 // Time stands still: what the predictor says is shown where nothing else is known.
                 Choice::Predictor { .. } if self.frozen || !moves && followed.is_some() => {
+                    as_followed += usize::from(followed.is_some());
+                    shown.extend(sight.or(proposal_sight).map(|sight| (object, *sight)));
                     made.found.extend(followed.take().or(proposal));
                 }
                 Choice::Predictor { anew } => {
@@ -272,6 +336,7 @@ impl VideoSam {
                     made.kept.insert(object);
                     // Of an object that goes on it counts as tracked: it does not crowd out what a person has said.
                     let prompted = followed.is_none() || anew;
+                    shown.extend(proposal_sight.map(|sight| (object, *sight)));
                     made.found.extend(proposal.map(|found| found.counts_as(prompted)));
                 }
                 Choice::Memory { sure } => {
@@ -279,6 +344,8 @@ impl VideoSam {
                     {
                         made.kept.insert(object);
                     }
+                    as_followed += 1;
+                    shown.extend(sight.map(|sight| (object, *sight)));
                     made.found.extend(followed.take());
                 }
                 Choice::Both(blend) => {
@@ -293,7 +360,14 @@ impl VideoSam {
                 made.courses.insert(object, course);
             }
         }
-        let shown = sights(&made.found)?;
+        let kept = &made.kept;
+        made.gone.retain(|object| !kept.contains(object));
+        shown.retain(|object, _| made.found.iter().any(|f| f.object == *object));
+        if as_followed == followed && made.found.len() == followed {
+            made.ahead = ahead;
+        }
+        // What a person has said, and what was mixed, has not been looked at yet.
+        shown.extend(sights(made.found.iter().filter(|f| !shown.contains_key(&f.object)))?);
         for (object, course) in &mut made.courses {
             let Some(sight) = shown.get(object).filter(|_| moves || made.kept.contains(object)) else {
                 continue;

@@ -10,13 +10,14 @@ use tch::{TchError, Tensor};
 use self::frame::{Made, Shot};
 use super::graph::{Engine, Step};
 use super::memory::{
-    Continuity, Course, Found, MemoryCounts, MemorySettings, Scene, Tracker, TrackerSettings, Video,
+    Continuity, Course, Following, Found, MemoryCounts, MemorySettings, Scene, Tracker, TrackerSettings,
+    Video,
 };
 use super::network::Network;
 use super::preprocess::{Picture, Placement};
 use super::prompt::once_a_class;
 use super::said::Said;
-use super::sam::Sam;
+use super::sam::{self, Sam};
 use super::{Guidance, MemoryEvent, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::frame::{ImageView, Rgb};
 use crate::mask::ClassMask;
@@ -37,7 +38,8 @@ const MAX_EVENTS: usize = 64;
 #[derive(Debug)]
 pub struct VideoSam {
     sam: Sam,
-    step: Step<Sam2Features>,
+    step: Step<Tensor, Sam2Features>,
+    following: Following,
     memory: Sam2Memory,
     settings: MemorySettings,
     /// Of the predictor.
@@ -77,6 +79,7 @@ impl VideoSam {
         Self {
             sam,
             step: Step::default(),
+            following: Following::default(),
             memory,
             settings,
             classes,
@@ -98,8 +101,33 @@ impl VideoSam {
     }
 
     /// As [`Sam::record_by`].
-    pub fn record_by(&mut self, engine: Box<dyn Engine>) {
-        self.step = Step::recorded_by(engine);
+    ///
+    /// # Errors
+    /// As there.
+    pub fn record_by(&mut self, engine: impl Fn() -> Result<Box<dyn Engine>, String>) -> Result<(), String> {
+        let following =
+            Following { recall: Step::recorded_by(engine()?), find: Step::recorded_by(engine()?) };
+        (self.step, self.following) = (Step::recorded_by(engine()?), following);
+        Ok(())
+    }
+
+    /// Whether everything that can be is recorded.
+    #[cfg(test)]
+    pub(super) fn repeats(&self) -> bool {
+        let Following { recall, find } = &self.following;
+        self.step.has_recorded() && recall.has_recorded() && find.has_recorded()
+    }
+
+    /// Whether an object is followed.
+    #[cfg(test)]
+    pub(super) fn follows(&self, object: usize) -> bool {
+        self.tracker.follows(object)
+    }
+
+    /// See [`Tracker::spoil`].
+    #[cfg(test)]
+    pub(super) fn spoil(&mut self, object: usize) {
+        self.tracker.spoil(object);
     }
 
     fn video(&self) -> Result<Video<'_>, SegmentError> {
@@ -213,24 +241,37 @@ impl VideoSam {
         new
     }
 
-    fn masks(
+    /// What was found, on its way to masks of the frame. At least one object.
+    fn drawn(
         &self,
         found: &[Found],
         placement: &Placement,
         keep_logits: bool,
         times: &mut StageTimes,
-    ) -> Result<Vec<ClassMask>, SegmentError> {
-        if found.is_empty() {
-            return Ok(Vec::new());
-        }
+    ) -> Result<sam::Made, SegmentError> {
         let all = |of: fn(&Tracked) -> &Tensor| {
             Tensor::f_cat(&found.iter().map(|f| of(&f.tracked)).collect::<Vec<_>>(), 0)
         };
         let (logits, iou, score) = (all(|t| &t.logits)?, all(|t| &t.iou)?, all(|t| &t.object_score)?);
         let classes = found.iter().map(|f| f.object).collect();
         let said = Said { classes, logits, iou, object_score: Some(score), alone: false };
-        let made = self.sam.made(&said, placement, keep_logits, times)?;
-        self.sam.masks(vec![made], times)
+        self.sam.made(&said, placement, keep_logits, times)
+    }
+
+    fn masks(
+        &self,
+        made: &Made,
+        shot: &Shot<'_>,
+        times: &mut StageTimes,
+    ) -> Result<Vec<ClassMask>, SegmentError> {
+        if let Some(ahead) = &made.ahead {
+            return self.sam.masks_ahead(ahead, times);
+        }
+        if made.found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let drawn = self.drawn(&made.found, shot.placement, shot.keep_logits, times)?;
+        self.sam.masks(vec![drawn], times)
     }
 
     fn run(
@@ -271,11 +312,15 @@ impl VideoSam {
                 placement: &placement,
                 mode: guidance.mode,
                 told,
+                keep_logits,
             };
-            let made = self.make(&shot, times)?;
-            masks = self.masks(&made.found, &placement, keep_logits, times)?;
-            self.remember(&features, made, times)?;
+            let mut following = std::mem::take(&mut self.following);
+            let made = self.make(&shot, &mut following, times);
+            self.following = following;
+            let made = made?;
+            masks = self.masks(&made, &shot, times)?;
             self.sam.done(&masks, times);
+            self.remember(&features, made, times)?;
             self.pointed.extend(shot.told.iter().map(|p| p.class));
         }
         self.silenced = guidance.mode == Mode::Autonomous;
@@ -294,18 +339,21 @@ impl VideoSam {
         made: Made,
         times: &mut StageTimes,
     ) -> Result<(), SegmentError> {
-        let Made { found, courses, anew, kept, gone, turns, asked } = made;
+        let Made { found, courses, anew, kept, gone, turns, asked, ahead: _ } = made;
         let (kept, passed): (Vec<Found>, Vec<Found>) =
             found.into_iter().partition(|f| kept.contains(&f.object));
         // Not `self.video()`: the tracker is changed meanwhile.
         let video = video(&self.sam, &self.memory)?;
         let tracker = &mut self.tracker;
-        self.sam.timed(times, Stage::MemoryEncoder, || tracker.remember(video, features, &kept, &anew))?;
+        // Its word on what is remembered comes with the next frame's.
+        let later = self.sam.works_on_device();
+        self.sam
+            .timed(times, Stage::MemoryEncoder, || tracker.remember(video, features, &kept, &anew, later))?;
         // What was said of a picture that repeats is not always remembered.
         let unknown = (0..self.classes).any(|class| !self.tracker.follows(class));
         self.owed &= !asked || self.scene.repeats() && unknown;
         // One flicker of what is on trial does not leave it alone until the predictor's next turn.
-        self.owed |= !gone.is_empty();
+        self.owed |= gone.iter().any(|&object| object < self.classes);
         for object in gone {
             self.tracker.remove(object);
         }

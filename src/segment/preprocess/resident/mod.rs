@@ -11,6 +11,7 @@ use self::staging::Staging;
 use super::{Placement, Preprocess};
 use crate::frame::ImageView;
 use crate::segment::MAX_INPUT_SIZE;
+use crate::segment::graph::Lane;
 
 pub use staging::settle;
 
@@ -37,7 +38,14 @@ impl Resident {
         Self { how, device, staging: Staging::new(device), scaler: None }
     }
 
-    /// The bytes of `view` on the device, as [`Resident::input`] takes them.
+    /// Sends frames by `lane` from here on, past what is queued on the device. Where it fails they go on
+    /// without it.
+    pub fn send_by(&mut self, lane: Box<dyn Lane>) {
+        self.staging.send_by(lane);
+    }
+
+    /// The bytes of `view` on the device, as [`Resident::input`] takes them. The next frame may take their
+    /// place.
     ///
     /// # Errors
     /// libtorch's.
@@ -74,15 +82,20 @@ impl Resident {
         }
     }
 
-    /// The input `[1, 3, side, side]` that the `bytes` of a frame become, if it is the one that [`Resident::takes`] has taken last.
+    /// The input `[1, 3, side, side]` that the `bytes` of a frame become, if it is the one that
+    /// [`Resident::takes`] has taken last. They are those of the last [`Resident::send`], and are not read
+    /// again.
     ///
     /// # Errors
     /// libtorch's; a frame that was not taken.
-    pub fn input(&self, view: &ImageView<'_>, bytes: &Tensor) -> Result<(Tensor, Placement), TchError> {
+    pub fn input(&mut self, view: &ImageView<'_>, bytes: &Tensor) -> Result<(Tensor, Placement), TchError> {
         let Some((placement, Prepared::Here(scaler))) = &self.scaler else {
             return Err(TchError::Shape("frames of this size are prepared on the CPU".into()));
         };
-        Ok((scaler.input(&color::rgb(view, bytes)?, placement)?, *placement))
+        // Numbers of another type, so in memory of their own.
+        let pixels = color::rgb(view, bytes)?;
+        self.staging.used();
+        Ok((scaler.input(&pixels, placement)?, *placement))
     }
 }
 
@@ -90,6 +103,7 @@ impl Resident {
 mod tests {
     use super::*;
     use crate::frame::{PixelFormat, Plane, Rgb, YuvColor};
+    use crate::segment::graph::{GraphError, Rehearsal};
 
     /// Speckle on a slope, so that neither ranges nor sums are trivial.
     fn picture(width: usize, height: usize) -> Rgb {
@@ -157,5 +171,61 @@ mod tests {
         assert!(both(Preprocess::LiteMedSam, (40, 30), 64).is_none());
         assert!(both(Preprocess::Sam2, (9000, 2), 64).is_none());
         assert!(both(Preprocess::Sam2, (10, 10), 0).is_none());
+    }
+
+    /// Whoever reads the bytes of a frame after they count as read finds others.
+    #[derive(Debug, Default)]
+    struct Overwriting(Option<Tensor>);
+
+    impl Lane for Overwriting {
+        fn used(&mut self) -> Result<(), GraphError> {
+            if let Some(mut to) = self.0.take() {
+                let _ = to.f_fill_(7)?;
+            }
+            Ok(())
+        }
+
+        fn copy(&mut self, to: &Tensor, from: &Tensor) -> Result<(), GraphError> {
+            self.0 = Some(to.shallow_clone());
+            Rehearsal.copy(to, from)
+        }
+    }
+
+    #[test]
+    fn frames_that_go_by_a_lane_have_the_same_inputs_and_keep_them() {
+        let resident = || Resident::new(Preprocess::LiteMedSam, Device::Cpu);
+        let (mut by_lane, mut plain) = (resident(), resident());
+        by_lane.send_by(Box::new(Overwriting::default()));
+        for format in PixelFormat::ALL {
+            // The second is as large as the input: nothing is scaled.
+            for (w, h) in [(96, 70), (64, 64)] {
+                let mut kept = Vec::new();
+                for frame in 0..4 {
+                    let plane = |(i, (row, rows)): (usize, (usize, usize))| -> (Vec<u8>, usize) {
+                        let value = |at: usize| (at * 7919 + i * 31 + frame * 57) % 251;
+                        ((0..row * rows).map(|at| value(at) as u8).collect(), row)
+                    };
+                    let planes = format.planes(w, h);
+                    let planes: Vec<_> = planes.iter().copied().enumerate().map(plane).collect();
+                    let planes =
+                        planes.iter().map(|(data, stride)| Plane { data, stride: *stride }).collect();
+                    let view = ImageView::new(format, w, h, YuvColor::default(), planes).unwrap();
+                    let input = |of: &mut Resident| {
+                        let taken = of.takes(&view, 64).unwrap();
+                        taken.then(|| {
+                            let bytes = of.send(&view).unwrap();
+                            of.input(&view, &bytes).unwrap().0
+                        })
+                    };
+                    let found = (input(&mut by_lane), input(&mut plain));
+                    assert_eq!((found.0.is_some(), found.1.is_some()), (frame > 0, frame > 0));
+                    kept.extend(found.0.zip(found.1));
+                }
+                // Only now: the frames behind it have not changed an input.
+                assert_eq!(kept.len(), 3);
+                assert!(kept.iter().all(|(found, expected)| found == expected), "{format:?} {w}x{h}");
+                assert!(kept.windows(2).all(|two| two[0].0 != two[1].0), "the frames differ");
+            }
+        }
     }
 }

@@ -1,21 +1,25 @@
 //! A network of the SAM kind as a [`Segmenter`], with or without a prompt predictor.
 
+mod drawn;
+
 use std::borrow::Cow;
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::graph::{Engine, Step, Tensors};
-use super::marks::Clock;
-use super::network::Network;
-use super::postprocess::{Decoded, Packed, clean};
-use super::preprocess::{Picture, Placement, Resident};
-use super::prompt::once_a_class;
-use super::said::Said;
-use super::views::{Views, Way};
-use super::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
+pub(super) use drawn::{Ahead, Made};
+
 use crate::frame::{ImageView, Rgb};
-use crate::mask::{ClassMask, Mask};
+use crate::mask::ClassMask;
 use crate::nn::SamFeatures;
+use crate::segment::graph::{Engine, Lane, Step, Tensors};
+use crate::segment::marks::Clock;
+use crate::segment::network::Network;
+use crate::segment::postprocess::Decoded;
+use crate::segment::preprocess::{Picture, Placement, Resident};
+use crate::segment::prompt::once_a_class;
+use crate::segment::said::Said;
+use crate::segment::views::{Views, Way};
+use crate::segment::{Guidance, Mode, ModelInfo, Prompt, SegmentError, Segmenter};
 use crate::stage::{Stage, StageTimes};
 
 /// What is done with masks that a person may not want to see.
@@ -29,13 +33,6 @@ pub struct Cleanup {
     pub max_sprinkle_area: usize,
     /// Where classes overlap, a pixel is of the one with the highest logit.
     pub non_overlapping: bool,
-}
-
-/// Answers about some classes as masks: here, or where the network is.
-#[derive(Debug)]
-pub(super) enum Made {
-    Here(Vec<ClassMask>),
-    OnDevice(Packed),
 }
 
 /// A network of the SAM kind.
@@ -54,8 +51,16 @@ pub struct Sam {
     /// Frames are prepared, and masks made, where the network is.
     resident: Option<Resident>,
     clock: Clock,
+    steps: Steps,
+}
+
+/// What is done on every frame, recorded where a GPU can repeat it.
+#[derive(Debug, Default)]
+struct Steps {
     /// From an input to what the encoder says of it.
-    step: Step<SamFeatures>,
+    encode: Step<Tensor, SamFeatures>,
+    /// From that to what is said of the predictor's classes where it alone speaks.
+    answer: Step<SamFeatures, Vec<Said>>,
 }
 
 impl Sam {
@@ -63,7 +68,8 @@ impl Sam {
     pub fn new(network: Network, cleanup: Cleanup, info: ModelInfo) -> Self {
         let device = network.device();
         let clock = Clock::new(device);
-        let mut sam = Self { network, cleanup, info, views: 1, resident: None, clock, step: Step::default() };
+        let mut sam =
+            Self { network, cleanup, info, views: 1, resident: None, clock, steps: Steps::default() };
         sam.work_on_device(device.is_cuda());
         sam
     }
@@ -79,20 +85,38 @@ impl Sam {
         self.resident.is_some()
     }
 
-    /// Shows each frame to the network in so many views, 1 to [`MAX_VIEWS`](super::MAX_VIEWS), where the predictor alone speaks, and takes
+    /// Shows each frame to the network in so many views, 1 to [`MAX_VIEWS`](crate::segment::MAX_VIEWS), where the predictor alone speaks, and takes
     /// the mean of its answers: it costs as many times as much.
     pub fn see_in(&mut self, views: usize) {
         self.views = views;
     }
 
-    /// Lets `engine` record what does not change from frame to frame and repeat it.
-    pub fn record_by(&mut self, engine: Box<dyn Engine>) {
-        self.step = Step::recorded_by(engine);
+    /// Sends frames by `lane`, where they are prepared on the device.
+    pub fn send_by(&mut self, lane: Box<dyn Lane>) {
+        if let Some(resident) = &mut self.resident {
+            resident.send_by(lane);
+        }
+    }
+
+    /// Whether everything that can be is recorded.
+    #[cfg(test)]
+    pub(super) fn repeats(&self) -> bool {
+        self.steps.encode.has_recorded() && self.steps.answer.has_recorded()
+    }
+
+    /// Lets engines record what is the same work on every frame and repeat it: one each, as each has memory of its own.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn record_by(&mut self, engine: impl Fn() -> Result<Box<dyn Engine>, String>) -> Result<(), String> {
+        self.steps = Steps { encode: Step::recorded_by(engine()?), answer: Step::recorded_by(engine()?) };
+        Ok(())
     }
 
     /// Puts the queries of another data set in place of the predictor's, see [`Network::set_queries`].
     pub fn set_queries(&mut self, queries: &Tensor) {
         self.network.set_queries(queries);
+        self.steps.answer.forget();
     }
 
     /// The network itself.
@@ -145,7 +169,7 @@ impl Sam {
     pub(super) fn features<T: Tensors>(
         &mut self,
         picture: &Picture<'_>,
-        step: &mut Step<T>,
+        step: &mut Step<Tensor, T>,
         encode: impl Fn(&Network, &Tensor) -> Result<T, TchError>,
         times: &mut StageTimes,
     ) -> Result<(T, Placement), SegmentError> {
@@ -156,7 +180,7 @@ impl Sam {
     fn encoded<T: Tensors>(
         &self,
         input: &Tensor,
-        step: &mut Step<T>,
+        step: &mut Step<Tensor, T>,
         encode: impl Fn(&Network, &Tensor) -> Result<T, TchError>,
         times: &mut StageTimes,
     ) -> Result<T, SegmentError> {
@@ -175,63 +199,6 @@ impl Sam {
     /// What is done with masks.
     pub(super) fn cleanup(&self) -> &Cleanup {
         &self.cleanup
-    }
-
-    /// What was said, on its way to masks of the frame.
-    pub(super) fn made(
-        &self,
-        said: &Said,
-        placement: &Placement,
-        keep_logits: bool,
-        times: &mut StageTimes,
-    ) -> Result<Made, SegmentError> {
-        let Cleanup { presence_threshold, max_hole_area, max_sprinkle_area, non_overlapping } = self.cleanup;
-        let how = self.network.manners().postprocess;
-        self.timed(times, Stage::Postprocess, || {
-            let cleaned = if max_hole_area > 0 || max_sprinkle_area > 0 {
-                Some(clean(&said.logits, max_hole_area, max_sprinkle_area)?)
-            } else {
-                None
-            };
-            let decoded = Decoded {
-                logits: &said.logits,
-                cleaned: cleaned.as_ref(),
-                scores: &said.iou,
-                presence: said.object_score.as_ref(),
-                non_overlapping: non_overlapping.then_some(presence_threshold),
-            };
-            Ok(if self.resident.is_some() {
-                Made::OnDevice(how.pack(&decoded, &said.classes, placement, keep_logits)?)
-            } else {
-                Made::Here(how.class_masks(&decoded, &said.classes, placement, keep_logits)?)
-            })
-        })
-    }
-
-    /// The masks, by their classes. Where they were made on the device this waits for it, for all of them at once.
-    pub(super) fn masks(
-        &self,
-        made: Vec<Made>,
-        times: &mut StageTimes,
-    ) -> Result<Vec<ClassMask>, SegmentError> {
-        let (mut masks, mut packed) = (Vec::new(), Vec::new());
-        for made in made {
-            match made {
-                Made::Here(found) => masks.extend(found),
-                Made::OnDevice(answer) => packed.push(answer),
-            }
-        }
-        if !packed.is_empty() {
-            let bytes = self.timed(times, Stage::Postprocess, || Packed::fetch(&packed))?;
-            let how = self.network.manners().postprocess;
-            masks.extend(times.time(Stage::Postprocess, || how.unpack(&packed, &bytes))?);
-            self.clock.pass();
-        }
-        for found in masks.iter_mut().filter(|m| m.presence < self.cleanup.presence_threshold) {
-            found.mask = Mask::empty(found.mask.width(), found.mask.height());
-        }
-        masks.sort_by_key(|m| m.class);
-        Ok(masks)
     }
 
     /// The masks that the predictor's pyramid alone makes of a picture that has been encoded; see [`Network::first_masks`].
@@ -293,20 +260,44 @@ impl Sam {
         Ok(answers)
     }
 
+    /// What the decoder says where the predictor alone speaks; all of it is charged to the decoder where it is recorded.
+    fn answers_alone(
+        &self,
+        features: &SamFeatures,
+        placement: &Placement,
+        step: &mut Step<SamFeatures, Vec<Said>>,
+        times: &mut StageTimes,
+    ) -> Result<Vec<Said>, SegmentError> {
+        if !step.is_recorded() {
+            return self.answers(features, placement, Mode::Autonomous, &[], times);
+        }
+        let work = |features: &SamFeatures| {
+            let question =
+                self.network.ask(features, Mode::Autonomous, &[], placement, /* train */ false);
+            let question = question.map_err(SegmentError::into_torch)?;
+            let mut answers = Vec::new();
+            for batch in question.batches(self.network.device()) {
+                answers.extend(Said::of(batch, self.network.answer(features, batch)?)?);
+            }
+            Ok(answers)
+        };
+        Ok(self.timed(times, Stage::Decode, || step.run(features, &work))?)
+    }
+
     /// The mean over the views of a picture where nobody but the predictor speaks, in place of what was said of it as it is.
     fn seen_otherwise(
         &self,
         input: &Tensor,
         placement: &Placement,
-        step: &mut Step<SamFeatures>,
+        steps: &mut Steps,
         answers: Vec<Said>,
         times: &mut StageTimes,
     ) -> Result<Vec<Said>, SegmentError> {
         let mut views = Views::default();
         for way in Way::others(self.views) {
             let view = self.timed(times, Stage::Preprocess, || way.seen(input, placement))?;
-            let features = self.encoded(&view, step, Network::encode, times)?;
-            let said = self.answers(&features, placement, Mode::Autonomous, &[], times)?;
+            let features = self.encoded(&view, &mut steps.encode, Network::encode, times)?;
+            let said = self.answers_alone(&features, placement, &mut steps.answer, times)?;
             self.timed(times, Stage::Postprocess, || match Said::together(&said)? {
                 Some(said) => views.add(*way, placement, said),
                 None => Ok(()),
@@ -341,14 +332,18 @@ impl Sam {
         image: &ImageView<'_>,
         mode: Mode,
         prompts: &[Prompt],
-        step: &mut Step<SamFeatures>,
+        steps: &mut Steps,
         times: &mut StageTimes,
     ) -> Result<(Vec<Said>, Placement), SegmentError> {
         let (input, placement) = self.input(&Picture::View(image), times)?;
-        let features = self.encoded(&input, step, Network::encode, times)?;
-        let mut answers = self.answers(&features, &placement, mode, prompts, times)?;
+        let features = self.encoded(&input, &mut steps.encode, Network::encode, times)?;
+        let mut answers = if prompts.is_empty() {
+            self.answers_alone(&features, &placement, &mut steps.answer, times)?
+        } else {
+            self.answers(&features, &placement, mode, prompts, times)?
+        };
         if self.views > 1 && answers.iter().any(|said| said.alone) {
-            answers = self.seen_otherwise(&input, &placement, step, answers, times)?;
+            answers = self.seen_otherwise(&input, &placement, steps, answers, times)?;
         }
         Ok((answers, placement))
     }
@@ -367,9 +362,9 @@ impl Sam {
         if prompts.is_empty() && !guidance.mode.is_learned() {
             return Ok(Vec::new());
         }
-        let mut step = std::mem::take(&mut self.step);
-        let answers = self.asked(image, guidance.mode, &prompts, &mut step, times);
-        self.step = step;
+        let mut steps = std::mem::take(&mut self.steps);
+        let answers = self.asked(image, guidance.mode, &prompts, &mut steps, times);
+        self.steps = steps;
         let (answers, placement) = answers?;
         let masks = self.answered(&answers, &placement, keep_logits, times)?;
         self.done(&masks, times);
