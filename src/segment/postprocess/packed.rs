@@ -29,11 +29,10 @@ impl Packed {
     /// # Errors
     /// What failed on the device.
     pub fn fetch(answers: &[Self]) -> Result<Vec<u8>, TchError> {
-        let all: Vec<&Tensor> = answers.iter().map(|a| &a.bytes).collect();
-        if all.is_empty() {
+        if answers.is_empty() {
             return Ok(Vec::new());
         }
-        to_bytes(&Tensor::f_cat(&all, 0)?)
+        together(answers.iter().map(|a| &a.bytes))
     }
 
     /// The same with `f32` numbers `[n]` of the device, in one copy.
@@ -42,8 +41,7 @@ impl Packed {
     /// What failed on the device.
     pub fn fetch_beside(numbers: &Tensor, answers: &[Self]) -> Result<(Vec<f32>, Vec<u8>), TchError> {
         let first = as_bytes(numbers)?;
-        let all: Vec<&Tensor> = std::iter::once(&first).chain(answers.iter().map(|a| &a.bytes)).collect();
-        let mut bytes = to_bytes(&Tensor::f_cat(&all, 0)?)?;
+        let mut bytes = together(std::iter::once(&first).chain(answers.iter().map(|a| &a.bytes)))?;
         let rest = bytes.split_off(first.numel());
         Ok((as_numbers(&bytes), rest))
     }
@@ -145,6 +143,11 @@ impl Postprocess {
         }
         Ok(found)
     }
+}
+
+/// Bytes of the device one after the other, in one copy.
+fn together<'a>(parts: impl Iterator<Item = &'a Tensor>) -> Result<Vec<u8>, TchError> {
+    to_bytes(&Tensor::f_cat(&parts.collect::<Vec<_>>(), 0)?)
 }
 
 /// The memory of `f32`.
