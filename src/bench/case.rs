@@ -14,8 +14,7 @@ use super::result::{CaseResult, CaseStatus};
 use super::spec::{CaseSpec, Drive};
 use super::usage::Use;
 use super::warm::{FILLS, Warm, warm_up};
-use crate::frame::ImageError;
-use crate::media::MediaError;
+use crate::media::{FormatError, MediaError};
 use crate::pipeline::{Ended, RunError};
 use crate::segment::{
     self, DeviceChoice, DeviceError, Guidance, LoadError, MemorySettings, Mode, ModelSpec, Precision, Prompt,
@@ -40,9 +39,9 @@ pub enum CaseError {
     /// The model.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// A picture that is none.
+    /// A picture that cannot be seen.
     #[error(transparent)]
-    Image(#[from] ImageError),
+    Format(#[from] FormatError),
     /// The model, on a frame.
     #[error(transparent)]
     Segment(#[from] SegmentError),
@@ -187,6 +186,6 @@ fn prepare(spec: &CaseSpec) -> Result<Prepared, CaseError> {
     } else {
         (Guidance { mode: Mode::Autonomous, prompts: Vec::new() }, learned)
     };
-    let footage = Footage::load(&spec.source, spec.pictures, spec.size)?;
+    let footage = Footage::load(&spec.source, spec.pictures, spec.size, spec.format)?;
     Ok(Prepared { footage, model, guidance, classes })
 }

@@ -46,11 +46,12 @@ pub(super) fn closed(
         if over || late && frame > spec.warmup {
             break;
         }
-        let view = prepared.footage.view(frame)?;
+        let Prepared { footage, model, guidance, .. } = &mut *prepared;
         let mut times = StageTimes::default();
-        let began = Instant::now();
-        prepared.model.segment(&view, &prepared.guidance, false, &mut times)?;
-        let ended = Instant::now();
+        let (began, ended) = footage.view(frame, |view| {
+            let began = Instant::now();
+            model.segment(view, guidance, false, &mut times).map(|_| (began, Instant::now()))
+        })??;
         measured.rows.push(FrameRow {
             frame,
             counted,

@@ -8,6 +8,7 @@ use crossbeam::sync::Parker;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
 use image::imageops::FilterType;
 use parking_lot::Mutex;
 
@@ -15,7 +16,7 @@ use super::spec::SourceChoice;
 use crate::cine::{self, CineError};
 use crate::frame::{ImageError, ImageView, PixelFormat, Plane, Rgb, YuvColor};
 use crate::media::template::{Kind, Params, Template, TemplateError};
-use crate::media::{Intake, MediaError, Pace, SourcePipeline, StreamFormat};
+use crate::media::{FormatError, Intake, MediaError, Pace, SourcePipeline, StreamFormat, video_format};
 use crate::phantom::{Phantom, PhantomConfig, PhantomError};
 
 /// Most bytes of pictures.
@@ -26,15 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Pictures of one size and format, shown there and back without end, so that no seam is a cut for a memory.
 #[derive(Clone, Debug)]
 pub struct Footage {
-    /// [`PixelFormat::Gray8`] or [`PixelFormat::Rgbx`].
-    pub format: PixelFormat,
-    /// Pixels per row.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
+    /// Size, pixel format and colorimetry of each picture.
+    pub format: StreamFormat,
     /// What it is, in a few words.
     pub name: String,
-    pictures: Vec<Vec<u8>>,
+    pictures: Vec<gst::Buffer>,
 }
 
 /// Why there are no pictures.
@@ -55,6 +52,19 @@ pub enum FootageError {
     /// A picture that is none.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A picture that does not fit its format.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A pixel format into which pictures of this size cannot be made.
+    #[error("pictures of {width}x{height} pixels cannot be made {format}")]
+    Convert {
+        /// Asked for.
+        format: &'static str,
+        /// Asked for.
+        width: usize,
+        /// Asked for.
+        height: usize,
+    },
     /// A recording that GStreamer cannot decode.
     #[error("{reason}: {}", path.display())]
     Decode {
@@ -76,7 +86,8 @@ pub enum FootageError {
 }
 
 impl Footage {
-    /// Up to `count` pictures of `source`, in `size` if one is given.
+    /// Up to `count` pictures of `source`, in `size` if one is given, and in `format`: without one gray pictures are
+    /// [`PixelFormat::Gray8`] and others [`PixelFormat::Rgbx`].
     ///
     /// # Errors
     /// A source that cannot be had, or more than fits into memory.
@@ -84,9 +95,10 @@ impl Footage {
         source: &SourceChoice,
         count: usize,
         size: Option<(usize, usize)>,
+        format: Option<PixelFormat>,
     ) -> Result<Self, FootageError> {
         let count = count.max(1);
-        match source {
+        let footage = match source {
             SourceChoice::Phantom(seed) => {
                 let d = PhantomConfig::default();
                 let (width, height) = size.unwrap_or((d.width, d.height));
@@ -97,16 +109,72 @@ impl Footage {
                 config.validate()?;
                 fits(count, width, height, 1)?;
                 let mut phantom = Phantom::new(config)?;
-                let pictures = (0..count as u64).map(|i| phantom.image(i)).collect();
                 let name = format!("phantom, seed {seed}, {count} pictures of {width}x{height}");
-                Ok(Self { format: PixelFormat::Gray8, width, height, name, pictures })
+                let pictures = (0..count as u64).map(|i| phantom.image(i));
+                Self::packed(PixelFormat::Gray8, (width, height), name, pictures)?
             }
             SourceChoice::File(path) => {
                 let pictures =
                     if cine::recognise(path).is_some() { read(path, count)? } else { decode(path, count)? };
-                Self::of_pictures(path, pictures, size)
+                Self::of_pictures(path, pictures, size)?
             }
+        };
+        match format {
+            // GStreamer 1.22 takes gray of full range for luma of limited range, but not by way of RGB.
+            Some(format @ (PixelFormat::I420 | PixelFormat::Nv12)) => {
+                footage.converted(PixelFormat::Rgbx)?.converted(format)
+            }
+            Some(format) => footage.converted(format),
+            None => Ok(footage),
         }
+    }
+
+    /// Of pictures whose rows follow each other without a gap.
+    fn packed(
+        pixel: PixelFormat,
+        (width, height): (usize, usize),
+        name: String,
+        pictures: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<Self, FootageError> {
+        let format = format_of(pixel, width, height)?;
+        let row = width * if pixel == PixelFormat::Gray8 { 1 } else { 4 };
+        let padded = |data: Vec<u8>| {
+            let mut buffer = gst::Buffer::with_size(format.info.size()).map_err(|_| FormatError::Map)?;
+            format.with_view_mut(buffer.make_mut(), |view| {
+                let [plane] = view.planes_mut() else { return };
+                for (to, from) in plane.data.chunks_mut(plane.stride).zip(data.chunks_exact(row)) {
+                    to[..row].copy_from_slice(from);
+                }
+            })?;
+            Ok(buffer)
+        };
+        let pictures = pictures.map(padded).collect::<Result<_, FormatError>>()?;
+        Ok(Self { format, name, pictures })
+    }
+
+    /// The same pictures, as GStreamer makes them.
+    fn converted(self, pixel: PixelFormat) -> Result<Self, FootageError> {
+        if pixel == self.format.pixel {
+            return Ok(self);
+        }
+        let (width, height) = (self.width(), self.height());
+        let word = video_format(pixel).to_str();
+        let refused = || FootageError::Convert { format: word, width, height };
+        let format = format_of(pixel, width, height)?;
+        let converter =
+            gst_video::VideoConverter::new(&self.format.info, &format.info, None).map_err(|_| refused())?;
+        fits(self.pictures.len(), format.info.size(), 1, 1)?;
+        let converted = |buffer: &gst::Buffer| {
+            let mut out = gst::Buffer::with_size(format.info.size()).ok()?;
+            let from = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.format.info).ok()?;
+            let mut to =
+                gst_video::VideoFrameRef::from_buffer_ref_writable(out.get_mut()?, &format.info).ok()?;
+            converter.frame_ref(&from, &mut to);
+            drop(to);
+            Some(out)
+        };
+        let pictures = self.pictures.iter().map(converted).collect::<Option<_>>().ok_or_else(refused)?;
+        Ok(Self { format, pictures, ..self })
     }
 
     fn of_pictures(
@@ -123,21 +191,26 @@ impl Footage {
         let pictures: Option<Vec<_>> =
             pictures.into_iter().map(|p| p.sized(width, height).map(|rgb| packed(&rgb, format))).collect();
         let pictures = pictures.ok_or_else(|| decode("a picture of it cannot be scaled"))?;
-        Ok(Self { format, width, height, name, pictures })
+        Self::packed(format, (width, height), name, pictures.into_iter())
+    }
+
+    /// Pixels per row.
+    pub fn width(&self) -> usize {
+        self.format.width()
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.format.height()
     }
 
     /// Bytes that the pictures take.
     pub fn bytes(&self) -> u64 {
-        self.pictures.iter().map(|p| p.len() as u64).sum()
+        self.pictures.iter().map(|p| p.size() as u64).sum()
     }
 
-    /// Bytes of a picture from one row to the next.
-    pub fn stride(&self) -> usize {
-        self.width * if self.format == PixelFormat::Gray8 { 1 } else { 4 }
-    }
-
-    /// Bytes of the picture that is shown as frame `index`.
-    pub fn picture(&self, index: u64) -> &[u8] {
+    /// The picture that is shown as frame `index`.
+    pub fn picture(&self, index: u64) -> &gst::BufferRef {
         let last = self.pictures.len().saturating_sub(1) as u64;
         let at = if last == 0 {
             0
@@ -145,17 +218,28 @@ impl Footage {
             let place = index % (2 * last);
             if place <= last { place } else { 2 * last - place }
         };
-        self.pictures.get(at as usize).map_or(&[], Vec::as_slice)
+        &self.pictures[at as usize]
     }
 
-    /// The picture that is shown as frame `index`, for a model.
+    /// Lets `look`, a model, see the picture that is shown as frame `index`.
     ///
     /// # Errors
     /// None for pictures that were loaded whole.
-    pub fn view(&self, index: u64) -> Result<ImageView<'_>, ImageError> {
-        let plane = Plane { data: self.picture(index), stride: self.stride() };
-        ImageView::new(self.format, self.width, self.height, YuvColor::default(), vec![plane])
+    pub fn view<T>(&self, index: u64, look: impl FnOnce(&ImageView<'_>) -> T) -> Result<T, FormatError> {
+        self.format.with_view(self.picture(index), look)
     }
+}
+
+/// What GStreamer makes of this format and size: its rows and colorimetry.
+fn format_of(pixel: PixelFormat, width: usize, height: usize) -> Result<StreamFormat, FootageError> {
+    let word = video_format(pixel).to_str();
+    let refused = |_| FootageError::Convert { format: word, width, height };
+    let side = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
+    let info = gst_video::VideoInfo::builder(video_format(pixel), side(width), side(height))
+        .fps(gst::Fraction::new(0, 1))
+        .build();
+    let caps = info.and_then(|info| info.to_caps()).map_err(refused)?;
+    Ok(StreamFormat::from_caps(&caps)?)
 }
 
 fn fits(pictures: usize, width: usize, height: usize, bytes: usize) -> Result<(), FootageError> {
@@ -297,24 +381,41 @@ mod tests {
 
     #[test]
     fn pictures_go_there_and_back() {
-        let footage = Footage {
-            format: PixelFormat::Gray8,
-            width: 1,
-            height: 1,
-            name: String::new(),
-            pictures: vec![vec![0], vec![1], vec![2], vec![3]],
+        gst::init().unwrap();
+        let of = |values: &[u8]| {
+            let pictures = values.iter().map(|&v| vec![v; 16]);
+            Footage::packed(PixelFormat::Gray8, (4, 4), String::new(), pictures).unwrap()
         };
-        let shown: Vec<u8> = (0..9).map(|i| footage.picture(i)[0]).collect();
-        assert_eq!(shown, [0, 1, 2, 3, 2, 1, 0, 1, 2]);
-        let one = Footage { pictures: vec![vec![7]], ..footage };
-        assert_eq!([one.picture(0)[0], one.picture(5)[0]], [7, 7]);
+        let first = |f: &Footage, i| f.view(i, |v| v.plane(0).data[0]).unwrap();
+        let footage = of(&[0, 1, 2, 3]);
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, 8].map(|i| first(&footage, i)), [0, 1, 2, 3, 2, 1, 0, 1, 2]);
+        let one = of(&[7]);
+        assert_eq!([first(&one, 0), first(&one, 5)], [7, 7]);
     }
 
     #[test]
     fn a_phantom_is_made_in_the_size_asked_for() {
-        let footage = Footage::load(&SourceChoice::Phantom(3), 2, Some((160, 120))).unwrap();
-        assert_eq!((footage.width, footage.height, footage.bytes()), (160, 120, 2 * 160 * 120));
-        assert!(Footage::load(&SourceChoice::Phantom(3), 2, Some((10, 10))).is_err());
-        assert!(Footage::load(&SourceChoice::Phantom(3), usize::MAX, Some((160, 120))).is_err());
+        gst::init().unwrap();
+        let load = |count, size| Footage::load(&SourceChoice::Phantom(3), count, Some(size), None);
+        let footage = load(2, (160, 120)).unwrap();
+        assert_eq!((footage.width(), footage.height(), footage.bytes()), (160, 120, 2 * 160 * 120));
+        assert!(load(2, (10, 10)).is_err());
+        assert!(load(usize::MAX, (160, 120)).is_err());
+    }
+
+    #[test]
+    fn a_phantom_looks_the_same_in_every_format_and_odd_size() {
+        gst::init().unwrap();
+        let load = |format| Footage::load(&SourceChoice::Phantom(3), 1, Some((161, 121)), format).unwrap();
+        let gray = load(None).view(0, |v| Rgb::from(v)).unwrap();
+        assert!(gray.data.iter().any(|&v| v > 100));
+        for format in PixelFormat::ALL {
+            let footage = load(Some(format));
+            assert_eq!(footage.format.pixel, format);
+            let rgb = footage.view(0, |v| Rgb::from(v)).unwrap();
+            let worst = rgb.data.iter().zip(&gray.data).map(|(a, b)| a.abs_diff(*b)).max();
+            // Luma of limited range has 219 steps.
+            assert!(worst <= Some(3), "{format:?}: {worst:?}");
+        }
     }
 }

@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
-use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
 use super::footage::Footage;
 use super::marker::{Mark, draw_mark};
 use super::usage::{CpuClock, CpuSpan};
-use crate::frame::{ImageViewMut, PlaneMut, YuvColor};
-use crate::media::{MediaError, video_format};
+use crate::media::MediaError;
 
 /// Frames that may wait for the source pipeline; then the clock's thread waits, and the frames behind are late by as much.
 const DEPTH: u64 = 2;
@@ -157,13 +155,7 @@ impl Clock {
     }
 
     fn feed(&self) -> Result<(), String> {
-        let side = |v: usize| u32::try_from(v).map_err(|e| e.to_string());
-        let (width, height) = (side(self.footage.width)?, side(self.footage.height)?);
-        let rate = gst::Fraction::new(0, 1);
-        let info =
-            gst_video::VideoInfo::builder(video_format(self.footage.format), width, height).fps(rate).build();
-        let caps = info.and_then(|info| info.to_caps()).map_err(|e| e.to_string())?;
-        self.appsrc.set_caps(Some(&caps));
+        self.appsrc.set_caps(Some(&self.footage.format.caps));
         while self.appsrc.current_state() != gst::State::Playing {
             if self.stopped() {
                 return Ok(());
@@ -197,25 +189,16 @@ impl Clock {
     }
 
     fn buffer(&self, index: u64, at: Instant) -> Result<gst::Buffer, String> {
-        let footage = &self.footage;
-        let mut data = footage.picture(index).to_vec();
-        let planes = vec![PlaneMut { data: &mut data, stride: footage.stride() }];
-        let color = YuvColor::default();
-        let mut image = ImageViewMut::new(footage.format, footage.width, footage.height, color, planes)
-            .map_err(|e| e.to_string())?;
+        let format = &self.footage.format;
+        let mut buffer = self.footage.picture(index).copy_deep().map_err(|e| e.to_string())?;
         let micros = at.saturating_duration_since(self.zero).as_micros() as u64;
-        draw_mark(&mut image, Mark { frame: index as u32, micros }).map_err(|e| e.to_string())?;
-        let mut buffer = gst::Buffer::from_mut_slice(data);
+        let mark = Mark { frame: index as u32, micros };
+        let drawn = format.with_view_mut(buffer.make_mut(), |image| draw_mark(image, mark));
+        drawn.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         let meta = buffer.make_mut();
         let pts = due(self.schedule.period, index);
         meta.set_pts(gst::ClockTime::try_from(pts).map_err(|e| e.to_string())?);
         meta.set_duration(gst::ClockTime::try_from(self.schedule.period).map_err(|e| e.to_string())?);
-        // GStreamer's default stride is rounded up to four bytes; these rows are not padded.
-        let (w, h) = (footage.width as u32, footage.height as u32);
-        let stride = i32::try_from(footage.stride()).map_err(|e| e.to_string())?;
-        let flags = gst_video::VideoFrameFlags::empty();
-        gst_video::VideoMeta::add_full(meta, flags, video_format(footage.format), w, h, &[0], &[stride])
-            .map_err(|e| e.to_string())?;
         Ok(buffer)
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::frame::PixelFormat;
+
 /// Most cases of one file.
 pub const MAX_CASES: usize = 4096;
 /// Around the phantom's vessel, in fractions of the picture.
@@ -118,6 +120,8 @@ pub struct Matrix {
     pub source: SourceChoice,
     /// Pictures that are kept in memory and shown there and back.
     pub pictures: usize,
+    /// Their pixel format; `None` is gray or RGBx, as they are.
+    pub format: Option<PixelFormat>,
     /// Sizes of the pictures; `None` is the file's own.
     pub sizes: Vec<Option<(usize, usize)>>,
     /// What sets the pace.
@@ -145,6 +149,9 @@ pub struct CaseSpec {
     pub source: SourceChoice,
     /// Pictures that are kept in memory.
     pub pictures: usize,
+    /// Their pixel format; `None` is gray or RGBx, as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<PixelFormat>,
     /// Size of the pictures.
     pub size: Option<(usize, usize)>,
     /// What sets the pace.
@@ -191,6 +198,7 @@ impl Matrix {
                                         memory,
                                         source: self.source.clone(),
                                         pictures: self.pictures,
+                                        format: self.format,
                                         size,
                                         drive,
                                         warmup: axes.warmup.unwrap_or(self.warmup),
@@ -216,11 +224,15 @@ impl CaseSpec {
         let input = self.input_size.map_or_else(String::new, |side| format!(" @{side}"));
         let memory = if self.memory { " memory" } else { "" };
         let size = self.size.map_or_else(|| "own size".to_owned(), |(w, h)| format!("{w}x{h}"));
+        let format = self.format.map_or_else(String::new, |format| format!(" {}", format.name()));
         let drive = match self.drive {
             Drive::Closed => "closed".to_owned(),
             Drive::Open { rate, stream } => format!("open {rate}/s {}", stream.name()),
         };
-        format!("{}{input} {} {}{memory}, {size}, {drive}", self.model.name, self.precision, self.device)
+        format!(
+            "{}{input} {} {}{memory}, {size}{format}, {drive}",
+            self.model.name, self.precision, self.device
+        )
     }
 
     /// Frames that are asked of it beyond those that are not counted; `None` where only time ends it.

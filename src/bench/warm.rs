@@ -23,8 +23,8 @@ pub(super) fn warm_up(
         if stopped() {
             break;
         }
-        let view = prepared.footage.view(frame)?;
-        prepared.model.segment(&view, &prepared.guidance, false, &mut StageTimes::default())?;
+        let Prepared { footage, model, guidance, .. } = &mut *prepared;
+        footage.view(frame, |view| model.segment(view, guidance, false, &mut StageTimes::default()))??;
     }
     // They are no news of the stream.
     prepared.model.take_events();

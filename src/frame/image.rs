@@ -1,7 +1,10 @@
 //! A borrowed picture: planes, strides, pixel format, YUV colorimetry.
 
+use serde::{Deserialize, Serialize};
+
 /// Pixel layouts the product reads and draws on without a detour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PixelFormat {
     /// Planar YUV 4:2:0: three planes Y, U, V.
     I420,
@@ -23,6 +26,19 @@ impl PixelFormat {
     /// Every format, for tests and for building caps.
     pub const ALL: [Self; 7] =
         [Self::I420, Self::Nv12, Self::Rgba, Self::Bgra, Self::Rgbx, Self::Bgrx, Self::Gray8];
+
+    /// Name in configurations and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::I420 => "i420",
+            Self::Nv12 => "nv12",
+            Self::Rgba => "rgba",
+            Self::Bgra => "bgra",
+            Self::Rgbx => "rgbx",
+            Self::Bgrx => "bgrx",
+            Self::Gray8 => "gray8",
+        }
+    }
 
     /// `(bytes per row, rows)` of each plane for a `width` x `height` picture, without padding.
     pub fn planes(self, width: usize, height: usize) -> Vec<(usize, usize)> {

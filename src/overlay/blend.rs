@@ -50,6 +50,21 @@ impl Target {
 
 /// Blends `layers` into `image`, bottom first. They must have been made for `Target::of(image)`; runs beyond the frame are skipped.
 pub(super) fn paint(image: &mut ImageViewMut<'_>, layers: &Layers) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide(image: &mut ImageViewMut<'_>, layers: &Layers) {
+            paint_all(image, layers);
+        }
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { wide(image, layers) };
+    }
+    paint_all(image, layers);
+}
+
+/// Inlined with all that it calls, so that each caller has it compiled for its own kind of processor.
+#[inline(always)]
+fn paint_all(image: &mut ImageViewMut<'_>, layers: &Layers) {
     let format = image.format();
     for layer in layers.iter() {
         let Layer { ink, luma, chroma } = layer;
@@ -73,6 +88,7 @@ pub(super) fn paint(image: &mut ImageViewMut<'_>, layers: &Layers) {
 }
 
 /// Calls `work` with the bytes under each run (`STEP` per alpha) and the run's alphas.
+#[inline(always)]
 fn each_run<const STEP: usize>(plane: &mut PlaneMut<'_>, runs: &Runs, work: impl Fn(&mut [u8], &[u8])) {
     for (run, alpha) in runs.iter() {
         let start = run.y * plane.stride + run.x * STEP;
@@ -90,12 +106,14 @@ pub(super) fn mix(from: u8, to: u8, alpha: u8) -> u8 {
     ((t + (t >> 8)) >> 8) as u8
 }
 
+#[inline(always)]
 fn bytes(px: &mut [u8], alpha: &[u8], ink: u8) {
     for (p, &a) in px.iter_mut().zip(alpha) {
         *p = mix(*p, ink, a);
     }
 }
 
+#[inline(always)]
 fn pairs(px: &mut [u8], alpha: &[u8], ink: [u8; 2]) {
     for (p, &a) in px.as_chunks_mut::<2>().0.iter_mut().zip(alpha) {
         *p = [mix(p[0], ink[0], a), mix(p[1], ink[1], a)];
@@ -103,6 +121,7 @@ fn pairs(px: &mut [u8], alpha: &[u8], ink: [u8; 2]) {
 }
 
 /// Bytes 0..3 of each pixel; the fourth stays as it is, because its alpha is zero.
+#[inline(always)]
 fn quads(px: &mut [u8], alpha: &[u8], ink: [u8; 3]) {
     const N: usize = 8;
     let spread = |a: u8| (u32::from(a) * 0x0001_0101).to_le_bytes();

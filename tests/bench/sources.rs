@@ -32,10 +32,12 @@ fn a_dicom_cine_loop_is_measured_with_its_own_pixels() {
     let file = Object::gray(columns as u16, rows as u16, 3, 8).native(&pictures.concat());
     let file = file.save(uids::EXPLICIT_VR_LITTLE_ENDIAN);
 
-    let footage = Footage::load(&SourceChoice::File(file.path().to_owned()), 10, None).unwrap();
-    assert_eq!((footage.format, footage.width, footage.height), (PixelFormat::Gray8, columns, rows));
+    let footage = Footage::load(&SourceChoice::File(file.path().to_owned()), 10, None, None).unwrap();
+    let format = &footage.format;
+    assert_eq!((format.pixel, footage.width(), footage.height()), (PixelFormat::Gray8, columns, rows));
     for (i, picture) in pictures.iter().enumerate() {
-        assert_eq!(footage.picture(i as u64), picture, "picture {i}");
+        let shown = footage.view(i as u64, |view| view.plane(0).data.to_vec()).unwrap();
+        assert_eq!(&shown, picture, "picture {i}");
     }
 
     let dir = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ use super::read::{Log, Section, text, wrong};
 use super::tree::{Item, Node};
 use super::{ConfigError, Origin, print};
 use crate::bench::{DEFAULT_BOX, Drive, MAX_CASES, Matrix, ModelAxes, ModelChoice, SourceChoice, StreamMode};
+use crate::frame::PixelFormat;
 use crate::segment::{DeviceChoice, MAX_INPUT_SIZE, MAX_THREADS, Precision};
 use crate::weights::Family;
 
@@ -125,6 +126,7 @@ fn read_matrix(tree: Node, log: &mut Log, mistakes: &mut Mistakes) -> Result<Mat
         max_mask_age_ms: 0,
         source: SourceChoice::Phantom(1),
         pictures: 1,
+        format: None,
         sizes: Vec::new(),
         drives: Vec::new(),
         models: Vec::new(),
@@ -192,6 +194,10 @@ fn read_source(
     let seed = u64::from(mistakes.or(s.int("seed", 1, 0, u32::MAX), 1));
     let path = mistakes.or(s.path_opt("path"), None);
     m.pictures = mistakes.or(s.int("pictures", 60, 1, 10_000), 1) as usize;
+    let formats: Vec<_> = std::iter::once(("own", None))
+        .chain(PixelFormat::ALL.into_iter().map(|f| (f.name(), Some(f))))
+        .collect();
+    m.format = mistakes.or(s.choice("format", None, &formats), None);
     m.source = match (is_file, path) {
         (false, None) => SourceChoice::Phantom(seed),
         (false, Some(_)) => {
