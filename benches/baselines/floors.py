@@ -81,7 +81,8 @@ def measure(args, training, validation):
         masks, epochs = embedding.head(training, validation, embeddings, count, args.head_minutes, args.seed)
         yield f"head, {args.head_minutes:g} min", masks, epochs
     if "unet" in args.floors:
-        masks, epochs = unet.unet(training, validation, count, args.minutes, args.seed, args.keep)
+        settings = [str(args.data.resolve()), sorted(args.classes.items())]
+        masks, epochs = unet.unet(training, validation, count, args.minutes, args.seed, args.keep, settings)
         yield f"U-Net, {args.minutes:g} min", masks, epochs
 
 
@@ -112,7 +113,7 @@ def main():
     print(f"{len(training)} pictures to learn from, {len(validation)} held out", flush=True)
     heads = [f"{name} {what}" for name in args.classes for what in ("Dice", "IoU")]
     table = [f"| floor | {' | '.join(heads)} | epochs | CPU s |", "|---" * (len(heads) + 3) + "|"]
-    # Of a busy machine the clock says little: CPU time is shown beside it.
+    # Of a busy machine the clock says little: CPU time is shown beside it. Of a run that goes on with another it is this one's.
     floors, started = {}, (time.monotonic(), time.process_time())
     for name, masks, epochs in measure(args, training, validation):
         scores = pictures.score(validation, masks, args.classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import time
 
 import torch
@@ -39,21 +40,27 @@ class Kept:
 
     def __init__(self, path, settings):
         self.path, self.settings, self.written = path, settings, time.monotonic()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
 
     def read(self):
         """What was written last, if it belongs to a run of these settings."""
         if self.path is None or not self.path.exists():
             return None
-        state = torch.load(self.path, weights_only=False)
-        if state["settings"] != self.settings:
+        try:
+            state = torch.load(self.path, weights_only=True)
+            settings = state["settings"]
+        except (KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+            raise OSError(f"{self.path}: holds no run that could go on: {error}") from None
+        if settings != self.settings:
             raise OSError(f"{self.path}: belongs to another run; remove it, or keep this one elsewhere")
         return state
 
-    def write(self, **state):
-        """Writes what it is given, unless it did so a moment ago."""
-        if self.path is None or time.monotonic() - self.written < self.EVERY:
+    def write(self, state, now=False):
+        """Writes what `state` makes, unless something was written a moment ago and it need not be `now`."""
+        if self.path is None or not now and time.monotonic() - self.written < self.EVERY:
             return
         self.written = time.monotonic()
         partial = self.path.with_name(self.path.name + ".part")
-        torch.save({"settings": self.settings, **state}, partial)
+        torch.save({"settings": self.settings, **state()}, partial)
         partial.replace(self.path)

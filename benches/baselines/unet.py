@@ -105,26 +105,35 @@ class Small:
         return torch.from_numpy(gray)[None], torch.from_numpy(pad(cover)).permute(2, 0, 1)
 
 
-def unet(training, validation, classes, minutes, seed, keep=None):
-    """Masks of `validation` after learning for `minutes`, and how often each training picture was seen. With `keep`, a file, a run
-    that was stopped goes on where it was."""
+def unet(training, validation, classes, minutes, seed, keep=None, settings=()):
+    """Masks of `validation` after learning for `minutes`, and how often each training picture was seen. With `keep`, a file, a run of
+    the same `settings` that was stopped goes on where it was."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     small = [Small(p) for p in training]
     net = UNet(classes)
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.01)
-    batch, batches, spent = min(BATCH, len(small)), 0, 0.0
-    kept = Kept(keep, [minutes, seed, torch.get_num_threads(), [p.name for p in training]])
-    if (state := kept.read()) is not None:
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        rng.bit_generator.state = state["rng"]
-        batches, spent = state["batches"], state["share"]
-        print(f"goes on after {100 * spent:.0f} %", flush=True)
-    for share in anneal(optimizer, minutes, spent):
-        kept.write(
-            net=net.state_dict(), optimizer=optimizer.state_dict(), rng=rng.bit_generator.state, batches=batches, share=share
-        )
+    batch, batches, share = min(BATCH, len(small)), 0, 0.0
+
+    def state():
+        return {
+            "net": net.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "rng": rng.bit_generator.state,
+            "batches": batches,
+            "share": share,
+        }
+
+    names = [p.name for p in training]
+    kept = Kept(keep, [*settings, minutes, seed, torch.get_num_threads(), list(WIDTHS), BATCH, names])
+    if (before := kept.read()) is not None:
+        net.load_state_dict(before["net"])
+        optimizer.load_state_dict(before["optimizer"])
+        rng.bit_generator.state = before["rng"]
+        batches, share = before["batches"], before["share"]
+        print(f"goes on after {100 * share:.0f} %", flush=True)
+    for share in anneal(optimizer, minutes, share):
+        kept.write(state)
         pick = rng.choice(len(small), batch, replace=False)
         views = [small[i].seen(draw_view(rng, *small[i].gray.shape), draw_gamma(rng)) for i in pick]
         loss = mask_loss(net(torch.stack([v[0] for v in views])), torch.stack([v[1] for v in views]))
@@ -133,6 +142,8 @@ def unet(training, validation, classes, minutes, seed, keep=None):
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         batches += 1
+    share = 1.0
+    kept.write(state, now=True)
     net.eval()
     masks = []
     with torch.no_grad():

@@ -5,8 +5,9 @@
 #   benches/training/tables.sh [-- options of sonomask eval]
 # The pictures are expected in data/usgra-train, the program in target/release/sonomask or in $SONOMASK.
 set -eu
+sonomask=${SONOMASK:+$(realpath "$SONOMASK")}
 cd "$(dirname "$0")/../.."
-sonomask=${SONOMASK:-target/release/sonomask}
+sonomask=${sonomask:-target/release/sonomask}
 out=training/tables
 [ "${1:-}" != -- ] || shift
 

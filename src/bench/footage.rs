@@ -1,28 +1,20 @@
 //! The pictures of a case, made or decoded before anything is measured and kept in memory.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use crossbeam::sync::Parker;
 use gstreamer as gst;
-use gstreamer::prelude::*;
-use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
-use image::imageops::FilterType;
-use parking_lot::Mutex;
 
+use super::recorded::{Picture, decode, packed, read};
 use super::spec::SourceChoice;
 use crate::cine::{self, CineError};
-use crate::frame::{ImageError, ImageView, PixelFormat, Plane, Rgb, YuvColor};
-use crate::media::template::{Kind, Params, Template, TemplateError};
-use crate::media::{FormatError, Intake, MediaError, Pace, SourcePipeline, StreamFormat, video_format};
+use crate::frame::{ImageError, ImageView, PixelFormat};
+use crate::media::template::TemplateError;
+use crate::media::{FormatError, MediaError, StreamFormat, video_format};
 use crate::phantom::{Phantom, PhantomConfig, PhantomError};
 
 /// Most bytes of pictures.
 const MAX_BYTES: usize = 2 << 30;
-/// Longest wait for the pictures of a recording.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Pictures of one size and format, shown there and back without end, so that no seam is a cut for a memory.
 #[derive(Clone, Debug)]
@@ -55,6 +47,9 @@ pub enum FootageError {
     /// A picture that does not fit its format.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// A source without a single picture.
+    #[error("there is no picture")]
+    Empty,
     /// A pixel format into which pictures of this size cannot be made.
     #[error("pictures of {width}x{height} pixels cannot be made {format}")]
     Convert {
@@ -87,7 +82,7 @@ pub enum FootageError {
 
 impl Footage {
     /// Up to `count` pictures of `source`, in `size` if one is given, and in `format`: without one gray pictures are
-    /// [`PixelFormat::Gray8`] and others [`PixelFormat::Rgbx`].
+    /// [`PixelFormat::Gray8`] and others [`PixelFormat::Rgbx`]. GStreamer has to be initialised.
     ///
     /// # Errors
     /// A source that cannot be had, or more than fits into memory.
@@ -120,12 +115,8 @@ impl Footage {
             }
         };
         match format {
-            // GStreamer 1.22 takes gray of full range for luma of limited range, but not by way of RGB.
-            Some(format @ (PixelFormat::I420 | PixelFormat::Nv12)) => {
-                footage.converted(PixelFormat::Rgbx)?.converted(format)
-            }
-            Some(format) => footage.converted(format),
-            None => Ok(footage),
+            Some(format) if format != footage.format.pixel => footage.converted(format),
+            _ => Ok(footage),
         }
     }
 
@@ -140,41 +131,45 @@ impl Footage {
         let row = width * if pixel == PixelFormat::Gray8 { 1 } else { 4 };
         let padded = |data: Vec<u8>| {
             let mut buffer = gst::Buffer::with_size(format.info.size()).map_err(|_| FormatError::Map)?;
-            format.with_view_mut(buffer.make_mut(), |view| {
-                let [plane] = view.planes_mut() else { return };
-                for (to, from) in plane.data.chunks_mut(plane.stride).zip(data.chunks_exact(row)) {
-                    to[..row].copy_from_slice(from);
+            let whole = format.with_view_mut(buffer.make_mut(), |view| match view.planes_mut() {
+                [plane] if data.len() == row * height => {
+                    for (to, from) in plane.data.chunks_mut(plane.stride).zip(data.chunks_exact(row)) {
+                        to[..row].copy_from_slice(from);
+                    }
+                    true
                 }
+                _ => false,
             })?;
-            Ok(buffer)
+            if whole { Ok(buffer) } else { Err(FormatError::Map) }
         };
-        let pictures = pictures.map(padded).collect::<Result<_, FormatError>>()?;
+        let pictures: Vec<_> = pictures.map(padded).collect::<Result<_, FormatError>>()?;
+        if pictures.is_empty() {
+            return Err(FootageError::Empty);
+        }
         Ok(Self { format, name, pictures })
     }
 
     /// The same pictures, as GStreamer makes them.
     fn converted(self, pixel: PixelFormat) -> Result<Self, FootageError> {
-        if pixel == self.format.pixel {
-            return Ok(self);
-        }
         let (width, height) = (self.width(), self.height());
-        let word = video_format(pixel).to_str();
-        let refused = || FootageError::Convert { format: word, width, height };
         let format = format_of(pixel, width, height)?;
-        let converter =
-            gst_video::VideoConverter::new(&self.format.info, &format.info, None).map_err(|_| refused())?;
-        fits(self.pictures.len(), format.info.size(), 1, 1)?;
-        let converted = |buffer: &gst::Buffer| {
-            let mut out = gst::Buffer::with_size(format.info.size()).ok()?;
-            let from = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.format.info).ok()?;
-            let mut to =
-                gst_video::VideoFrameRef::from_buffer_ref_writable(out.get_mut()?, &format.info).ok()?;
-            converter.frame_ref(&from, &mut to);
-            drop(to);
-            Some(out)
+        if format.info.size().saturating_mul(self.pictures.len()) > MAX_BYTES {
+            return Err(FootageError::Large { pictures: self.pictures.len(), width, height });
+        }
+        let refused = || FootageError::Convert { format: pixel.name(), width, height };
+        // By way of RGB: GStreamer 1.22 takes gray of full range for luma of limited range.
+        let between = format_of(PixelFormat::Rgbx, width, height)?;
+        let step = |from: &StreamFormat, to: &StreamFormat| {
+            gst_video::VideoConverter::new(&from.info, &to.info, None).map_err(|_| refused())
         };
-        let pictures = self.pictures.iter().map(converted).collect::<Option<_>>().ok_or_else(refused)?;
-        Ok(Self { format, pictures, ..self })
+        let (first, second) = (step(&self.format, &between)?, step(&between, &format)?);
+        // One after the other is let go as it is converted.
+        let made = self.pictures.into_iter().map(|picture| {
+            let rgb = through(&first, &picture, &self.format, &between)?;
+            through(&second, &rgb, &between, &format)
+        });
+        let pictures = made.collect::<Result<_, FormatError>>()?;
+        Ok(Self { format, name: format!("{}, {}", self.name, pixel.name()), pictures })
     }
 
     fn of_pictures(
@@ -211,7 +206,8 @@ impl Footage {
 
     /// The picture that is shown as frame `index`.
     pub fn picture(&self, index: u64) -> &gst::BufferRef {
-        let last = self.pictures.len().saturating_sub(1) as u64;
+        // There is one at least.
+        let last = self.pictures.len() as u64 - 1;
         let at = if last == 0 {
             0
         } else {
@@ -230,10 +226,27 @@ impl Footage {
     }
 }
 
+/// The picture as `converter` makes it.
+fn through(
+    converter: &gst_video::VideoConverter,
+    picture: &gst::BufferRef,
+    from: &StreamFormat,
+    to: &StreamFormat,
+) -> Result<gst::Buffer, FormatError> {
+    use gst_video::VideoFrameRef;
+    let mut made = gst::Buffer::with_size(to.info.size()).map_err(|_| FormatError::Map)?;
+    let picture =
+        VideoFrameRef::from_buffer_ref_readable(picture, &from.info).map_err(|_| FormatError::Map)?;
+    let mut onto =
+        VideoFrameRef::from_buffer_ref_writable(made.make_mut(), &to.info).map_err(|_| FormatError::Map)?;
+    converter.frame_ref(&picture, &mut onto);
+    drop(onto);
+    Ok(made)
+}
+
 /// What GStreamer makes of this format and size: its rows and colorimetry.
 fn format_of(pixel: PixelFormat, width: usize, height: usize) -> Result<StreamFormat, FootageError> {
-    let word = video_format(pixel).to_str();
-    let refused = |_| FootageError::Convert { format: word, width, height };
+    let refused = |_| FootageError::Convert { format: pixel.name(), width, height };
     let side = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
     let info = gst_video::VideoInfo::builder(video_format(pixel), side(width), side(height))
         .fps(gst::Fraction::new(0, 1))
@@ -242,7 +255,8 @@ fn format_of(pixel: PixelFormat, width: usize, height: usize) -> Result<StreamFo
     Ok(StreamFormat::from_caps(&caps)?)
 }
 
-fn fits(pictures: usize, width: usize, height: usize, bytes: usize) -> Result<(), FootageError> {
+/// Whether so many pictures are kept in memory.
+pub(super) fn fits(pictures: usize, width: usize, height: usize, bytes: usize) -> Result<(), FootageError> {
     let all =
         pictures.checked_mul(width).and_then(|n| n.checked_mul(height)).and_then(|n| n.checked_mul(bytes));
     if all.is_some_and(|n| n <= MAX_BYTES) {
@@ -252,132 +266,10 @@ fn fits(pictures: usize, width: usize, height: usize, bytes: usize) -> Result<()
     }
 }
 
-/// A picture of a recording.
-struct Picture {
-    rgb: Rgb,
-    /// It has no colour.
-    gray: bool,
-}
-
-impl Picture {
-    fn new(rgb: Rgb) -> Self {
-        let gray = rgb.data.chunks_exact(3).all(|p| p[0] == p[1] && p[1] == p[2]);
-        Self { rgb, gray }
-    }
-
-    fn sized(self, width: usize, height: usize) -> Option<Rgb> {
-        if (self.rgb.width, self.rgb.height) == (width, height) {
-            return Some(self.rgb);
-        }
-        let side = |v: usize| u32::try_from(v).ok();
-        let picture =
-            image::RgbImage::from_raw(side(self.rgb.width)?, side(self.rgb.height)?, self.rgb.data)?;
-        let data =
-            image::imageops::resize(&picture, side(width)?, side(height)?, FilterType::Triangle).into_raw();
-        Some(Rgb { width, height, data })
-    }
-}
-
-fn packed(rgb: &Rgb, format: PixelFormat) -> Vec<u8> {
-    if format == PixelFormat::Gray8 { rgb.data.iter().copied().step_by(3).collect() } else { rgb.to_rgba() }
-}
-
-/// Pictures of a cine-loop of our own readers.
-fn read(path: &Path, count: usize) -> Result<Vec<Picture>, FootageError> {
-    let mut reader = cine::open(path)?;
-    let mut pictures = Vec::new();
-    while pictures.len() < count {
-        let Some(frame) = reader.next_frame()? else { break };
-        let (stride, _) = frame.format.planes(frame.width, frame.height).first().copied().unwrap_or_default();
-        let plane = Plane { data: &frame.data, stride };
-        let view = ImageView::new(frame.format, frame.width, frame.height, YuvColor::default(), vec![plane])?;
-        fits(pictures.len() + 1, frame.width, frame.height, 3)?;
-        pictures.push(Picture::new(Rgb::from(&view)));
-    }
-    Ok(pictures)
-}
-
-/// Takes the first pictures off a source pipeline.
-struct Collector {
-    pictures: Mutex<(Vec<Picture>, Option<String>)>,
-    count: usize,
-    done: crossbeam::sync::Unparker,
-}
-
-impl Collector {
-    fn take(&self, appsink: &gst_app::AppSink) -> Result<(), String> {
-        let sample = appsink.pull_sample().map_err(|_| "no frame where one was announced")?;
-        let mut kept = self.pictures.lock();
-        if kept.0.len() >= self.count {
-            return Ok(());
-        }
-        let caps = sample.caps().ok_or("a frame without caps")?;
-        let format = StreamFormat::from_caps(caps).map_err(|e| e.to_string())?;
-        fits(kept.0.len() + 1, format.width(), format.height(), 3).map_err(|e| e.to_string())?;
-        let buffer = sample.buffer().ok_or("a frame without a buffer")?;
-        let rgb = format.with_view(buffer, |view| Rgb::from(view)).map_err(|e| e.to_string())?;
-        kept.0.push(Picture::new(rgb));
-        if kept.0.len() >= self.count {
-            self.done.unpark();
-        }
-        Ok(())
-    }
-}
-
-impl Intake for Collector {
-    fn on_sample(&self, appsink: &gst_app::AppSink) {
-        if let Err(reason) = self.take(appsink) {
-            self.pictures.lock().1.get_or_insert(reason);
-            self.done.unpark();
-        }
-    }
-
-    fn on_eos(&self) {
-        self.pictures.lock().1.get_or_insert_default();
-        self.done.unpark();
-    }
-}
-
-/// Pictures of a recording that GStreamer decodes, through the product's own template.
-fn decode(path: &Path, count: usize) -> Result<Vec<Picture>, FootageError> {
-    let failed = |reason: String| FootageError::Decode { reason, path: path.to_owned() };
-    std::fs::File::open(path).map_err(|e| failed(e.to_string()))?;
-    let text = path.to_str().ok_or_else(|| failed("GStreamer needs a path in UTF-8".into()))?;
-    let mut params = Params::default();
-    params.set("path", text.to_owned(), "the benchmark");
-    let bin = Template::find(Kind::Source, "file", &[])?.bind(&params)?.launch()?;
-    let mut source = SourcePipeline::from_bin(bin, false, Pace::Fast, true)?;
-    let parker = Parker::new();
-    let collector =
-        Arc::new(Collector { pictures: Mutex::default(), count, done: parker.unparker().clone() });
-    source.connect(collector.clone());
-    source.pipeline().set_state(gst::State::Playing).map_err(|e| failed(e.to_string()))?;
-    let bus = source.pipeline().bus();
-    let deadline = Instant::now() + PATIENCE;
-    let mut error = None;
-    while Instant::now() < deadline && error.is_none() {
-        let kept = collector.pictures.lock();
-        if kept.0.len() >= count || kept.1.is_some() {
-            break;
-        }
-        drop(kept);
-        parker.park_timeout(Duration::from_millis(50));
-        let message = bus.as_ref().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
-        if let Some(gst::MessageView::Error(e)) = message.as_ref().map(|m| m.view()) {
-            error = Some(e.error().to_string());
-        }
-    }
-    source.shut_down();
-    let (pictures, said) = std::mem::take(&mut *collector.pictures.lock());
-    match error.or(said.filter(|said| !said.is_empty())) {
-        Some(reason) => Err(failed(reason)),
-        None => Ok(pictures),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Rgb;
 
     #[test]
     fn pictures_go_there_and_back() {
@@ -404,18 +296,36 @@ mod tests {
     }
 
     #[test]
-    fn a_phantom_looks_the_same_in_every_format_and_odd_size() {
+    fn pictures_look_the_same_in_every_format_and_odd_size() {
         gst::init().unwrap();
-        let load = |format| Footage::load(&SourceChoice::Phantom(3), 1, Some((161, 121)), format).unwrap();
-        let gray = load(None).view(0, |v| Rgb::from(v)).unwrap();
+        let close = |rgb: &Rgb, truth: &Rgb, what: PixelFormat, bar: u8| {
+            assert_eq!((rgb.width, rgb.height), (truth.width, truth.height));
+            let worst = rgb.data.iter().zip(&truth.data).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(worst <= Some(bar), "{what:?}: {worst:?}");
+        };
+        let phantom = |format| {
+            let footage = Footage::load(&SourceChoice::Phantom(3), 1, Some((161, 121)), format).unwrap();
+            footage.view(0, |v| Rgb::from(v)).unwrap()
+        };
+        let gray = phantom(None);
         assert!(gray.data.iter().any(|&v| v > 100));
+        // One colour, so that chroma at half the size has nothing to blur.
+        let rgbx: Vec<u8> = [200, 40, 90, 0].repeat(161 * 121);
         for format in PixelFormat::ALL {
-            let footage = load(Some(format));
-            assert_eq!(footage.format.pixel, format);
-            let rgb = footage.view(0, |v| Rgb::from(v)).unwrap();
-            let worst = rgb.data.iter().zip(&gray.data).map(|(a, b)| a.abs_diff(*b)).max();
             // Luma of limited range has 219 steps.
-            assert!(worst <= Some(3), "{format:?}: {worst:?}");
+            close(&phantom(Some(format)), &gray, format, 3);
+            let one = std::iter::once(rgbx.clone());
+            let red = Footage::packed(PixelFormat::Rgbx, (161, 121), String::new(), one).unwrap();
+            let truth = red.view(0, |v| Rgb::from(v)).unwrap();
+            let made = red.converted(format).unwrap();
+            assert_eq!(made.format.pixel, format);
+            if format != PixelFormat::Gray8 {
+                close(&made.view(0, |v| Rgb::from(v)).unwrap(), &truth, format, 4);
+            }
         }
+        let short = Footage::packed(PixelFormat::Gray8, (4, 4), String::new(), std::iter::once(vec![0; 15]));
+        assert!(short.is_err());
+        let none = Footage::packed(PixelFormat::Gray8, (4, 4), String::new(), std::iter::empty());
+        assert!(none.is_err());
     }
 }

@@ -17,6 +17,7 @@ mod marker;
 mod open;
 mod page;
 mod percentiles;
+mod recorded;
 mod resample;
 mod result;
 mod runner;

@@ -62,7 +62,7 @@ pub(super) fn paint(image: &mut ImageViewMut<'_>, layers: &Layers) {
     paint_all(image, layers);
 }
 
-/// Inlined with all that it calls, so that each caller has it compiled for its own kind of processor.
+/// Inlined with what it calls, so that each caller has it compiled for its own kind of processor.
 #[inline(always)]
 fn paint_all(image: &mut ImageViewMut<'_>, layers: &Layers) {
     let format = image.format();

@@ -24,6 +24,8 @@ fn generated(dir: &TempDir) -> ModelSpec {
     ModelSpec {
         input_size: Some(128),
         presence_threshold: 0.0,
+        max_hole_area: 9,
+        max_sprinkle_area: 12,
         on_device: true,
         cuda_graphs: true,
         ..ModelSpec::new(file)

@@ -13,7 +13,7 @@ use crate::program_support::{said, weights};
 fn small(dir: &Path) {
     let config = format!(
         "[bench]\nname = \"small <b>\"\nwarmup = 1\nframes = 5\nmax_mask_age = \"1h\"\n\
-         [source]\npictures = 4\n\
+         [source]\npictures = 4\nformat = \"nv12\"\n\
          [matrix]\nsizes = [\"160x120\"]\nrates = [20.0]\nstreams = [\"latest\", \"paired\", \"lossless\"]\ndevices = [\"cpu\"]\n\
          [[models]]\nname = \"lite, \\\"medsam\\\"\"\nfamily = \"lite-medsam\"\nweights = {:?}\n\
          [[models]]\nname = \"absent\"\nfamily = \"lite-medsam\"\nweights = {:?}\ndevices = [\"cuda:999\"]\n",
@@ -27,11 +27,11 @@ fn small(dir: &Path) {
 fn a_small_matrix_leaves_files_that_agree() {
     let dir = tempfile::tempdir().unwrap();
     small(dir.path());
-    let only = ["--only", "lite,", "--only", "cuda:999, 160x120, closed"];
+    let only = ["--only", "lite,", "--only", "cuda:999, 160x120 nv12, closed"];
     let args = [&["--config", "small.toml", "--out", "out", "--trace", "out/trace.json"][..], &only].concat();
     let text = said(&bench(dir.path(), &args), 1);
     assert!(
-        text.contains("failed: absent fp32 cuda:999, 160x120, closed: device cuda:999 was asked for"),
+        text.contains("failed: absent fp32 cuda:999, 160x120 nv12, closed: device cuda:999 was asked for"),
         "{text}"
     );
     let again = said(&bench(dir.path(), &args), 2);

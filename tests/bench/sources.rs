@@ -32,6 +32,7 @@ fn a_dicom_cine_loop_is_measured_with_its_own_pixels() {
     let file = Object::gray(columns as u16, rows as u16, 3, 8).native(&pictures.concat());
     let file = file.save(uids::EXPLICIT_VR_LITTLE_ENDIAN);
 
+    gstreamer::init().unwrap();
     let footage = Footage::load(&SourceChoice::File(file.path().to_owned()), 10, None, None).unwrap();
     let format = &footage.format;
     assert_eq!((format.pixel, footage.width(), footage.height()), (PixelFormat::Gray8, columns, rows));

@@ -57,7 +57,7 @@ fn the_example_of_tables_compares_predictors_of_every_decoder() {
     assert_eq!(config.others, [Prompting::Box, Prompting::Points, Prompting::AutoPoints]);
     let ppn = |at: usize| config.models[at].spec("usgra").unwrap().ppn;
     assert_eq!((config.models.len(), ppn(0)), (5, None));
-    let text = std::fs::read_to_string(&file).unwrap();
+    let text = std::fs::read_to_string(folder.join("tables.sh")).unwrap();
     let words = ["frozen", "lora", "full", "attention"];
     let tunings = [Tuning::Frozen, Tuning::Lora, Tuning::Full, Tuning::Attention];
     for (at, (word, tuning)) in (1..).zip(words.into_iter().zip(tunings)) {
@@ -67,8 +67,12 @@ fn the_example_of_tables_compares_predictors_of_every_decoder() {
         let set = format!("decoder.tuning={word}");
         assert_eq!(training(&folder.join("frozen.toml"), &[set.as_str()]).spec.decoder.name(), word);
     }
-    // Its comments say how they are trained, with settings that are understood.
-    let commands = ["for tuning in frozen lora full; do", "--set decoder.tuning=attention --out training/"];
+    // The script beside it trains them, with settings that are understood.
+    let commands = [
+        "for tuning in frozen lora attention full; do",
+        "--set decoder.tuning=$tuning",
+        "out=training/tables\n",
+    ];
     assert!(commands.iter().all(|command| text.contains(command)), "{text}");
     let stages: Vec<&str> = text.split('\'').filter(|part| part.starts_with("stages=[")).collect();
     assert_eq!(stages.len(), 2);

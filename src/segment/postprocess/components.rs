@@ -1,9 +1,11 @@
-//! Small holes and sprinkles in mask logits: 8-connected components, found by runs of a row and a union of runs that touch.
+//! Small holes and sprinkles in mask logits: 8-connected components. On a CPU they are found by runs of a row and a union of runs that
+//! touch; on a GPU, if they are small enough, by [`spread`], so that nothing waits for them.
 
 use std::ops::Range;
 
 use tch::{Kind, TchError, Tensor};
 
+use super::spread;
 use crate::segment::device::read;
 
 /// What holes are filled with; sprinkles get the negative.
@@ -11,11 +13,20 @@ const FILL: f32 = 10.0;
 
 /// Fills holes of up to `max_hole_area` pixels with 10 and removes sprinkles, components above 0, of up to `max_sprinkle_area`
 /// pixels with -10, in every plane of `logits` `[.., h, w]` (SAM 2's image predictor, `postprocess_masks`). Both are looked for
-/// in the logits as they were; an area of 0 leaves its kind alone. The answer is on the device of `logits`, without a graph.
+/// in the logits as they were; an area of 0 leaves its kind alone. The answer is on the device of `logits`, without a graph. With
+/// `there` small areas are found there, without waiting for it.
 ///
 /// # Errors
 /// A tensor without rows and columns, libtorch's.
-pub fn clean(logits: &Tensor, max_hole_area: usize, max_sprinkle_area: usize) -> Result<Tensor, TchError> {
+pub fn clean(
+    logits: &Tensor,
+    max_hole_area: usize,
+    max_sprinkle_area: usize,
+    there: bool,
+) -> Result<Tensor, TchError> {
+    if there && spread::fits(logits, max_hole_area.max(max_sprinkle_area)) {
+        return clean_there(logits, max_hole_area, max_sprinkle_area);
+    }
     planes(logits, |values, width| {
         let holes = small_components(values, width, max_hole_area, |v| v <= 0.0);
         let sprinkles = small_components(values, width, max_sprinkle_area, |v| v > 0.0);
@@ -26,6 +37,33 @@ pub fn clean(logits: &Tensor, max_hole_area: usize, max_sprinkle_area: usize) ->
             values[sprinkle].fill(-FILL);
         }
     })
+}
+
+/// The same where the logits are.
+pub(super) fn clean_there(
+    logits: &Tensor,
+    max_hole_area: usize,
+    max_sprinkle_area: usize,
+) -> Result<Tensor, TchError> {
+    let shape = logits.size();
+    let [.., height, width] = shape[..] else {
+        return Err(TchError::Shape(format!("logits of shape {shape:?}; expected [.., height, width]")));
+    };
+    let logits = logits.f_detach()?;
+    let planes = logits.f_reshape([-1, 1, height, width])?;
+    let kinds = [(planes.f_le(0)?, max_hole_area, FILL), (planes.f_gt(0)?, max_sprinkle_area, -FILL)];
+    let kinds: Vec<_> = kinds.into_iter().filter(|(_, max_area, _)| *max_area > 0).collect();
+    // All together, as each pass over them is another call.
+    let inside: Vec<&Tensor> = kinds.iter().map(|(inside, ..)| inside).collect();
+    let Some(largest) = kinds.iter().map(|(_, max_area, _)| *max_area).max() else { return Ok(logits) };
+    let areas = spread::areas(&Tensor::f_cat(&inside, 0)?.f_to_kind(Kind::Float)?, largest)?;
+    let areas = areas.f_chunk(kinds.len() as i64, 0)?;
+    let mut cleaned = logits;
+    for ((inside, max_area, value), areas) in kinds.iter().zip(areas) {
+        let small = areas.f_le(*max_area as i64)?.f_logical_and(inside)?.f_reshape(&shape)?;
+        cleaned = cleaned.f_masked_fill(&small, f64::from(*value))?;
+    }
+    Ok(cleaned)
 }
 
 /// Changes a copy of each plane on the CPU.
@@ -188,13 +226,13 @@ mod tests {
     fn planes_are_independent_and_the_rest_stays() {
         let logits = Tensor::full([2, 1, 8, 8], 3.0, (Kind::Float, tch::Device::Cpu));
         let _ = logits.get(0).narrow(1, 2, 2).narrow(2, 2, 2).fill_(-1.0);
-        let filled = clean(&logits, 4, 0).unwrap();
+        let filled = clean(&logits, 4, 0, false).unwrap();
         assert_eq!(filled.double_value(&[0, 0, 2, 2]), f64::from(FILL));
         assert_eq!(f64::try_from(filled.get(1).min()).unwrap(), 3.0);
-        assert_eq!(f64::try_from((clean(&logits, 3, 0).unwrap() - &logits).abs().max()).unwrap(), 0.0);
-        assert_eq!(clean(&-logits, 0, 4).unwrap().double_value(&[0, 0, 3, 3]), -10.0);
-        assert!(clean(&Tensor::from(1.0f32), 8, 8).is_err());
+        assert_eq!(f64::try_from((clean(&logits, 3, 0, false).unwrap() - &logits).abs().max()).unwrap(), 0.0);
+        assert_eq!(clean(&-logits, 0, 4, false).unwrap().double_value(&[0, 0, 3, 3]), -10.0);
+        assert!(clean(&Tensor::from(1.0f32), 8, 8, false).is_err());
         let none = Tensor::zeros([0, 1, 4, 4], (Kind::Float, tch::Device::Cpu));
-        assert_eq!(clean(&none, 8, 8).unwrap().numel(), 0);
+        assert_eq!(clean(&none, 8, 8, true).unwrap().numel(), 0);
     }
 }

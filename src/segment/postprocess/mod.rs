@@ -3,6 +3,7 @@
 mod components;
 mod overlap;
 mod packed;
+mod spread;
 
 use tch::{Kind, TchError, Tensor};
 

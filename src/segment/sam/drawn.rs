@@ -38,7 +38,7 @@ impl Sam {
         let how = self.network.manners().postprocess;
         self.timed(times, Stage::Postprocess, || {
             let cleaned = if max_hole_area > 0 || max_sprinkle_area > 0 {
-                Some(clean(&said.logits, max_hole_area, max_sprinkle_area)?)
+                Some(clean(&said.logits, max_hole_area, max_sprinkle_area, self.resident.is_some())?)
             } else {
                 None
             };
