@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use super::result::{BenchResult, CaseResult, Metric};
 use super::spec::Drive;
 use crate::csv::field;
+use crate::frame::PixelFormat;
 use crate::telemetry::LatencySummary;
 
 /// What every table says of a case.
-const CASE: &str = "case,model,family,precision,device,input_size,memory,size,loop,rate,stream";
+const CASE: &str = "case,model,family,precision,device,input_size,memory,size,format,loop,rate,stream";
 
 impl BenchResult {
     /// One line a case.
@@ -166,6 +167,7 @@ fn case_fields(result: &CaseResult) -> String {
         input.or(case.input_size.map(|n| n as u64)).map_or_else(String::new, |n| n.to_string()),
         case.memory.to_string(),
         size,
+        case.format.map_or("own", PixelFormat::name).to_owned(),
         pace.to_owned(),
         rate,
         stream.to_owned(),

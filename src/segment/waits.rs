@@ -84,9 +84,10 @@ fn a_frame_waits_once_and_what_repeats_is_recorded() {
     assert_eq!(waits(&mut model, &told, 1..24), [(1, 2); 23]);
     assert_eq!(model.memory().unwrap().objects, 2);
     assert!(model.repeats());
-    // Whoever asks on every frame waits for that too.
+    // Whoever asks on every frame waits for what the memory says, for what the predictor says beside it, and for the masks.
     let mut model = video(&spec, MemorySettings { ask: Ask::Every, ..MemorySettings::sam2() });
-    assert!(waits(&mut model, &ALONE, 0..3)[2].0 > 1);
+    let often = waits(&mut model, &ALONE, 0..3)[2].0;
+    assert!((2..=4).contains(&often), "{often}");
     a_spoilt_memory_is_forgotten(&spec, settings);
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use sonomask::bench::{BenchResult, CaseStatus, Metric, compare, percentiles};
+use sonomask::frame::PixelFormat;
 
 use super::bench;
 use crate::program_support::said;
@@ -63,11 +64,13 @@ pub(super) fn check_csv(out: &Path, result: &BenchResult) {
     let cases = read("cases.csv");
     assert_eq!(cases.lines().count(), 1 + result.cases.len());
     let head = fields(cases.lines().next().unwrap());
-    let (width, threads) = (head.len(), head.iter().position(|h| h == "threads").unwrap());
+    let place = |name: &str| head.iter().position(|h| h == name).unwrap();
+    let (width, threads, format) = (head.len(), place("threads"), place("format"));
     for (line, case) in cases.lines().skip(1).zip(&result.cases) {
         let found = fields(line);
         assert_eq!(found.len(), width, "{line}");
         assert_eq!(found[0], case.case.name);
+        assert_eq!(found[format], case.case.format.map_or("own", PixelFormat::name));
         assert_eq!(found[threads], case.used.threads.map_or_else(String::new, |n| n.to_string()));
     }
     let metrics = read("metrics.csv");

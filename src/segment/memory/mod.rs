@@ -14,5 +14,5 @@ pub use counts::{MemoryCounts, MemoryEvent};
 pub use course::{Choice, Course, Sight, Turn};
 pub use scene::{Continuity, Scene};
 pub use settings::{Ask, Blend, MAX_PATIENCE, MAX_POINTERS, MAX_PROMPTED, MAX_STRIDE, MemorySettings};
-pub use sight::{agreement, sights, table, tabled};
+pub use sight::{Overlaps, Whose, compared, sights, table, tabled};
 pub use tracker::{Conditioned, Following, Found, Said, Tracker, TrackerSettings, Video};

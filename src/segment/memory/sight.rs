@@ -44,13 +44,93 @@ pub fn tabled<'a>(found: impl IntoIterator<Item = &'a Found>, values: &[f32]) ->
     found.into_iter().map(|f| f.object).zip(sights).collect()
 }
 
-/// IoU of two masks by their logits; 0 where both are empty.
+/// Whose mask of an object it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whose {
+    /// What the memory says.
+    Memory,
+    /// What the predictor says.
+    Predictor,
+    /// What came of a person's prompt.
+    Person,
+}
+
+/// IoU of masks with each other, by whose and of which object they are.
+#[derive(Debug, Default)]
+pub struct Overlaps {
+    places: BTreeMap<(Whose, usize), usize>,
+    values: Vec<f32>,
+}
+
+impl Overlaps {
+    /// Of two masks; 0 where both are empty, or one was not among them.
+    pub fn of(&self, a: (Whose, usize), b: (Whose, usize)) -> f32 {
+        let place = self.places.get(&a).zip(self.places.get(&b));
+        place.and_then(|(a, b)| self.values.get(a * self.places.len() + b)).copied().unwrap_or(0.0)
+    }
+}
+
+/// Presence, score and area of what the predictor says, and how much all masks overlap, read in one copy from the device. Nothing where the
+/// predictor says nothing.
 ///
 /// # Errors
 /// libtorch's.
-pub fn agreement(a: &Tensor, b: &Tensor) -> Result<f32, TchError> {
-    let (a, b) = (a.f_gt(0.0)?, b.f_gt(0.0)?);
-    let both = a.f_logical_and(&b)?.f_sum(Kind::Float)?;
-    let any = a.f_logical_or(&b)?.f_sum(Kind::Float)?.f_clamp_min(1.0)?;
-    Ok(f64::try_from(read(&both.f_div(&any)?)?)? as f32)
+pub fn compared(
+    memory: &BTreeMap<usize, Found>,
+    person: &BTreeMap<usize, Found>,
+    predictor: &BTreeMap<usize, Found>,
+) -> Result<(BTreeMap<usize, Sight>, Overlaps), TchError> {
+    if predictor.is_empty() {
+        return Ok(Default::default());
+    }
+    let of = |whose: Whose| move |f| (whose, f);
+    let all = memory.values().map(of(Whose::Memory)).chain(person.values().map(of(Whose::Person)));
+    let all: Vec<(Whose, &Found)> = all.chain(predictor.values().map(of(Whose::Predictor))).collect();
+    let masks = all.iter().map(|(_, f)| f.tracked.logits.f_gt(0.0)?.f_reshape([-1]));
+    let masks = masks.collect::<Result<Vec<_>, TchError>>()?;
+    let overlaps = overlaps(&Tensor::f_stack(&masks, 0)?)?;
+    let numbers =
+        Tensor::f_cat(&[table(predictor.values())?.f_reshape([-1])?, overlaps.f_reshape([-1])?], 0)?;
+    let numbers = Vec::<f32>::try_from(&read(&numbers)?)?;
+    let (sights, values) = numbers.split_at_checked(3 * predictor.len()).unwrap_or((&numbers, &[]));
+    let places = all.iter().enumerate().map(|(at, (whose, f))| ((*whose, f.object), at)).collect();
+    Ok((tabled(predictor.values(), sights), Overlaps { places, values: values.to_vec() }))
+}
+
+/// IoU of masks `[n, pixels]` with each other, `[n, n]` of `f32`; 0 where both are empty. Counts of up to 2^24 pixels are exact in one
+/// product of all.
+fn overlaps(masks: &Tensor) -> Result<Tensor, TchError> {
+    let masks = masks.f_to_kind(Kind::Float)?;
+    let both = masks.f_matmul(&masks.f_transpose(0, 1)?)?;
+    let areas = both.f_diagonal(0, 0, 1)?;
+    let any = areas.f_unsqueeze(0)?.f_add(&areas.f_unsqueeze(1)?)?.f_sub(&both)?.f_clamp_min(1.0)?;
+    both.f_div(&any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_overlap_by_their_common_pixels() {
+        let masks = [[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [0; 6], [0; 6], [1; 6]];
+        let rows: Vec<Tensor> = masks.iter().map(|row| Tensor::from_slice(row).gt(0)).collect();
+        let found = Vec::<Vec<f32>>::try_from(overlaps(&Tensor::stack(&rows, 0)).unwrap()).unwrap();
+        let third = 1.0 / 3.0;
+        let two_thirds = 2.0 / 3.0;
+        let expected = [
+            [1.0, third, 0.0, 0.0, two_thirds],
+            [third, 1.0, 0.0, 0.0, two_thirds],
+            [0.0; 5],
+            [0.0; 5],
+            [two_thirds, two_thirds, 0.0, 0.0, 1.0],
+        ];
+        assert_eq!(found, expected);
+        let of = |a, b| {
+            let places = (0..5).map(|at| ((Whose::Memory, at), at)).collect();
+            Overlaps { places, values: found.concat() }.of(a, b)
+        };
+        assert_eq!(of((Whose::Memory, 4), (Whose::Memory, 1)), two_thirds);
+        assert_eq!(of((Whose::Memory, 4), (Whose::Person, 4)), 0.0);
+    }
 }

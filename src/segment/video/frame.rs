@@ -7,8 +7,8 @@ use tch::{TchError, Tensor};
 use super::VideoSam;
 use crate::nn::{self, Sam2Features, SamFeatures};
 use crate::segment::memory::{
-    Ask, Blend, Choice, Course, Following, Found, Said, Sight, Tracker, Turn, agreement, sights, table,
-    tabled,
+    Ask, Blend, Choice, Course, Following, Found, Overlaps, Said, Sight, Tracker, Turn, Whose, compared,
+    sights, table, tabled,
 };
 use crate::segment::preprocess::{Placement, mask_canvas};
 use crate::segment::sam::Ahead;
@@ -173,9 +173,9 @@ impl VideoSam {
         followed: &BTreeMap<usize, Found>,
         seen: &BTreeMap<usize, Sight>,
         proposed: &BTreeMap<usize, Found>,
-        said: &BTreeMap<usize, Sight>,
+        (said, overlaps): (&BTreeMap<usize, Sight>, &Overlaps),
         presence: f32,
-    ) -> Result<BTreeSet<usize>, SegmentError> {
+    ) -> BTreeSet<usize> {
         let repeats = self.scene.repeats();
         let known = |object: usize| {
             let stands = || {
@@ -183,34 +183,29 @@ impl VideoSam {
             };
             followed.contains_key(&object) && (repeats || stands())
         };
-        let untold = followed.values().filter(|f| !answered.contains_key(&f.object) && known(f.object));
-        let mut taken: Vec<&Found> = answered.values().chain(untold).collect();
-        let mut open: Vec<(bool, f32, &Found)> = Vec::new();
+        let untold = followed.keys().filter(|object| !answered.contains_key(object) && known(**object));
+        let told = answered.keys().map(|object| (Whose::Person, *object));
+        let mut taken: Vec<_> = told.chain(untold.map(|object| (Whose::Memory, *object))).collect();
+        let mut open: Vec<(bool, f32, usize)> = Vec::new();
         // Of what is known it is another question, and what is said to be absent is in nobody's way.
-        for proposal in proposed.values().filter(|f| !known(f.object)) {
-            let object = proposal.object;
+        for &object in proposed.keys().filter(|object| !known(**object)) {
             if let Some(sight) = said.get(&object).filter(|sight| sight.presence >= presence) {
                 let follows = followed.contains_key(&object);
                 let believed = self.course(object).believes(sight, follows, &self.settings, presence);
-                open.push((believed, sight.score, proposal));
+                open.push((believed, sight.score, object));
             }
         }
         open.sort_by(|(x, a, _), (y, b, _)| y.cmp(x).then(b.total_cmp(a)));
         let mut others = BTreeSet::new();
-        for (believed, _, proposal) in open {
-            let mut free = true;
-            for other in &taken {
-                free = agreement(&other.tracked.logits, &proposal.tracked.logits)? < self.settings.agreement;
-                if !free {
-                    others.insert(proposal.object);
-                    break;
-                }
-            }
-            if free && believed {
-                taken.push(proposal);
+        for (believed, _, object) in open {
+            let own = (Whose::Predictor, object);
+            if taken.iter().any(|other| overlaps.of(*other, own) >= self.settings.agreement) {
+                others.insert(object);
+            } else if believed {
+                taken.push(own);
             }
         }
-        Ok(others)
+        others
     }
 
     /// What the memory says. On a GPU it is drawn before it is known whether it will be shown, so that one wait brings both.
@@ -264,8 +259,8 @@ impl VideoSam {
         let asked = self.is_due(shot, &seen, presence);
         let mut proposed = if asked { self.proposed(shot, times)? } else { BTreeMap::new() };
         let mut answered = self.answered(shot, &memory, &mut proposed, times)?;
-        let mut said = sights(proposed.values())?;
-        for class in self.others(&answered, &memory, &seen, &proposed, &said, presence)? {
+        let (mut said, overlaps) = compared(&memory, &answered, &proposed)?;
+        for class in self.others(&answered, &memory, &seen, &proposed, (&said, &overlaps), presence) {
             // It was asked of this class and has not found it: no cell of that mask is this class's.
             proposed.remove(&class);
             said.entry(class).and_modify(|sight| sight.area = 0.0);
@@ -298,10 +293,9 @@ impl VideoSam {
                 made.found.push(found);
                 continue;
             }
-            let overlap = match (&followed, &proposal) {
-                (Some(a), Some(b)) => agreement(&a.tracked.logits, &b.tracked.logits)?,
-                _ => 0.0,
-            };
+            let both = followed.is_some() && proposal.is_some();
+            let overlap =
+                if both { overlaps.of((Whose::Memory, object), (Whose::Predictor, object)) } else { 0.0 };
             let (sight, proposal_sight) = (seen.get(&object), said.get(&object));
             let tried = course.is_on_trial(&self.settings);
             match course.choose(sight, proposal_sight, overlap, &self.settings, presence) {
