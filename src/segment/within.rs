@@ -31,15 +31,19 @@ impl Within {
         let inside = y.f_unsqueeze(1)?.f_logical_and(&x.f_unsqueeze(0)?)?;
         let logits = interim.f_where_scalarother(&inside, OUTSIDE)?;
         let found = logits.f_gt(0.0)?.f_reshape([rows, columns])?;
+        // Columns and rows with anything of the mask, columns and rows of the box; in one copy from the device.
+        let sides = [found.f_any_dim(0, false)?, found.f_any_dim(1, false)?, x, y];
+        let all = Vec::<bool>::try_from(&read(&Tensor::f_cat(&sides, 0)?)?)?;
+        let mut rest = &all[..];
         // From the first to the last, in cells.
-        let span = |of: &Tensor| -> Result<usize, TchError> {
-            let of = Vec::<bool>::try_from(&read(of)?)?;
+        let spans = [columns, rows, columns, rows].map(|n| {
+            let (of, others) = rest.split_at_checked(n as usize).unwrap_or((rest, &[]));
+            rest = others;
             let ends = of.iter().position(|&is| is).zip(of.iter().rposition(|&is| is));
-            Ok(ends.map_or(0, |(first, last)| last + 1 - first))
-        };
-        let area = |x: &Tensor, y: &Tensor| Ok::<_, TchError>((span(x)? * span(y)?) as f64);
-        let left = area(&found.f_any_dim(0, false)?, &found.f_any_dim(1, false)?)?;
-        Ok(Self { logits, agreement: left / area(&x, &y)?.max(1.0) })
+            ends.map_or(0, |(first, last)| last + 1 - first)
+        });
+        let [left, whole] = [spans[0] * spans[1], spans[2] * spans[3]].map(|cells| cells as f64);
+        Ok(Self { logits, agreement: left / whole.max(1.0) })
     }
 }
 

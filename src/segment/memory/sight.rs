@@ -83,9 +83,9 @@ pub fn compared(
     if predictor.is_empty() {
         return Ok(Default::default());
     }
-    let of = |whose: Whose| move |f| (whose, f);
-    let all = memory.values().map(of(Whose::Memory)).chain(person.values().map(of(Whose::Person)));
-    let all: Vec<(Whose, &Found)> = all.chain(predictor.values().map(of(Whose::Predictor))).collect();
+    let sources = [(Whose::Memory, memory), (Whose::Person, person), (Whose::Predictor, predictor)];
+    let all = sources.iter().flat_map(|(whose, of)| of.iter().map(|(object, f)| ((*whose, *object), f)));
+    let all: Vec<((Whose, usize), &Found)> = all.collect();
     let masks = all.iter().map(|(_, f)| f.tracked.logits.f_gt(0.0)?.f_reshape([-1]));
     let masks = masks.collect::<Result<Vec<_>, TchError>>()?;
     let overlaps = overlaps(&Tensor::f_stack(&masks, 0)?)?;
@@ -93,23 +93,57 @@ pub fn compared(
         Tensor::f_cat(&[table(predictor.values())?.f_reshape([-1])?, overlaps.f_reshape([-1])?], 0)?;
     let numbers = Vec::<f32>::try_from(&read(&numbers)?)?;
     let (sights, values) = numbers.split_at_checked(3 * predictor.len()).unwrap_or((&numbers, &[]));
-    let places = all.iter().enumerate().map(|(at, (whose, f))| ((*whose, f.object), at)).collect();
+    let places = all.iter().enumerate().map(|(at, (mask, _))| (*mask, at)).collect();
     Ok((tabled(predictor.values(), sights), Overlaps { places, values: values.to_vec() }))
 }
 
-/// IoU of masks `[n, pixels]` with each other, `[n, n]` of `f32`; 0 where both are empty. Counts of up to 2^24 pixels are exact in one
-/// product of all.
+/// IoU of masks `[n, pixels]` with each other, `[n, n]` of `f32`; 0 where both are empty. Of masks of up to 2^24 pixels all
+/// counts are exact, in one product of all.
 fn overlaps(masks: &Tensor) -> Result<Tensor, TchError> {
     let masks = masks.f_to_kind(Kind::Float)?;
     let both = masks.f_matmul(&masks.f_transpose(0, 1)?)?;
     let areas = both.f_diagonal(0, 0, 1)?;
-    let any = areas.f_unsqueeze(0)?.f_add(&areas.f_unsqueeze(1)?)?.f_sub(&both)?.f_clamp_min(1.0)?;
+    // In this order nothing is larger than the picture.
+    let any = areas.f_unsqueeze(0)?.f_sub(&both)?.f_add(&areas.f_unsqueeze(1)?)?.f_clamp_min(1.0)?;
     both.f_div(&any)
 }
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
+    use crate::nn::Tracked;
+
+    #[test]
+    fn everybodys_masks_are_compared_with_the_predictors() {
+        let found = |object: usize, inside: [i64; 2], score: f32| {
+            let one = |v: f32| Tensor::from_slice(&[v]).view([1, 1]);
+            let logits = Tensor::full([1, 1, 1, 8], -1.0, (Kind::Float, Device::Cpu));
+            let _ = logits.narrow(3, inside[0], inside[1] - inside[0]).fill_(1.0);
+            let tracked = Tracked { logits, iou: one(score), object_score: one(0.0), pointer: one(0.0) };
+            (object, Found::proposed(object, tracked, &one(0.0)))
+        };
+        // Object 1 is in all of them.
+        let memory = BTreeMap::from([found(1, [0, 4], 0.5), found(2, [4, 8], 0.5)]);
+        let person = BTreeMap::from([found(1, [0, 2], 0.5)]);
+        let predictor = BTreeMap::from([found(1, [2, 4], 0.25), found(3, [0, 8], 0.75)]);
+        let (said, overlaps) = compared(&memory, &person, &predictor).unwrap();
+        let told: Vec<_> = said.iter().map(|(object, s)| (*object, s.presence, s.score, s.area)).collect();
+        assert_eq!(told, [(1, 0.5, 0.25, 2.0), (3, 0.5, 0.75, 8.0)]);
+        for (a, b, expected) in [
+            ((Whose::Memory, 1), (Whose::Predictor, 1), 0.5),
+            ((Whose::Memory, 2), (Whose::Predictor, 1), 0.0),
+            ((Whose::Memory, 2), (Whose::Predictor, 3), 0.5),
+            ((Whose::Person, 1), (Whose::Predictor, 1), 0.0),
+            ((Whose::Person, 1), (Whose::Predictor, 3), 0.25),
+            ((Whose::Predictor, 3), (Whose::Predictor, 1), 0.25),
+        ] {
+            assert_eq!((overlaps.of(a, b), overlaps.of(b, a)), (expected, expected), "{a:?} {b:?}");
+        }
+        let (said, overlaps) = compared(&memory, &person, &BTreeMap::new()).unwrap();
+        assert!(said.is_empty() && overlaps.of((Whose::Memory, 1), (Whose::Person, 1)) == 0.0);
+    }
 
     #[test]
     fn masks_overlap_by_their_common_pixels() {
