@@ -173,12 +173,8 @@ impl Level {
         let weights = attention.f_transpose(1, 2)?;
         let Some(dense) = dense else {
             let classes = bk / images.max(1);
-            if classes == 1 {
-                return self.cells.f_baddbmm(&weights, values, 1.0, 1.0);
-            }
-            // Of several classes each has a copy, to which its own is added.
             let cells = self.cells.f_unsqueeze(1)?.f_expand([images, classes, self.cells(), c], false)?;
-            return add_product(cells.f_reshape([bk, self.cells(), c])?, &weights, values);
+            return cells.f_reshape([bk, self.cells(), c])?.f_baddbmm(&weights, values, 1.0, 1.0);
         };
         let [up, across] = self.blocks(dense)?;
         let shared = self.cells.f_reshape([images, 1, dense.h, up, dense.w, across, c])?;
