@@ -236,8 +236,7 @@ fn segment<const BLOCK: usize>(
     let low = [0, 1].map(|k| (a[k].min(b[k]) - reach).floor() as i32);
     let high = [0, 1].map(|k| (a[k].max(b[k]) + reach).ceil() as i32);
     let d = [b[0] - a[0], b[1] - a[1]];
-    let len2 = d[0] * d[0] + d[1] * d[1];
-    let line = Line { d, scale: if len2 > 0.0 { 1.0 / len2 } else { 0.0 }, reach };
+    let line = Line::new(d, reach);
     // Whole blocks: what lies beyond the reach gets no coverage.
     let len = ((high[0] - low[0]).max(0) as usize).next_multiple_of(BLOCK);
     for y in low[1]..high[1] {
@@ -260,6 +259,12 @@ struct Line {
 const LANES: usize = 8;
 
 impl Line {
+    #[inline(always)]
+    fn new(d: [f32; 2], reach: f32) -> Self {
+        let len2 = d[0] * d[0] + d[1] * d[1];
+        Self { d, scale: if len2 > 0.0 { 1.0 / len2 } else { 0.0 }, reach }
+    }
+
     /// Raises the coverage of the pixels `(px, py)`, `(px + 1, py)` and so on.
     fn cover(&self, row: &mut [u8], px: f32, py: f32) {
         let Self { d, scale, reach } = *self;
@@ -348,9 +353,7 @@ mod tests {
         let mut place = |span: f32| (span * (random() - 0.5) * 512.0).round() / 512.0;
         for case in 0..2000 {
             let d = if case % 50 == 0 { [0.0; 2] } else { [0; 2].map(|_| place(12.0)) };
-            let len2 = d[0] * d[0] + d[1] * d[1];
-            let scale = if len2 > 0.0 { 1.0 / len2 } else { 0.0 };
-            let line = Line { d, scale, reach: 12.0 + place(22.0) };
+            let line = Line::new(d, 12.0 + place(22.0));
             let before: Vec<u8> = (0..case % 43).map(|_| (place(120.0).abs()) as u8).collect();
             let (px, py) = (place(16.0) - 12.0, place(8.0));
             let (mut one, mut eight) = (before.clone(), before.clone());

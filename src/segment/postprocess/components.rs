@@ -39,6 +39,14 @@ pub fn clean(
     })
 }
 
+/// Rows and columns of logits of this shape.
+fn sides(shape: &[i64]) -> Result<[i64; 2], TchError> {
+    match *shape {
+        [.., height, width] => Ok([height, width]),
+        _ => Err(TchError::Shape(format!("logits of shape {shape:?}; expected [.., height, width]"))),
+    }
+}
+
 /// The same where the logits are.
 pub(super) fn clean_there(
     logits: &Tensor,
@@ -46,9 +54,7 @@ pub(super) fn clean_there(
     max_sprinkle_area: usize,
 ) -> Result<Tensor, TchError> {
     let shape = logits.size();
-    let [.., height, width] = shape[..] else {
-        return Err(TchError::Shape(format!("logits of shape {shape:?}; expected [.., height, width]")));
-    };
+    let [height, width] = sides(&shape)?;
     let logits = logits.f_detach()?;
     let planes = logits.f_reshape([-1, 1, height, width])?;
     let kinds = [(planes.f_le(0)?, max_hole_area, FILL), (planes.f_gt(0)?, max_sprinkle_area, -FILL)];
@@ -69,9 +75,7 @@ pub(super) fn clean_there(
 /// Changes a copy of each plane on the CPU.
 fn planes(logits: &Tensor, mut change: impl FnMut(&mut [f32], usize)) -> Result<Tensor, TchError> {
     let shape = logits.size();
-    let [.., height, width] = shape[..] else {
-        return Err(TchError::Shape(format!("logits of shape {shape:?}; expected [.., height, width]")));
-    };
+    let [height, width] = sides(&shape)?;
     if logits.numel() == 0 {
         return Ok(logits.copy());
     }
