@@ -56,9 +56,7 @@ fn predictors(sam: &Sam, w: &Weights<'_>) -> std::result::Result<Vec<Predictor>,
     let made = forms.map(|(name, form)| {
         let classes = vec!["nerve".to_owned(), "vessel".to_owned()];
         let config = sam.ppn_config(form, "generated", classes, PpnConfig::TOKENS);
-        // In f32 whatever the network computes in, as it is loaded.
-        let w = w.pp("ppn").computing_in(Kind::Float);
-        Ok((name, form, PromptPredictor::new(&w, &config)?))
+        Ok((name, form, PromptPredictor::new(&w.pp("ppn"), &config)?))
     });
     made.into_iter().collect()
 }

@@ -11,9 +11,11 @@ use sonomask::nn::{
     PromptEncoder, PromptPredictor, TwoWayTransformer, lora_shapes,
 };
 use sonomask::weights::{Blank, Generated, Source, Weights};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 const IMAGES: i64 = 2;
+/// Largest difference of a `bf16` mask by the largest logit: two units of its last place.
+const BF16: f64 = 1.0 / 128.0;
 
 /// The networks of one file, with the inputs they are asked with.
 struct Case {
@@ -27,7 +29,7 @@ struct Case {
 }
 
 impl Case {
-    fn open(name: &str, side: i64, config: &PpnConfig) -> Self {
+    fn open(name: &str, side: i64, config: &PpnConfig, kind: Kind) -> Self {
         let file = Fixture::open(name);
         let generated = file.generated();
         let w = Weights::new(&generated, Device::Cpu);
@@ -35,7 +37,7 @@ impl Case {
         let prompt_encoder =
             PromptEncoder::new(&w.pp("sam_prompt_encoder"), 256, [e; 2], [side; 2], 16).unwrap();
         let mask_decoder = MaskDecoder::new(&w.pp("sam_mask_decoder"), &MaskDecoderConfig::SAM2).unwrap();
-        let ppn = PromptPredictor::new(&w.pp("ppn"), config).unwrap();
+        let ppn = PromptPredictor::new(&w.pp("ppn").computing_in(kind), config).unwrap();
         let features = [
             file.input("fx.ppn.emb", &[IMAGES, 256, e, e], 2.0),
             file.input("fx.ppn.s1", &[IMAGES, 64, 2 * e, 2 * e], 2.0),
@@ -57,10 +59,13 @@ impl Case {
         }
     }
 
-    fn check(&self, levels: usize) {
+    fn answer(&self, levels: usize) -> Prediction {
         let features: Vec<&Tensor> = self.features.iter().take(levels).collect();
-        let all = self.ppn.forward(&features, &self.queries, &self.prompt_encoder, false).unwrap();
-        let ours = Self::pairs(&all);
+        Self::pairs(&self.ppn.forward(&features, &self.queries, &self.prompt_encoder, false).unwrap())
+    }
+
+    fn check(&self, levels: usize) {
+        let ours = self.answer(levels);
         self.file.check_raw("sparse", &ours.sparse, ENCODER);
         self.file.check("dense", &ours.dense, ENCODER);
         self.file.check_logits("interim_mask", &ours.interim_mask);
@@ -91,13 +96,34 @@ fn two_classes() -> Vec<String> {
 #[test]
 fn parity_ppn_high_res_512() {
     let _guard = tch::no_grad_guard();
-    Case::open("sam2rad_ppn_512", 512, &PpnConfig::sam2_high_res("fixture", two_classes())).check(3);
+    Case::open("sam2rad_ppn_512", 512, &PpnConfig::sam2_high_res("fixture", two_classes()), Kind::Float)
+        .check(3);
 }
 
 #[test]
 fn parity_ppn_high_res_1024() {
     let _guard = tch::no_grad_guard();
-    Case::open("sam2rad_ppn_1024", 1024, &PpnConfig::sam2_high_res("fixture", two_classes())).check(3);
+    Case::open("sam2rad_ppn_1024", 1024, &PpnConfig::sam2_high_res("fixture", two_classes()), Kind::Float)
+        .check(3);
+}
+
+/// Of a network in `bf16` the predictor has no more in it than what follows the queries: they and the boxes are the authors' to the same bar
+/// as in `f32`, and the mask is off by what eight bits of a significand are.
+#[test]
+fn parity_ppn_in_bf16() {
+    let _guard = tch::no_grad_guard();
+    let config = PpnConfig::sam2_high_res("fixture", two_classes());
+    let case = Case::open("sam2rad_ppn_512", 512, &config, Kind::BFloat16);
+    let ours = case.answer(3);
+    assert_eq!(ours.interim_mask.kind(), Kind::Float);
+    case.file.check_raw("sparse", &ours.sparse, ENCODER);
+    case.file.check_raw("pred_boxes", &ours.boxes, ENCODER);
+    case.file.check("interim_mask", &ours.interim_mask, BF16);
+    let in_f32 = Case::open("sam2rad_ppn_512", 512, &config, Kind::Float).answer(3);
+    assert!(
+        !bool::try_from(ours.interim_mask.eq_tensor(&in_f32.interim_mask).all()).unwrap(),
+        "computed in f32"
+    );
 }
 
 /// A form without published answers: every image with every class.

@@ -123,8 +123,7 @@ pub(super) fn loaded(spec: &ModelSpec, device: &Resolved) -> Result<Loaded, Load
     files.warn_of_another_base(&weights_sha256);
     let mut ppn = None;
     if let Some(learned) = &learned {
-        // Its products with the whole picture are sums of many terms: in `f32`, as small as it is.
-        let w = view.pp(learned::PREFIX).computing_in(tch::Kind::Float);
+        let w = view.pp(learned::PREFIX);
         let mut predictor = PromptPredictor::new(&w, &learned.config(&net)).map_err(unfit)?;
         let chosen = learned.select(predictor.learnable_prompts()).map_err(|e| unfit(e.into()))?;
         predictor.set_learnable_prompts(chosen);

@@ -67,7 +67,8 @@ pub struct MaskClassifier {
 }
 
 impl MaskClassifier {
-    /// Reads the head for cells of width `dim`; the mask is `scale_factor` times the cells' size.
+    /// Reads the head for cells of width `dim`; the mask is `scale_factor` times the cells' size. The two convolutions with neighbours are
+    /// computed in the view's kind, as a third of the predictor is in them, and what they see is normalised; logits are `f32`.
     ///
     /// # Errors
     /// Keys or shapes that do not fit.
@@ -84,7 +85,7 @@ impl MaskClassifier {
         };
         Ok(Self {
             layers: [conv(0, dim)?, conv(1, hidden)?],
-            final_conv: Conv2d::new(&w.pp("final_conv"), [hidden, 1], 1, 1, 0)?,
+            final_conv: Conv2d::new(&w.pp("final_conv").computing_in(Kind::Float), [hidden, 1], 1, 1, 0)?,
             scale_factor,
         })
     }

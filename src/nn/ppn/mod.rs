@@ -15,7 +15,7 @@ mod pyramid;
 pub use config::{PpnConfig, PpnForm, learnable_prompts};
 pub use heads::{BoxRegressionHead, MaskClassifier};
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use self::attention::HEADS;
 use self::block::Block;
@@ -65,10 +65,14 @@ pub struct PromptPredictor {
 impl PromptPredictor {
     /// Reads the network and the queries of the configuration's data set. A stored `pos_encoding1d` is passed over, it is computed.
     ///
+    /// All is in `f32`, as its products with the whole picture are sums of many terms, but what a [`MaskClassifier`] has in the view's kind.
+    ///
     /// # Errors
     /// Keys or shapes that do not fit, a configuration without levels or with fewer than two queries a class.
     pub fn new(w: &Weights<'_>, config: &PpnConfig) -> Result<Self, WeightsError> {
         config.check()?;
+        let masks = w.pp("mask_classifier");
+        let w = &w.clone().computing_in(Kind::Float);
         let shape = [config.classes.len() as i64, config.tokens, DIM];
         let learnable_prompts = w.pp("learnable_prompts").get(&config.dataset, &shape)?;
         w.skip("pos_encoding1d");
@@ -96,7 +100,7 @@ impl PromptPredictor {
                 }
                 PpnForm::Pyramid => None,
             },
-            mask_classifier: MaskClassifier::new(&w.pp("mask_classifier"), DIM, config.mask_scale_factor)?,
+            mask_classifier: MaskClassifier::new(&masks, DIM, config.mask_scale_factor)?,
             positions: Positions::default(),
         })
     }
