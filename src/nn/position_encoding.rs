@@ -29,7 +29,7 @@ pub fn sine_of_time(times: &[f32], channels: i64, device: Device) -> Result<Tens
 }
 
 /// Encodings of the cells of an `h` x `w` grid, `[1, channels, h, w]`: half of the channels for y, then half for x, sines and
-/// cosines in turn. `channels` is a multiple of 4.
+/// cosines in turn. The channels are innermost in memory. `channels` is a multiple of 4.
 ///
 /// # Errors
 /// libtorch's.
@@ -45,5 +45,5 @@ pub fn sine_grid(channels: i64, [h, w]: [i64; 2], device: Device) -> Result<Tens
     };
     let y = axis(h)?.f_unsqueeze(1)?.f_expand([h, w, half], false)?;
     let x = axis(w)?.f_unsqueeze(0)?.f_expand([h, w, half], false)?;
-    Tensor::f_cat(&[y, x], -1)?.f_permute([2, 0, 1])?.f_unsqueeze(0)?.f_contiguous()
+    Tensor::f_cat(&[y, x], -1)?.f_permute([2, 0, 1])?.f_unsqueeze(0)
 }

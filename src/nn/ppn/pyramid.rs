@@ -140,10 +140,11 @@ impl Pyramid {
     }
 }
 
-/// Column and row of every cell, -1 to 1, `[1, 2, h, w]`.
+/// Column and row of every cell, -1 to 1, `[1, 2, h, w]`, the two innermost in memory, as the features' channels are: what is joined of
+/// tensors that lie differently lies like none of the encoders'.
 fn places(h: i64, w: i64, like: &Tensor) -> Result<Tensor, TchError> {
     let along = |n: i64| Tensor::f_linspace(-1.0, 1.0, n, (Kind::Float, like.device()));
-    let x = along(w)?.f_reshape([1, 1, 1, w])?.f_expand([1, 1, h, w], false)?;
-    let y = along(h)?.f_reshape([1, 1, h, 1])?.f_expand([1, 1, h, w], false)?;
-    Tensor::f_cat(&[x, y], 1)
+    let x = along(w)?.f_reshape([1, w])?.f_expand([h, w], false)?;
+    let y = along(h)?.f_reshape([h, 1])?.f_expand([h, w], false)?;
+    Tensor::f_stack(&[x, y], -1)?.f_permute([2, 0, 1])?.f_unsqueeze(0)
 }
