@@ -5,12 +5,14 @@
 
 mod image;
 mod rgb;
+mod yuv;
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use image::{ImageError, ImageView, ImageViewMut, PixelFormat, Plane, PlaneMut, YuvColor, YuvMatrix};
-pub use rgb::{Rgb, Yuv};
+pub use rgb::Rgb;
+pub use yuv::Yuv;
 
 /// Which frame this is, for the whole life of a run.
 ///

@@ -47,51 +47,60 @@ pub fn resize_float(
         windows.map(|w| w as f32)
     };
     let (columns, rows) = (windows(width, new_width), windows(height, new_height));
-
-    // Rows are resized once, when the first window that needs them comes.
-    let slots = rows.widest();
-    let mut ring = vec![0f32; slots * 3 * new_width];
-    let mut wide = vec![[0f32; 4]; width];
-    let mut next = 0;
-    let (red, rest) = out.values.split_at_mut(side * side);
-    let (green, blue) = rest.split_at_mut(side * side);
-    let planes =
-        red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
-    for (((red, green), blue), (first, weights)) in planes.zip(rows.iter()) {
-        for row in next.max(first)..first + weights.len() {
-            for (wide, rgb) in wide.iter_mut().zip(src[row * width * 3..].chunks_exact(3)) {
-                // Four lanes, so that a pixel is one vector.
-                *wide = [f32::from(rgb[0]), f32::from(rgb[1]), f32::from(rgb[2]), 0.0];
-            }
-            along_row(&wide, &columns, &mut ring[row % slots * 3 * new_width..][..3 * new_width]);
+    let axes = Axes { columns: &columns, rows: &rows };
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide(src: &[u8], size: Size, axes: Axes<'_>, affine: &Affine, out: Plane3<'_>) {
+            axes.resize(src, size, affine, out);
         }
-        next = next.max(first + weights.len());
-        for (c, out) in [red, green, blue].into_iter().enumerate() {
-            let out = &mut out[..new_width];
-            out.fill(affine.offset[c]);
-            for (i, &weight) in weights.iter().enumerate() {
-                let row = &ring[((first + i) % slots * 3 + c) * new_width..][..new_width];
-                let weight = weight * affine.scale[c];
-                for (out, &v) in out.iter_mut().zip(row) {
-                    *out += v * weight;
-                }
-            }
-        }
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { wide(src, [width, new_width], axes, affine, out) };
     }
+    axes.resize(src, [width, new_width], affine, out);
 }
 
-/// One row, three planes of `out.len() / 3`.
-fn along_row(row: &[[f32; 4]], columns: &Windows<f32>, out: &mut [f32]) {
-    let (red, rest) = out.split_at_mut(out.len() / 3);
-    let (green, blue) = rest.split_at_mut(rest.len() / 2);
-    for (((red, green), blue), (first, weights)) in red.iter_mut().zip(green).zip(blue).zip(columns.iter()) {
-        let mut sums = [0f32; 4];
-        for (pixel, &weight) in row[first..].iter().zip(weights) {
-            for c in 0..4 {
-                sums[c] += pixel[c] * weight;
+/// Pixels of an old row and of a new one.
+type Size = [usize; 2];
+
+/// What each new row and column is made of.
+#[derive(Clone, Copy, Debug)]
+struct Axes<'a> {
+    columns: &'a Windows<f32>,
+    rows: &'a Windows<f32>,
+}
+
+impl Axes<'_> {
+    /// Rows are made first, of whole old ones with one weight each, which is what a processor does fastest; where a picture shrinks few are left
+    /// for the other axis. Inlined, so that each caller has it compiled for its own kind of processor.
+    #[inline(always)]
+    fn resize(self, src: &[u8], [width, new_width]: Size, affine: &Affine, out: Plane3<'_>) {
+        let side = out.side;
+        // One value more, so that the last pixel can be read as four values as well.
+        let mut row = vec![0f32; 3 * width + 1];
+        let (red, rest) = out.values.split_at_mut(side * side);
+        let (green, blue) = rest.split_at_mut(side * side);
+        let planes =
+            red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
+        for (((red, green), blue), (first, weights)) in planes.zip(self.rows.iter()) {
+            row.fill(0.0);
+            for (old, &weight) in src.chunks_exact(3 * width).skip(first).zip(weights) {
+                for (sum, &v) in row.iter_mut().zip(old) {
+                    *sum += f32::from(v) * weight;
+                }
+            }
+            let pixels = red[..new_width].iter_mut().zip(green).zip(blue).zip(self.columns.iter());
+            for (((red, green), blue), (first, weights)) in pixels {
+                let mut sums = [0f32; 4];
+                for (pixel, &weight) in row[3 * first..].windows(4).step_by(3).zip(weights) {
+                    for (sum, &v) in sums.iter_mut().zip(pixel) {
+                        *sum += v * weight;
+                    }
+                }
+                let value = |c: usize| sums[c] * affine.scale[c] + affine.offset[c];
+                (*red, *green, *blue) = (value(0), value(1), value(2));
             }
         }
-        [*red, *green, *blue, _] = sums;
     }
 }
 

@@ -109,11 +109,6 @@ impl<W> Windows<W> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &[W])> {
         self.starts.windows(2).map(|pair| (pair[0].0, &self.weights[pair[0].1..pair[1].1]))
     }
-
-    /// The most old positions that any window covers.
-    pub(super) fn widest(&self) -> usize {
-        self.iter().map(|(_, weights)| weights.len()).max().unwrap_or(0)
-    }
 }
 
 #[cfg(test)]
