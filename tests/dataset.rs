@@ -149,7 +149,7 @@ fn every_mistake_is_told_at_once() {
     for name in ["good", "twice", "unreadable", "nobody"] {
         good.save(gts.join(format!("{name}.png"))).unwrap();
     }
-    GrayImage::new(SIZE.0, SIZE.1 + 1).save(gts.join("size.png")).unwrap();
+    GrayImage::from_pixel(SIZE.0, SIZE.1 + 1, Luma([5])).save(gts.join("size.png")).unwrap();
     gray(|x, _| if x == 2 { 7 } else { 0 }).save(gts.join("label.png")).unwrap();
     RgbImage::new(SIZE.0, SIZE.1).save(gts.join("colour.png")).unwrap();
     good.save(gts.join("lossy.jpg")).unwrap();
@@ -165,6 +165,7 @@ fn every_mistake_is_told_at_once() {
         "unreadable.png",
         "two files of one name",
         "the mask is 13x8, its image 13x7",
+        "104 pixels have label 5, expected one of [0, 1, 2]",
         "7 pixels have label 7, expected one of [0, 1, 2]",
         "it is in colours",
         "JPEG blurs labels",
@@ -173,8 +174,8 @@ fn every_mistake_is_told_at_once() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert_eq!(error.problems.len(), 10, "{text}");
-    assert!(text.starts_with("the data set \"arm\" has 10 mistakes:"), "{text}");
+    assert_eq!(error.problems.len(), 11, "{text}");
+    assert!(text.starts_with("the data set \"arm\" has 11 mistakes:"), "{text}");
 }
 
 #[test]

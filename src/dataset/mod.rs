@@ -287,13 +287,11 @@ fn read_masks(
         let found = labels.map_err(|what| Problem::Unreadable { file: file.clone(), what });
         let labels = found.map_err(|problem| problems.push(problem)).ok()?;
         let mask = (labels.width, labels.height);
-        match size {
-            Some(image) if image != mask => {
-                problems.push(Problem::Size { file: file.clone(), mask, image });
-                None
-            }
-            _ => Some(labels),
+        // One of another size is looked at all the same: what else is wrong with it is told with that.
+        if let Some(image) = size.filter(|&image| image != mask) {
+            problems.push(Problem::Size { file: file.clone(), mask, image });
         }
+        Some(labels)
     };
     let masks = match layout {
         MaskLayout::Index => {

@@ -1,6 +1,6 @@
 //! The prompt predictor in every form: shapes, batches, gradients, and what it refuses.
 
-use sonomask::nn::{PpnConfig, Prediction, PromptEncoder, PromptPredictor, learnable_prompts};
+use sonomask::nn::{PpnConfig, PpnForm, Prediction, PromptEncoder, PromptPredictor, learnable_prompts};
 use sonomask::weights::{Blank, DEFAULT_SEED, Generated, Source, Weights};
 use tch::{Device, Kind, Tensor};
 
@@ -40,11 +40,16 @@ fn forward(
     ppn.forward(&features, queries, prompts, false).unwrap()
 }
 
-fn every_form() -> [PpnConfig; 3] {
+fn pyramid() -> PpnConfig {
+    PpnConfig::pyramid(PpnConfig::sam_high_res("data", classes(3), 320), Some(160))
+}
+
+fn every_form() -> [PpnConfig; 4] {
     [
         PpnConfig::single_scale("data", classes(3)),
         PpnConfig::sam2_high_res("data", classes(3)),
         PpnConfig::sam_high_res("data", classes(3), 320),
+        pyramid(),
     ]
 }
 
@@ -148,24 +153,28 @@ fn gradients_reach_every_parameter() {
 fn gradients_are_those_of_finite_differences() {
     let source = Generated::new(DEFAULT_SEED);
     let prompts = prompt_encoder(&source);
-    let config = PpnConfig::sam2_high_res("data", classes(1));
-    let ppn = predictor(&source, &config);
-    let features = features(&config, 1);
-    let loss = |queries: &Tensor| {
-        let p = forward(&ppn, &features, queries, &prompts);
-        p.boxes.sum(Kind::Double) + p.interim_mask.mean(Kind::Double)
-    };
-    let queries = ppn.learnable_prompts().copy().set_requires_grad(true);
-    loss(&queries).backward();
-    let gradient = queries.grad();
-    let direction = &gradient / gradient.norm();
-    let _guard = tch::no_grad_guard();
-    let step = 2e-3;
-    let ahead = loss(&(&queries + &direction * step));
-    let behind = loss(&(&queries - &direction * step));
-    let measured = f64::try_from(ahead - behind).unwrap() / (2.0 * step);
-    let expected = f64::try_from(gradient.norm()).unwrap();
-    assert!((measured / expected - 1.0).abs() < 0.02, "{measured} {expected}");
+    for config in [PpnConfig::sam2_high_res("data", classes(1)), pyramid()] {
+        let ppn = predictor(&source, &config);
+        let features = features(&config, 1);
+        let loss = |queries: &Tensor| {
+            let p = forward(&ppn, &features, queries, &prompts);
+            let mask = p.interim_mask.mean(Kind::Double);
+            // A pyramid's boxes are around its masks, and no gradient goes through them.
+            if p.boxes.requires_grad() { p.boxes.sum(Kind::Double) + mask } else { mask }
+        };
+        let boxes_learn = config.form != PpnForm::Pyramid;
+        let queries = ppn.learnable_prompts().copy().set_requires_grad(true);
+        assert_eq!(forward(&ppn, &features, &queries, &prompts).boxes.requires_grad(), boxes_learn);
+        loss(&queries).backward();
+        let gradient = queries.grad();
+        let direction = &gradient / gradient.norm();
+        let step = 2e-3;
+        let at =
+            |step: f64| f64::try_from(loss(&(&queries + &direction * step).detach().set_requires_grad(true)));
+        let measured = (at(step).unwrap() - at(-step).unwrap()) / (2.0 * step);
+        let expected = f64::try_from(gradient.norm()).unwrap();
+        assert!((measured / expected - 1.0).abs() < 0.02, "{:?}: {measured} {expected}", config.form);
+    }
 }
 
 #[test]

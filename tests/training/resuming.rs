@@ -90,6 +90,24 @@ fn a_run_that_is_killed_three_times_comes_to_the_same_end() {
     let classes: Vec<_> = found["results"].as_array().unwrap().iter().map(|r| r["class"].clone()).collect();
     assert_eq!(classes, ["bright", "dark"]);
 
+    // The line that the README tells.
+    let output = sonomask()
+        .current_dir(root.path())
+        .args(["process", "data/imgs", "--ppn", "whole/best.safetensors", "--set", "model.mode=autonomous"])
+        .args(["--output", "seen.mp4", "--report", "seen.json", "--set"])
+        .arg(format!("model.weights=\"{}/weights/lite_medsam.pth\"", env!("CARGO_MANIFEST_DIR")))
+        .output()
+        .unwrap();
+    ended(&output, 0);
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(root.path().join("seen.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&report["frames"]["out"], &report["frames"]["passed_through"]),
+        (&5.into(), &0.into()),
+        "{report}"
+    );
+    assert_eq!(report["model"]["ppn"]["classes"], serde_json::json!(["bright", "dark"]), "{report}");
+
     // Neither another run nor none is gone on with, and none is replaced unasked.
     let again = train(&config, &whole, &[]).output().unwrap();
     assert!(ended(&again, 2).contains("--resume goes on with it"));
