@@ -1,0 +1,28 @@
+#!/bin/sh
+# Does anything grow? Runs the cases of a benchmark's file (ten-minutes.toml, ten-minutes-lite.toml, ten-minutes-kept-up.toml) into OUT/bench and
+# writes every five seconds what the process of the case in hand holds: OUT/memory.csv.
+#   benches/ten-minutes.sh CONFIG OUT [options of sonomask bench, as --overwrite]
+# The program is target/release/sonomask, or $SONOMASK.
+set -eu
+config=$1
+out=$2
+shift 2
+here=$(dirname "$0")
+sonomask=${SONOMASK:-$here/../target/release/sonomask}
+mkdir -p "$out"
+"$sonomask" bench --config "$config" --out "$out/bench" "$@" &
+bench=$!
+trap 'kill "$bench" 2>/dev/null || true' EXIT
+began=$(date +%s)
+echo seconds,process,rss_kib,descriptors,threads >"$out/memory.csv"
+while kill -0 "$bench" 2>/dev/null; do
+    # Every case is a process of its own.
+    for pid in $(pgrep -P "$bench" || true); do
+        rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$pid/status" 2>/dev/null) || continue
+        files=$(ls "/proc/$pid/fd" 2>/dev/null | wc -l)
+        threads=$(awk '/^Threads/ { print $2 }' "/proc/$pid/status" 2>/dev/null) || continue
+        [ -z "$rss" ] || echo "$(($(date +%s) - began)),$pid,$rss,$files,$threads" >>"$out/memory.csv"
+    done
+    sleep 5
+done
+wait "$bench"
