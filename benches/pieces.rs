@@ -15,8 +15,8 @@ use gstreamer as gst;
 use sonomask::frame::{CaptureTime, FrameId, FrameMeta, ImageView, PixelFormat, Plane, Rgb, YuvColor};
 use sonomask::media::{self, StreamFormat};
 use sonomask::nn::{
-    MaskSelection, PpnConfig, PpnForm, PromptPredictor, RECENT_FRAMES, Remembered, RememberedPointer, Sam,
-    Sam2, Sam2Memory, SamFeatures,
+    Attention, MaskSelection, PpnConfig, PpnForm, PromptPredictor, RECENT_FRAMES, Remembered,
+    RememberedPointer, Sam, Sam2, Sam2Memory, SamFeatures,
 };
 use sonomask::pipeline::{DisplayMode, ExchangeConfig, HandOff, QueueMode};
 use sonomask::segment::postprocess::Postprocess;
@@ -178,6 +178,23 @@ fn lite(c: &mut Criterion, name: &str, kind: Kind) -> Result<()> {
     heads(c, &group, &sam, &predictors(&sam, &w)?, &features, MaskSelection::Single)
 }
 
+/// The attention of a layer alone, with its four projections: windows of SAM 2.1 tiny at 512 and of LiteMedSAM.
+fn windows(c: &mut Criterion, name: &str, kind: Kind) -> Result<()> {
+    let generated = Generated::new(DEFAULT_SEED);
+    let w = Weights::new(&generated, Device::Cpu).computing_in(kind);
+    let shapes = [
+        ("SAM 2.1 tiny, stage 1, 256 windows of 8 x 8, 96 wide", [256, 64, 96], 1),
+        ("SAM 2.1 tiny, stage 3, 9 windows of 14 x 14, 384 wide", [9, 196, 384], 4),
+        ("LiteMedSAM, stage 3, 25 windows of 14 x 14, 160 wide", [25, 196, 160], 5),
+    ];
+    for (i, (id, [count, cells, dim], heads)) in shapes.into_iter().enumerate() {
+        let layer = Attention::new(&w.pp("windows").pp(i), dim, heads, 1)?;
+        let x = Tensor::f_randn([count, cells, dim], F32)?;
+        time(c, &format!("window attention, {name}"), id, || layer.forward(&x, &x, &x));
+    }
+    Ok(())
+}
+
 fn memory(c: &mut Criterion, net: &Net, picture: &Tensor) -> Result<()> {
     let top = net.sam2()?.encode_image(picture)?.top;
     let (_, _, h, w) = top.size4()?;
@@ -292,6 +309,7 @@ fn main() -> Result<()> {
     for (name, kind) in [("fp32", Kind::Float), ("bf16", Kind::BFloat16)] {
         let net = Net::new(name, kind)?;
         peak(&mut c, &net)?;
+        windows(&mut c, name, kind)?;
         encoder(&mut c, &net, &picture)?;
         let features = SamFeatures::from(&net.sam2()?.encode_image(&picture)?);
         heads(
