@@ -80,7 +80,7 @@ baselines: ## The Python environment of benches/baselines (PyTorch, several GB):
 	@benches/baselines/setup.sh
 
 # In a bundle nothing else says what it was built from; results of `sonomask bench` name it.
-dist: export SONOMASK_COMMIT = $(shell git describe --always --abbrev=40 --exclude='*' --dirty=+changes 2>/dev/null)
+dist: export SONOMASK_COMMIT ?= $(or $(shell git describe --always --abbrev=40 --exclude='*' --dirty=+changes 2>/dev/null),unknown)
 dist: build ## The program with its GStreamer, to unpack and run beside a libtorch: out/sonomask-*.tar.gz
 	@rm -rf out/dist && mkdir -p out/dist/$(DIST_NAME)/weights
 	@$(PYTHON) scripts/bundle.py $(BINARY) out/dist/$(DIST_NAME)

@@ -178,7 +178,7 @@ fn lite(c: &mut Criterion, name: &str, kind: Kind) -> Result<()> {
     heads(c, &group, &sam, &predictors(&sam, &w)?, &features, MaskSelection::Single)
 }
 
-/// The attention of a layer alone, with its four projections: windows of SAM 2.1 tiny at 512 and of LiteMedSAM.
+/// Attention with its four projections, without the bias that TinyViT adds, in windows of the shapes that SAM 2.1 tiny has at 512 and LiteMedSAM.
 fn windows(c: &mut Criterion, name: &str, kind: Kind) -> Result<()> {
     let generated = Generated::new(DEFAULT_SEED);
     let w = Weights::new(&generated, Device::Cpu).computing_in(kind);
@@ -189,7 +189,8 @@ fn windows(c: &mut Criterion, name: &str, kind: Kind) -> Result<()> {
     ];
     for (i, (id, [count, cells, dim], heads)) in shapes.into_iter().enumerate() {
         let layer = Attention::new(&w.pp("windows").pp(i), dim, heads, 1)?;
-        let x = Tensor::f_randn([count, cells, dim], F32)?;
+        // As the norm before it leaves them.
+        let x = Tensor::f_randn([count, cells, dim], F32)?.f_to_kind(kind)?;
         time(c, &format!("window attention, {name}"), id, || layer.forward(&x, &x, &x));
     }
     Ok(())

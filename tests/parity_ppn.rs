@@ -14,7 +14,7 @@ use sonomask::weights::{Blank, Generated, Source, Weights};
 use tch::{Device, Kind, Tensor};
 
 const IMAGES: i64 = 2;
-/// Largest difference of a `bf16` mask by the largest logit: two units of its last place.
+/// Largest difference of a `bf16` mask by the largest logit: two of the largest roundings, as there are two convolutions.
 const BF16: f64 = 1.0 / 128.0;
 
 /// The networks of one file, with the inputs they are asked with.
@@ -107,8 +107,8 @@ fn parity_ppn_high_res_1024() {
         .check(3);
 }
 
-/// Of a network in `bf16` the predictor has no more in it than what follows the queries: they and the boxes are the authors' to the same bar
-/// as in `f32`, and the mask is off by what eight bits of a significand are.
+/// In a network in `bf16` queries and boxes of this form come from `f32` and are the authors' to the same bar; the mask, made in `bf16`, is off by
+/// what eight bits of a significand are.
 #[test]
 fn parity_ppn_in_bf16() {
     let _guard = tch::no_grad_guard();

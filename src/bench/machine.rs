@@ -119,7 +119,7 @@ fn output(program: &str, args: &[&str]) -> Option<String> {
 /// The commit that the program was built from. Where the build said none (`SONOMASK_COMMIT`) it is that of the checkout in which
 /// the program's file lies, with `+changes` where tracked files differ from it, and `unknown` outside of one.
 pub(super) fn commit() -> String {
-    if let Some(said) = option_env!("SONOMASK_COMMIT") {
+    if let Some(said) = option_env!("SONOMASK_COMMIT").filter(|said| !said.is_empty()) {
         return said.to_owned();
     }
     let here = || {

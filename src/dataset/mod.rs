@@ -221,8 +221,9 @@ impl Dataset {
     /// # Errors
     /// A file that changed since the data set was opened.
     pub fn masks(&self, sample: &Sample) -> Result<Vec<Mask>, Problem> {
-        read_masks(&self.classes, self.layout, &sample.masks, Some(sample.size))
-            .map_err(|mut found| found.pop().unwrap_or(Problem::Changed { file: sample.image.clone() }))
+        read_masks(&self.classes, self.layout, &sample.masks, Some(sample.size)).map_err(|found| {
+            found.into_iter().next().unwrap_or(Problem::Changed { file: sample.image.clone() })
+        })
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) enum Chroma<'a> {
     Pairs(&'a [u8]),
 }
 
-impl<'a> Chroma<'a> {
+impl Chroma<'_> {
     /// U and V of pixel `x`.
     fn at(self, x: usize) -> (u8, u8) {
         match self {
@@ -78,7 +78,7 @@ impl Yuv {
         }
     }
 
-    /// A row as R, G, B, three bytes a pixel; as many pixels as `out` has room for.
+    /// A row as R, G, B, three bytes a pixel; as many pixels as there are of `luma` and `out` has room for.
     pub(super) fn row(&self, luma: &[u8], chroma: Chroma<'_>, out: &mut [u8]) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
@@ -216,7 +216,7 @@ mod tests {
             };
             std::iter::repeat_with(next).take(n).collect()
         };
-        let colors = [YuvMatrix::Bt601, YuvMatrix::Bt709]
+        let colors = [YuvMatrix::Bt601, YuvMatrix::Bt709, YuvMatrix::Bt2020]
             .into_iter()
             .flat_map(|matrix| [true, false].map(|full_range| YuvColor { matrix, full_range }));
         for color in colors {
@@ -230,6 +230,16 @@ mod tests {
                     // SAFETY: the processor has AVX2, as was asked above.
                     unsafe { yuv.row_wide(&luma, chroma, &mut many) };
                     assert!(one == many, "{color:?}, {width} pixels, {chroma:?}");
+                    // Where one of the two is longer, what is over stays as it is.
+                    let short = width / 2;
+                    let (mut one, mut many) = (vec![1; 3 * width], vec![1; 3 * width]);
+                    yuv.row_narrow(&luma[..short], chroma, &mut one);
+                    // SAFETY: as before.
+                    unsafe { yuv.row_wide(&luma[..short], chroma, &mut many) };
+                    yuv.row_narrow(&luma, chroma, &mut one[..3 * (short / 2)]);
+                    // SAFETY: as before.
+                    unsafe { yuv.row_wide(&luma, chroma, &mut many[..3 * (short / 2)]) };
+                    assert!(one == many, "{color:?}, half of {width} pixels, {chroma:?}");
                 }
             }
         }

@@ -155,6 +155,7 @@ pub fn load_trainable(
     let PredictorPlan { form, tokens, datasets } = &beginning.predictor;
     let says = files.says();
     check_queries(&says, datasets)?;
+    // All of it in `f32`, its mask classifier too: small steps need the digits.
     let w = view.pp(PREFIX).computing_in(tch::Kind::Float);
     let Some((dataset, classes)) = datasets.first() else {
         return Err(LoadError::Setting("a predictor needs a data set to learn from".into()));

@@ -76,7 +76,7 @@ impl LossConfig {
     };
 
     /// What the authors' code computes: Dice beside the focal loss, the interim mask weighted 100, GIoU alone, a smoothed and
-    /// clipped presence, masks of present classes only.
+    /// clipped presence, masks of present classes only. Source: `train.py` of `aswahd/SamRadiology` at ccf881d, lines 247 to 292 and 428 to 434.
     pub const CODED: Self = Self {
         mask: MaskLoss { focal: 5.0, dice: 0.5, alpha: 0.7, gamma: 3.0, balance: Balance::Both },
         interim: MaskLoss { focal: 100.0, dice: 0.0, alpha: 0.6, gamma: 3.0, balance: Balance::Both },

@@ -156,15 +156,15 @@ fn gradients_are_those_of_finite_differences() {
     for config in [PpnConfig::sam2_high_res("data", classes(1)), pyramid()] {
         let ppn = predictor(&source, &config);
         let features = features(&config, 1);
+        // A pyramid's boxes are around its masks, and no gradient goes through them.
+        let boxes_learn = config.form != PpnForm::Pyramid;
         let loss = |queries: &Tensor| {
             let p = forward(&ppn, &features, queries, &prompts);
+            assert_eq!(p.boxes.requires_grad(), boxes_learn);
             let mask = p.interim_mask.mean(Kind::Double);
-            // A pyramid's boxes are around its masks, and no gradient goes through them.
-            if p.boxes.requires_grad() { p.boxes.sum(Kind::Double) + mask } else { mask }
+            if boxes_learn { p.boxes.sum(Kind::Double) + mask } else { mask }
         };
-        let boxes_learn = config.form != PpnForm::Pyramid;
         let queries = ppn.learnable_prompts().copy().set_requires_grad(true);
-        assert_eq!(forward(&ppn, &features, &queries, &prompts).boxes.requires_grad(), boxes_learn);
         loss(&queries).backward();
         let gradient = queries.grad();
         let direction = &gradient / gradient.norm();

@@ -5,7 +5,7 @@ use std::path::Path;
 use image::GrayImage;
 use serde_json::Value;
 use sonomask::dataset::Augment;
-use sonomask::segment::EncoderLora;
+use sonomask::segment::{EncoderLora, Precision};
 use sonomask::train::{Ending, TrainError, TrainSpec};
 use sonomask::weights::{Checkpoint, Source as _};
 use tch::Kind;
@@ -128,6 +128,7 @@ fn an_adapted_encoder_comes_to_the_same_end_when_it_is_stopped() {
             .replace("views = 1", "views = 1\nfresh = true")
     });
     let (whole, stopped) = (read_into(&config, "whole"), read_into(&config, "stopped"));
+    assert_eq!(whole.model.precision, Precision::Bf16);
     assert_eq!(run(&whole, false, u64::MAX).ending, Ending::Done);
     // Where the encoder learns, and where it has learned.
     for (resume, stop) in [(false, 3), (true, 6)] {

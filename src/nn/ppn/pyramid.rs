@@ -106,7 +106,7 @@ impl Pyramid {
             let part = part.f_to_kind(Kind::Float)?;
             parts.push(if part.size4()?.2 == h { part } else { part.f_adaptive_avg_pool2d([h, w])? });
         }
-        parts.push(places(h, w, embedding)?.f_expand([b, 2, h, w], false)?);
+        parts.push(places(b, h, w, embedding)?);
         let mut x = self.stem.forward(&Tensor::f_cat(&parts, 1)?)?;
         let mut seen = Vec::with_capacity(DEPTH + 1);
         for (i, (down, deepen)) in self.down.iter().zip(&self.deepen).enumerate() {
@@ -140,11 +140,11 @@ impl Pyramid {
     }
 }
 
-/// Column and row of every cell, -1 to 1, `[1, 2, h, w]`, the two innermost in memory, as the features' channels are: what is joined of
-/// tensors that lie differently lies like none of the encoders'.
-fn places(h: i64, w: i64, like: &Tensor) -> Result<Tensor, TchError> {
+/// Column and row of every cell, -1 to 1, `[b, 2, h, w]`, the two innermost in memory, as the features' channels are: what is joined of
+/// tensors that lie differently lies like none of the encoders'. libtorch looks at the first dimension's stride for that as well.
+fn places(b: i64, h: i64, w: i64, like: &Tensor) -> Result<Tensor, TchError> {
     let along = |n: i64| Tensor::f_linspace(-1.0, 1.0, n, (Kind::Float, like.device()));
-    let x = along(w)?.f_reshape([1, w])?.f_expand([h, w], false)?;
-    let y = along(h)?.f_reshape([h, 1])?.f_expand([h, w], false)?;
-    Tensor::f_stack(&[x, y], -1)?.f_permute([2, 0, 1])?.f_unsqueeze(0)
+    let x = along(w)?.f_reshape([1, 1, w])?.f_expand([b, h, w], false)?;
+    let y = along(h)?.f_reshape([1, h, 1])?.f_expand([b, h, w], false)?;
+    Tensor::f_stack(&[x, y], -1)?.f_permute([0, 3, 1, 2])
 }
