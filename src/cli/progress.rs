@@ -1,9 +1,9 @@
-//! What a person sees while a run goes on: a bar on a terminal, a line a second elsewhere. All on stderr.
+//! What a person sees while a run goes on: a bar on a terminal, elsewhere a line now and then. All on stderr.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::pipeline::{Phase, Snapshot};
 
@@ -93,37 +93,38 @@ impl Progress {
 }
 
 /// Between two lines where there is no terminal.
-const QUIET: Duration = Duration::from_secs(10);
+pub const QUIET: Duration = Duration::from_secs(10);
+
+/// How long what a bar follows will still take, for a line where no bar is drawn; nothing while that is not known.
+pub fn left(bar: &ProgressBar) -> String {
+    let left = bar.eta();
+    if left.as_secs() == 0 { String::new() } else { format!(", {} left", HumanDuration(left)) }
+}
 
 /// Follows work on pictures, whose number is known.
 pub struct Count {
-    bar: Option<ProgressBar>,
+    bar: ProgressBar,
     name: String,
-    total: usize,
     said: Instant,
 }
 
 impl Count {
     /// `name` says what is done with `total` pictures.
     pub fn new(name: String, total: usize) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(total as u64);
-            bar.set_style(style(COUNTED));
-            bar.set_prefix(name.clone());
-            bar
-        });
-        Self { bar, name, total, said: Instant::now() }
+        // Without a terminal it draws nothing, and still knows how fast it gets on.
+        let bar = ProgressBar::new(total as u64);
+        bar.set_style(style(COUNTED));
+        bar.set_prefix(name.clone());
+        Self { bar, name, said: Instant::now() }
     }
 
     /// So many are done.
     pub fn update(&mut self, done: usize) {
-        match &self.bar {
-            Some(bar) => bar.set_position(done as u64),
-            None if self.said.elapsed() >= QUIET => {
-                tracing::info!("{}: {done}/{}", self.name, self.total);
-                self.said = Instant::now();
-            }
-            None => {}
+        self.bar.set_position(done as u64);
+        if self.bar.is_hidden() && self.said.elapsed() >= QUIET {
+            let total = self.bar.length().unwrap_or_default();
+            tracing::info!("{}: {done}/{total}{}", self.name, left(&self.bar));
+            self.said = Instant::now();
         }
     }
 }
@@ -131,8 +132,6 @@ impl Count {
 impl Drop for Count {
     /// Removes the bar, after an error too.
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bar.finish_and_clear();
     }
 }

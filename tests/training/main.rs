@@ -5,6 +5,7 @@
 #[path = "../training_support/mod.rs"]
 mod training_support;
 
+mod keeping;
 mod learning;
 mod refusals;
 mod resuming;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::progress::{QUIET, left};
 use crate::cli::{say, signal};
 use crate::train::{Epoch, Observer};
 
@@ -26,7 +27,8 @@ impl Bars {
     }
 
     fn at(&mut self, what: &'static str, done: u64, total: u64, message: String) {
-        if self.what != what {
+        let begun = self.what != what;
+        if begun {
             self.what = what;
             self.bar.reset();
             self.bar.set_prefix(what);
@@ -34,10 +36,13 @@ impl Bars {
         self.bar.set_length(total);
         self.bar.set_position(done);
         self.bar.set_message(message);
-        let every = if self.bar.is_hidden() { 10 } else { u64::MAX };
-        if self.logged.elapsed().as_secs() >= every {
+        if begun {
+            // What a run that goes on had done before took none of this run's time.
+            self.bar.reset_eta();
+        }
+        if self.bar.is_hidden() && self.logged.elapsed() >= QUIET {
             self.logged = Instant::now();
-            tracing::info!("{what} {done}/{total} {}", self.bar.message());
+            tracing::info!("{what} {done}/{total} {}{}", self.bar.message(), left(&self.bar));
         }
     }
 

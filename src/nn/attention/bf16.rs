@@ -15,7 +15,7 @@ use std::arch::x86_64::{
 };
 use std::f32::consts::LOG2_E;
 
-use crate::nn::avx512::{LANES, exp2, rounded};
+use crate::nn::avx512::{LANES, as_pairs, exp2, rounded};
 
 /// Rows and vectors of a tile of sums: with four vectors of factors and a broadcast they need 29 of 32 registers.
 const ROWS: usize = 6;
@@ -338,13 +338,6 @@ fn soften(
 /// The first of 16 lanes, as many as there are.
 fn first_lanes(count: usize) -> u16 {
     if count >= LANES { !0 } else { (1 << count) - 1 }
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn as_pairs(x: __m512i) -> __m512bh {
-    // SAFETY: 64 bytes of any value on either side.
-    unsafe { std::mem::transmute(x) }
 }
 
 fn pair([even, odd]: [u16; 2]) -> u32 {

@@ -1,12 +1,13 @@
 //! What is computed with AVX-512 of our own, where libtorch passes over the memory several times or multiplies slowly.
 
+pub(super) mod few;
 pub(super) mod gelu;
 pub(super) mod rows;
 mod values;
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-    _mm512_set1_ps, _mm512_sub_ps,
+    __m256bh, __m256i, __m512, __m512bh, __m512i, _mm512_cvtneps_pbh, _mm512_fmadd_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_ps, _mm512_sub_ps,
 };
 use std::f32::consts::LN_2;
 use std::sync::LazyLock;
@@ -49,6 +50,14 @@ pub(super) fn can_read(x: &Tensor, kind: Kind) -> bool {
 pub(super) fn rounded(x: __m512) -> __m256i {
     // SAFETY: 32 bytes of any value on either side.
     unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) }
+}
+
+/// Values of bfloat16 as pairs to be multiplied.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn as_pairs(x: __m512i) -> __m512bh {
+    // SAFETY: 64 bytes of any value on either side.
+    unsafe { std::mem::transmute(x) }
 }
 
 /// Time in which a thread starts.

@@ -51,8 +51,9 @@ impl MultiScaleBlock {
 
     /// `[B, H, W, dim]` to `[B, H or H / 2, W or W / 2, dim_out]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let (_, h, w, _) = x.size4()?;
-        let (kind, windows) = (self.attn.kind(), self.window.map(|side| Windows::new(side, [h, w])));
+        let (_, h, w, c) = x.size4()?;
+        let kind = self.attn.kind();
+        let windows = self.window.map(|side| Windows::new(side, [h, w]).of_layers(c, x.device()));
         let (shortcut, normed) = match (&self.proj, &windows) {
             (None, Some(windows)) => {
                 (x.shallow_clone(), windows.normed(x, &self.norm1, kind, Padding::After)?)
@@ -71,11 +72,11 @@ impl MultiScaleBlock {
                 (shortcut.f_to_kind(Kind::Float)?, normed)
             }
         };
-        let out = self.attn.forward(&normed)?;
+        let out = self.attn.forward(&normed, windows.as_ref())?;
         let x = match windows {
             None => add_to(out.f_reshape(shortcut.size())?, &shortcut)?,
-            Some(windows) if self.q_pool => windows.pooled().add(&shortcut, &out)?,
-            Some(windows) => windows.add(&shortcut, &out)?,
+            Some(windows) if self.q_pool => windows.pooled().add(&shortcut, out)?,
+            Some(windows) => windows.add(&shortcut, out)?,
         };
         add_to(self.mlp.forward(&self.norm2.forward_as(&x, self.mlp.kind())?)?, &x)
     }

@@ -49,13 +49,14 @@ impl Attention {
     /// padded tokens take part, as the network was trained.
     pub(super) fn forward(&self, grid: &Tensor, windows: &Windows) -> Result<Tensor, TchError> {
         let x = windows.normed(grid, &self.norm, self.qkv.kind(), Padding::Before)?;
-        let (b, h, w, c) = x.size4()?;
-        let n = h * w;
-        let qkv = self.qkv.forward(&x)?;
+        let qkv = windows.to_windows(self.qkv.forward(&x)?)?;
+        let (b, h, w, three) = qkv.size4()?;
+        let (n, c) = (h * w, three / 3);
         // Per head: query, key, value.
         let qkv = qkv.f_reshape([b, n, self.num_heads, 3, c / self.num_heads])?.f_permute([3, 0, 2, 1, 4])?;
         let (q, k, v) = (qkv.f_select(0, 0)?, qkv.f_select(0, 1)?, qkv.f_select(0, 2)?);
         let out = attention_with(&q, &k, &v, Some(&self.ab))?;
-        windows.add(grid, &self.proj.forward(&out.f_transpose(1, 2)?.f_reshape([b, n, c])?)?)
+        let out = windows.to_cells(out.f_transpose(1, 2)?.f_reshape([b, n, c])?)?;
+        windows.add(grid, self.proj.forward(&out)?)
     }
 }

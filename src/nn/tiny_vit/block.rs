@@ -58,8 +58,9 @@ impl TinyVitBlock {
 
     /// `[B, C, H, W]` to the same shape.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let (_, _, h, w) = x.size4()?;
-        let x = self.attn.forward(&x.f_permute([0, 2, 3, 1])?, &Windows::new(self.window_size, [h, w]))?;
+        let (_, c, h, w) = x.size4()?;
+        let windows = Windows::new(self.window_size, [h, w]).of_layers(c, x.device());
+        let x = self.attn.forward(&x.f_permute([0, 2, 3, 1])?, &windows)?;
         // The convolution replaces its input, there is no residual around it.
         let x = self.local_conv.forward(&x.f_permute([0, 3, 1, 2])?)?.f_permute([0, 2, 3, 1])?;
         add_to(self.mlp.forward(&x)?, &x)?.f_permute([0, 3, 1, 2])

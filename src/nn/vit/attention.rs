@@ -4,6 +4,7 @@ use tch::{Kind, TchError, Tensor};
 
 use crate::nn::Linear;
 use crate::nn::attention::attention_with;
+use crate::nn::window::Windows;
 use crate::weights::{Weights, WeightsError};
 
 /// Most elements of an attention bias that exist at once, 256 MB. The bias of a global block of ViT-H has four times as
@@ -50,11 +51,16 @@ impl Attention {
         self.qkv.kind()
     }
 
-    /// Grids `[B, side, side, C]` to the same shape.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let (b, h, w, c) = x.size4()?;
-        let (n, heads) = (h * w, self.num_heads);
-        let qkv = self.qkv.forward(x)?.f_reshape([b, n, 3, heads, c / heads])?.f_permute([2, 0, 3, 1, 4])?;
+    /// Grids `[B, side, side, C]` to `[B, side side, C]`; of `windows` what they [make](Windows::of_layers) of a grid.
+    pub(super) fn forward(&self, x: &Tensor, windows: Option<&Windows>) -> Result<Tensor, TchError> {
+        let qkv = self.qkv.forward(x)?;
+        let qkv = match windows {
+            Some(windows) => windows.to_windows(qkv)?,
+            None => qkv,
+        };
+        let (b, h, w, three) = qkv.size4()?;
+        let (n, heads, c) = (h * w, self.num_heads, three / 3);
+        let qkv = qkv.f_reshape([b, n, 3, heads, c / heads])?.f_permute([2, 0, 3, 1, 4])?;
         let (q, k, v) = (qkv.f_select(0, 0)?, qkv.f_select(0, 1)?, qkv.f_select(0, 2)?);
         let at_once = (BIAS_ELEMENTS / (b * n * n)).clamp(1, heads);
         let mut parts = Vec::new();
@@ -64,8 +70,11 @@ impl Attention {
             let bias = self.bias(&q, h, w)?;
             parts.push(attention_with(&q, &k, &v, Some(&bias))?);
         }
-        let out = Tensor::f_cat(&parts, 1)?.f_transpose(1, 2)?.f_reshape([b, h, w, c])?;
-        self.proj.forward(&out)
+        let out = Tensor::f_cat(&parts, 1)?.f_transpose(1, 2)?.f_reshape([b, n, c])?;
+        self.proj.forward(&match windows {
+            Some(windows) => windows.to_cells(out)?,
+            None => out,
+        })
     }
 
     /// What positions add to the logits of queries `[B, heads, h w, C / heads]`: `[B, heads, h w, h w]`.

@@ -40,13 +40,16 @@ impl Block {
 
     /// `[B, H, W, C]` to the same shape. Windows are padded after the layer norm, and padded tokens take part, as the network was trained.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let ((_, h, w, _), kind) = (x.size4()?, self.attn.kind());
-        let x = match self.window_size.map(|side| Windows::new(side, [h, w])) {
+        let ((_, h, w, c), kind) = (x.size4()?, self.attn.kind());
+        let x = match self.window_size.map(|side| Windows::new(side, [h, w]).of_layers(c, x.device())) {
             Some(windows) => {
                 let normed = windows.normed(x, &self.norm1, kind, Padding::After)?;
-                windows.add(x, &self.attn.forward(&normed)?)?
+                windows.add(x, self.attn.forward(&normed, Some(&windows))?)?
             }
-            None => add_to(self.attn.forward(&self.norm1.forward_as(x, kind)?)?, x)?,
+            None => {
+                let out = self.attn.forward(&self.norm1.forward_as(x, kind)?, None)?;
+                add_to(out.f_reshape(x.size())?, x)?
+            }
         };
         add_to(self.mlp.forward(&self.norm2.forward_as(&x, self.mlp.kind())?)?, &x)
     }
