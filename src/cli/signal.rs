@@ -26,7 +26,10 @@ pub fn install() {
                 _ = term.recv() => {}
             }
             if ask.send_replace(true) {
-                std::process::exit(130);
+                // Not `exit`: it takes libtorch's tables apart under a network that is still at work, which then fails or reads freed
+                // memory.
+                // SAFETY: it does not come back.
+                unsafe { libc::_exit(130) };
             }
             tracing::info!("stopping; once more to end at once");
         }

@@ -1,5 +1,6 @@
 //! Recordings that are cut off, interrupted or change their size, and what is left of them under which name.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
@@ -73,6 +74,30 @@ fn interrupt(child: Child, after: Duration) -> Output {
     // SAFETY: plain system call with the id of a child that has not been waited for, so the id is its own.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
     child.wait_with_output().expect("it ends")
+}
+
+#[test]
+fn interrupting_twice_ends_a_network_at_work_at_once() {
+    let dir = folder();
+    let weights = format!("model.weights={}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"));
+    let mut child = sonomask(dir.path())
+        .args(["run", "--preset", "benchmark", "--set", &weights])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+    let works = |line: String| line.contains(" segmented,") && !line.contains(" 0 segmented,");
+    assert!(lines.any(works), "the network never worked");
+    let pid = i32::try_from(child.id()).expect("a process id");
+    for _ in 0..2 {
+        // SAFETY: plain system call with the id of a child that has not been waited for, so the id is its own.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+        // Two at once would be one.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().expect("it ends").code(), Some(130), "{rest:?}");
+    assert!(rest.iter().all(|line| !line.contains("AI OFF")), "{rest:?}");
 }
 
 #[test]
