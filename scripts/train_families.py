@@ -9,7 +9,8 @@ For each family, with weights made from a rule (`sonomask weights generate`) and
 * the pyramid, then all of it, with low rank in the decoder and in the encoder's usual last blocks.
 
 Losses must be numbers, what is said to learn of decoder and encoder must have moved, what is said to be frozen must not be in the file, and
-`sonomask segment` must take the file. Seconds include encoding what was not kept: the second run finds the first one's features. Nothing sensible can be learned from such weights. Exits with 1 if anything of this does not hold.
+`sonomask segment` must take the file. Seconds include encoding what was not kept: the second run finds the first one's features. Nothing
+sensible can be learned from such weights. Exits with 1 if anything of this does not hold.
 """
 
 import argparse

@@ -67,12 +67,19 @@ fn a_batch_goes_on_after_a_bad_file_and_names_never_collide() {
     );
 }
 
-/// Ends a started program as a terminal does, after a while.
-fn interrupt(child: Child, after: Duration) -> Output {
-    std::thread::sleep(after);
+/// Asks a started program to end, as a terminal does.
+fn signal(child: &mut Child) {
+    assert!(child.try_wait().expect("a child").is_none(), "it has ended by itself");
     let pid = i32::try_from(child.id()).expect("a process id");
-    // SAFETY: plain system call with the id of a child that has not been waited for, so the id is its own.
+    // SAFETY: plain system call with the id of a child that was still there when it was asked for, and is not waited for meanwhile: the id is
+    // its own.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+}
+
+/// Ends a started program after a while.
+fn interrupt(mut child: Child, after: Duration) -> Output {
+    std::thread::sleep(after);
+    signal(&mut child);
     child.wait_with_output().expect("it ends")
 }
 
@@ -88,10 +95,8 @@ fn interrupting_twice_ends_a_network_at_work_at_once() {
     let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
     let works = |line: String| line.contains(" segmented,") && !line.contains(" 0 segmented,");
     assert!(lines.any(works), "the network never worked");
-    let pid = i32::try_from(child.id()).expect("a process id");
     for _ in 0..2 {
-        // SAFETY: plain system call with the id of a child that has not been waited for, so the id is its own.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+        signal(&mut child);
         // Two at once would be one.
         std::thread::sleep(Duration::from_millis(50));
     }
