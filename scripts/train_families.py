@@ -24,9 +24,7 @@ import sys
 import tempfile
 import time
 
-FAMILIES = ["lite-medsam", "mobile-sam", "sam-vit-b", "sam-vit-l", "sam-vit-h", "medsam"] + [
-    f"sam2{v}-hiera-{size}" for v in ("", ".1") for size in ("tiny", "small", "base-plus", "large")
-]
+from families import FAMILIES, Failed, table
 
 COMMON = """
 [model]
@@ -57,10 +55,6 @@ RUNS = {
     "lora": '[encoder]\ntuning = "lora"\nrank = 4\n[decoder]\ntuning = "lora"\n'
     + '[[stages]]\nname = "pyramid"\ntrains = "pyramid"\nepochs = 1\npredictor = 1e-3\n' + ALL + "decoder = 1e-3\nencoder = 1e-3\n",
 }
-
-
-class Failed(Exception):
-    pass
 
 
 def run(binary, *args):
@@ -139,25 +133,15 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="Markdown file of the table")
     parser.add_argument("families", nargs="*", default=FAMILIES, metavar="FAMILY")
     args = parser.parse_args()
-    lines = [
+    heading = [
         "| family | decoder frozen: s (loss) | whole decoder: s (loss), tensors moved "
         "| low rank, pyramid then all: s (losses), tensors of decoder moved, factors of encoder | peak memory, MiB |",
         "|---|---|---|---|---|",
     ]
-    failed = False
     with tempfile.TemporaryDirectory() as folder:
         data = pathlib.Path(folder, "wrist")
         run(args.binary, "phantom", "--dataset", data, "--frames", 3)
-        for family in args.families:
-            with tempfile.TemporaryDirectory() as inner:
-                try:
-                    lines.append(check(args.binary, family, data, pathlib.Path(inner)))
-                    print(lines[-1], flush=True)
-                except Failed as why:
-                    failed = True
-                    print(f"{family}: {why}", file=sys.stderr, flush=True)
-    if args.out and not failed:
-        args.out.write_text("\n".join(lines) + "\n")
+        failed = table(heading, args.families, lambda family, inner: check(args.binary, family, data, inner), args.out)
     sys.exit(failed)
 
 

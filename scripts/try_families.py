@@ -24,17 +24,11 @@ import tempfile
 
 import numpy as np
 import torch
+from families import FAMILIES, Failed, table
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 RANK = 4
-FAMILIES = ["lite-medsam", "mobile-sam", "sam-vit-b", "sam-vit-l", "sam-vit-h", "medsam"] + [
-    f"sam2{v}-hiera-{size}" for v in ("", ".1") for size in ("tiny", "small", "base-plus", "large")
-]
-
-
-class Failed(Exception):
-    pass
 
 
 def run(binary, *args):
@@ -216,11 +210,10 @@ def main():
     args = parser.parse_args()
     width, height = Image.open(args.picture).size
     x0, y0, x1, y1 = width // 3, height // 3, 2 * width // 3, height // 2
-    lines = [
+    heading = [
         "| family | peak memory, MiB | of it weights | forms apart | adapted blocks | LoRA merged apart | frames | encode ms | decode ms |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    failed = False
     with tempfile.TemporaryDirectory() as folder:
         rough = pathlib.Path(folder, "rough.png")
         drawn = np.zeros((height, width), np.uint8)
@@ -230,16 +223,7 @@ def main():
             "--box", f"box={x0},{y0},{x1},{y1}", "--point", f"point={(x0 + x1) // 2},{(y0 + y1) // 2},+",
             "--mask-prompt", f"mask={rough}",
         ]  # fmt: skip
-        for family in args.families:
-            with tempfile.TemporaryDirectory() as inner:
-                try:
-                    lines.append(check(args, family, pathlib.Path(inner)))
-                    print(lines[-1], flush=True)
-                except Failed as why:
-                    failed = True
-                    print(f"{family}: {why}", file=sys.stderr, flush=True)
-    if args.out and not failed:
-        args.out.write_text("\n".join(lines) + "\n")
+        failed = table(heading, args.families, lambda family, inner: check(args, family, inner), args.out)
     sys.exit(failed)
 
 
