@@ -151,7 +151,7 @@ fn every_mistake_is_told_at_once() {
     }
     GrayImage::from_pixel(SIZE.0, SIZE.1 + 1, Luma([5])).save(gts.join("size.png")).unwrap();
     gray(|x, _| if x == 2 { 7 } else { 0 }).save(gts.join("label.png")).unwrap();
-    RgbImage::new(SIZE.0, SIZE.1).save(gts.join("colour.png")).unwrap();
+    RgbImage::from_pixel(SIZE.0, SIZE.1, image::Rgb([1, 1, 0])).save(gts.join("colour.png")).unwrap();
     good.save(gts.join("lossy.jpg")).unwrap();
     let whole = std::fs::read(gts.join("good.png")).unwrap();
     std::fs::write(gts.join("broken.png"), &whole[..whole.len() - 20]).unwrap();
@@ -237,6 +237,37 @@ fn bmp(file: &Path, depth: u8, value: impl Fn(u32, u32) -> u8) {
 }
 
 #[test]
+fn labels_that_are_stored_in_three_equal_colours_are_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected: Vec<u16> =
+        (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| u16::from(label(x, y)))).collect();
+    let rgb = |blue: u8| {
+        RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| {
+            let v = label(x, y);
+            image::Rgb([v, v, v.saturating_sub(blue)])
+        })
+    };
+    for extension in ["png", "tif", "ppm", "bmp"] {
+        let file = dir.path().join("m").with_extension(extension);
+        rgb(0).save(&file).unwrap();
+        assert_eq!(Labels::read(&file).unwrap().values, expected, "{extension}");
+        rgb(1).save(&file).unwrap();
+        assert!(Labels::read(&file).unwrap_err().contains("in colours"), "{extension}");
+    }
+    let file = dir.path().join("m.png");
+    let deep = |green: u16| {
+        image::ImageBuffer::<image::Rgba<u16>, Vec<u16>>::from_fn(SIZE.0, SIZE.1, |x, y| {
+            let v = 300 * u16::from(label(x, y));
+            image::Rgba([v, v.saturating_sub(green), v, 7])
+        })
+    };
+    deep(0).save(&file).unwrap();
+    assert_eq!(Labels::read(&file).unwrap().values, expected.iter().map(|v| 300 * v).collect::<Vec<_>>());
+    deep(1).save(&file).unwrap();
+    assert!(Labels::read(&file).unwrap_err().contains("in colours"));
+}
+
+#[test]
 fn a_bmp_is_read_by_its_indices() {
     let dir = tempfile::tempdir().unwrap();
     let expected: Vec<u16> =
@@ -248,7 +279,7 @@ fn a_bmp_is_read_by_its_indices() {
     assert_eq!(Labels::read(&file).unwrap().values, expected, "gray");
     bmp(&file, 4, label);
     assert!(Labels::read(&file).unwrap_err().contains("fewer than 8 bits"));
-    RgbImage::new(SIZE.0, SIZE.1).save(&file).unwrap();
+    RgbImage::from_pixel(SIZE.0, SIZE.1, image::Rgb([1, 1, 0])).save(&file).unwrap();
     assert!(Labels::read(&file).unwrap_err().contains("in colours"));
     bmp(&file, 8, label);
     let whole = std::fs::read(&file).unwrap();
@@ -323,7 +354,11 @@ fn lists_name_pictures_with_or_without_extension() {
     assert_eq!(named(&odd, "  a # first").unwrap(), [true, false, false, false, false]);
     let unknown = named(&names, "a\nx\ny.png").unwrap_err();
     assert_eq!(unknown, SplitError::Unknown { names: vec!["x".into(), "y.png".into()] });
-    assert_eq!(folds(&names, None, 4, 0), Err(SplitError::Folds { folds: 4, groups: 3 }));
+    assert_eq!(folds(&names, None, 4, 0), Err(SplitError::Folds { folds: 4, groups: 3, patients: false }));
+    let told = folds(&names, None, 4, 0).unwrap_err().to_string();
+    assert_eq!(told, "3 pictures cannot make 4 parts: expected 2 to 3 parts");
+    let told = folds(&["a_1", "a_2"], Some("_"), 2, 0).unwrap_err().to_string();
+    assert_eq!(told, "one patient cannot make 2 parts: expected more patients, or folds = 0");
     assert!(folds(&names, None, 1, 0).is_err());
     // The same on every machine and in every version.
     let names: Vec<String> = (0..10).map(|i| i.to_string()).collect();

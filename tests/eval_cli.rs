@@ -315,6 +315,10 @@ fn what_is_odd_in_the_data_is_told_and_does_not_end_it() {
 #[test]
 fn wrong_tables_are_refused_with_their_line() {
     let dir = folder();
+    for name in ["lite_medsam.pth", "nerve-vessel.safetensors"] {
+        let ours = format!("{}/weights/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::os::unix::fs::symlink(ours, dir.path().join(name)).expect("a link");
+    }
     let good = "[[datasets]]\nname = \"P\"\ndata = \"data\"\n\
         classes = [{ name = \"nerve\", label = 1 }, { name = \"vessel\", label = 2 }]\n\
         [[models]]\nname = \"M\"\nweights = \"w.pth\"\n";
@@ -333,6 +337,11 @@ fn wrong_tables_are_refused_with_their_line() {
             "weights = \"w.pth\"",
             "weights = \"w.pth\"\ndecoder = \"half\"",
             "\"frozen\" or \"lora\" or \"attention\" or \"full\" (t.toml:8)",
+        ),
+        (
+            "weights = \"w.pth\"",
+            "weights = \"lite_medsam.pth\"\nppn = \"nerve-vessel.safetensors\"",
+            "the predictor was trained with another: expected decoder = \"attention\"",
         ),
         ("name = \"P\"", "name = \"P\"", "M on P: there are no weights at this path"),
         ("data = \"data\"", "data = \"data\"\npatient = \"_\"", "the data set \"P\": 2 of 2 names have no"),

@@ -8,6 +8,7 @@ mod training_support;
 use std::path::Path;
 
 use sonomask::train::Ending;
+use sonomask::weights::Checkpoint;
 use training_support::{
     configure, ended, folder, lines, pictures, read_into, rewrite, run, sonomask, tensors, train,
 };
@@ -64,8 +65,10 @@ fn taught(root: &Path, way: &Way, more: &str) -> std::path::PathBuf {
     let mut segment = sonomask();
     segment.args(["segment", "--presence-threshold", "0", "--weights", &weights, "--ppn"]).arg(&ppn);
     segment.arg("--out").arg(root.join("stills")).arg(data.join("imgs/p0.png"));
-    if let Some(side) = model.strip_prefix("input_size = ") {
-        segment.args(["--input-size", side]);
+    let side = model.strip_prefix("input_size = ");
+    // At which side it was trained, its file says, and nobody else has to.
+    if let Some(side) = side {
+        assert_eq!(Checkpoint::open(&ppn).unwrap().metadata()["input_size"], side);
     }
     if more.contains("arm") {
         segment.args(["--dataset", "arm"]);

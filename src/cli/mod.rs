@@ -185,7 +185,7 @@ struct ModelArgs {
     /// fp32 (if not given), bf16 or, on CUDA, fp16
     #[arg(long)]
     precision: Option<Precision>,
-    /// Side of the network's input in pixels; the family's own if not given
+    /// Side of the network's input in pixels; the predictor's or the family's own if not given
     #[arg(long, value_name = "PIXELS")]
     input_size: Option<usize>,
     /// Certainty, 0 to 1, below which a class is not there; 0.5 if not given

@@ -57,10 +57,21 @@ impl Progress {
             }
             None => {
                 let of = self.total.map_or_else(String::new, |t| format!("/{t}"));
-                tracing::info!("{}: {}{of} frames, {line}", self.name, now.frames.out);
+                let left = in_words(self.left(now));
+                tracing::info!("{}: {}{of} frames, {line}{left}", self.name, now.frames.out);
             }
         }
         self.last = (now.elapsed, now.frames.out);
+    }
+
+    /// How long the rest will take at the rate so far; zero where that is not known.
+    fn left(&self, now: &Snapshot) -> Duration {
+        let (done, all) = match (self.total, now.duration) {
+            (Some(total), _) => ((now.frames.out + now.frames.dropped) as f64, total as f64),
+            (None, Some(length)) => (now.position.as_secs_f64(), length.as_secs_f64()),
+            (None, None) => return Duration::ZERO,
+        };
+        Duration::try_from_secs_f64(now.elapsed.as_secs_f64() * (all - done) / done).unwrap_or_default()
     }
 
     /// Removes the bar.
@@ -95,9 +106,8 @@ impl Progress {
 /// Between two lines where there is no terminal.
 pub const QUIET: Duration = Duration::from_secs(10);
 
-/// How long what a bar follows will still take, for a line where no bar is drawn; nothing while that is not known.
-pub fn left(bar: &ProgressBar) -> String {
-    let left = bar.eta();
+/// How long something will still take, for the end of a line; nothing where that is not known.
+pub fn in_words(left: Duration) -> String {
     if left.as_secs() == 0 { String::new() } else { format!(", {} left", HumanDuration(left)) }
 }
 
@@ -123,7 +133,7 @@ impl Count {
         self.bar.set_position(done as u64);
         if self.bar.is_hidden() && self.said.elapsed() >= QUIET {
             let total = self.bar.length().unwrap_or_default();
-            tracing::info!("{}: {done}/{total}{}", self.name, left(&self.bar));
+            tracing::info!("{}: {done}/{total}{}", self.name, in_words(self.bar.eta()));
             self.said = Instant::now();
         }
     }

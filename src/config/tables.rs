@@ -230,16 +230,8 @@ impl TableModel {
         let mut s = Section::new(section, Some(node), log)?;
         let at = s.at().clone();
         let name = name(&mut s, section, seen)?;
-        let decoder = s.choice(
-            "decoder",
-            Tuning::Frozen,
-            &[
-                ("frozen", Tuning::Frozen),
-                ("lora", Tuning::Lora),
-                ("attention", Tuning::Attention),
-                ("full", Tuning::Full),
-            ],
-        )?;
+        let decoder =
+            s.choice("decoder", Tuning::Frozen, &Tuning::ALL.map(|tuning| (tuning.name(), tuning)))?;
         let families = format!("one of {}", Family::ALL.map(Family::name).join(", "));
         let family = s.optional("family", &families, |n| text(n)?.parse::<Family>().ok())?;
         let precision = s.choice("precision", Precision::Fp32, &Precision::ALL.map(|p| (p.name(), p)))?;

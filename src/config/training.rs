@@ -309,6 +309,7 @@ fn read_mask_loss(
 
 fn read_prompts(node: Option<Node>, log: &mut Log) -> Result<PromptSampling, ConfigError> {
     let mut s = Section::new("prompts", node, log)?;
+    let at = s.at().clone();
     let mut share = |key, default| s.double(key, default, 0.0, 1.0);
     let found = PromptSampling {
         autonomous: share("autonomous", 0.6)?,
@@ -320,6 +321,15 @@ fn read_prompts(node: Option<Node>, log: &mut Log) -> Result<PromptSampling, Con
         jitter: share("jitter", 0.1)?,
     };
     s.finish()?;
+    if found.autonomous + found.assisted + found.manual == 0.0 {
+        let what =
+            "prompts.autonomous, assisted and manual are all 0: expected a share above 0 of one of them";
+        return impossible(what, &at);
+    }
+    if found.assisted + found.manual > 0.0 && found.boxes + found.points + found.masks == 0.0 {
+        let what = "prompts.boxes, points and masks are all 0: expected a share above 0 of one of them, or assisted = 0 and manual = 0";
+        return impossible(what, &at);
+    }
     Ok(found)
 }
 

@@ -33,7 +33,8 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Reads labels: of a PNG with a palette and of a BMP (8 bits) the indices, else gray values of 1 to 16 bits.
+    /// Reads labels: of a PNG with a palette and of a BMP (8 bits) the indices, else gray values of 1 to 16 bits, stored once or in three equal
+    /// colours.
     ///
     /// # Errors
     /// In words: no picture, one in colours, one of a format that blurs (JPEG), one that is too large.
@@ -56,13 +57,19 @@ impl Labels {
         }
     }
 
-    /// The values of a gray picture.
+    /// The values of a gray picture, also of one that stores each three times.
     fn of(picture: DynamicImage) -> Result<Self, String> {
         let (width, height, values) = match picture {
             DynamicImage::ImageLuma8(p) => {
                 (p.width(), p.height(), p.into_raw().into_iter().map(u16::from).collect())
             }
             DynamicImage::ImageLuma16(p) => (p.width(), p.height(), p.into_raw()),
+            DynamicImage::ImageRgb8(p) => {
+                (p.width(), p.height(), gray(p.pixels().map(|p| p.0.map(u16::from)))?)
+            }
+            DynamicImage::ImageRgb16(p) => (p.width(), p.height(), gray(p.pixels().map(|p| p.0))?),
+            DynamicImage::ImageRgba8(_) => return Self::of(DynamicImage::ImageRgb8(picture.into_rgb8())),
+            DynamicImage::ImageRgba16(_) => return Self::of(DynamicImage::ImageRgb16(picture.into_rgb16())),
             _ => return Err(COLOURS.into()),
         };
         Ok(Self { width: width as usize, height: height as usize, values })
@@ -129,6 +136,16 @@ impl Labels {
 const COLOURS: &str =
     "it is in colours: expected gray values that are labels, or a palette whose indices are labels";
 
+/// Values of pixels whose three colours are equal.
+fn gray(mut pixels: impl Iterator<Item = [u16; 3]>) -> Result<Vec<u16>, String> {
+    pixels
+        .try_fold(Vec::new(), |mut values, [r, g, b]| {
+            values.push(r);
+            (r == g && g == b).then_some(values)
+        })
+        .ok_or_else(|| COLOURS.to_owned())
+}
+
 fn format(file: &Path) -> Result<ImageFormat, String> {
     let reader = ImageReader::open(file).and_then(ImageReader::with_guessed_format);
     reader.map_err(|e| e.to_string())?.format().ok_or_else(|| "it is no picture".to_owned())
@@ -163,7 +180,11 @@ fn pnm_values(file: &Path) -> Result<Labels, String> {
     let mut decoder = PnmDecoder::new(input).map_err(|e| e.to_string())?;
     decoder.set_limits(limits()).map_err(|e| e.to_string())?;
     let most = decoder.header().maximal_sample();
-    let full = if decoder.color_type() == ColorType::L8 { u8::MAX.into() } else { u16::MAX.into() };
+    let full = if matches!(decoder.color_type(), ColorType::L8 | ColorType::Rgb8) {
+        u8::MAX.into()
+    } else {
+        u16::MAX.into()
+    };
     Ok(Labels::of(decoded(decoder)?)?.scaled(most, full))
 }
 
@@ -201,6 +222,7 @@ fn bmp_indices(file: &Path) -> Result<DynamicImage, String> {
     match bits {
         Some([8, 0]) if plain => {}
         // The decoder gives indices of these alone.
+        Some([24 | 32, 0]) => return picture(file),
         Some([1..=8, 0]) => {
             return Err(
                 "it is a BMP of fewer than 8 bits, or compressed: expected 8 plain bits, or PNG".into()
@@ -229,15 +251,19 @@ fn png_values(file: &Path) -> Result<(Labels, u16), String> {
     let size = reader.output_buffer_size().ok_or("it is too large")?;
     let mut bytes = vec![0; size];
     let info = reader.next_frame(&mut bytes).map_err(failed)?;
-    let skip = match info.color_type {
-        png::ColorType::Indexed | png::ColorType::Grayscale => 1,
-        png::ColorType::GrayscaleAlpha => 2,
-        png::ColorType::Rgb | png::ColorType::Rgba => return Err(COLOURS.into()),
-    };
+    let skip = info.color_type.samples();
+    let colours = if info.color_type.samples() < 3 { 1 } else { 3 };
     let bits = info.bit_depth as usize;
     let (width, height) = (width as usize, height as usize);
     let mut values = Vec::with_capacity(width * height);
     for row in bytes.chunks_exact(info.line_size.max(1)).take(height) {
+        // What lies in front of each pixel's alpha, where it has any.
+        let same = |pixel: &[u8], size: usize| {
+            pixel.chunks_exact(size).take(colours).all(|one| Some(one) == pixel.get(..size))
+        };
+        if bits >= 8 && !row.chunks_exact(skip * bits / 8).all(|pixel| same(pixel, bits / 8)) {
+            return Err(COLOURS.into());
+        }
         match bits {
             16 => values
                 .extend(row.chunks_exact(2 * skip).map(|v| u16::from_be_bytes([v[0], v[1]])).take(width)),
@@ -275,6 +301,8 @@ mod tests {
             (b"P5\n3 1\n255\n\x00\x01\xff", [0, 1, 255]),
             (b"P5\n3 1\n1000\n\x00\x00\x00\x01\x03\xe8", [0, 1, 1000]),
             (b"P2\n3 1\n7\n0 1 7\n", [0, 1, 7]),
+            // In three equal colours.
+            (b"P6\n3 1\n7\n\x00\x00\x00\x01\x01\x01\x07\x07\x07", [0, 1, 7]),
             // Of a bitmap 1 is black.
             (b"P1\n3 1\n1 0 1\n", [0, 1, 0]),
         ] {

@@ -149,6 +149,9 @@ impl Dataset {
             MaskLayout::Index => vec![masks.clone()],
             MaskLayout::PerClass => spec.classes.iter().map(|c| masks.join(&c.name)).collect(),
         };
+        if spec.layout == MaskLayout::PerClass {
+            warn_of_unnamed(spec, &masks);
+        }
         let masks: Vec<_> = folders.iter().map(|folder| by_stem(folder, &mut problems)).collect();
         let orphans: BTreeSet<&PathBuf> = masks
             .iter()
@@ -224,6 +227,22 @@ impl Dataset {
         read_masks(&self.classes, self.layout, &sample.masks, Some(sample.size)).map_err(|found| {
             found.into_iter().next().unwrap_or(Problem::Changed { file: sample.image.clone() })
         })
+    }
+}
+
+/// What a folder of masks by class has beside its classes' folders would be background, unsaid.
+fn warn_of_unnamed(spec: &DatasetSpec, masks: &Path) {
+    let Ok(entries) = std::fs::read_dir(masks) else { return };
+    let mut others: Vec<String> = entries
+        .filter_map(|entry| entry.ok().filter(|entry| entry.path().is_dir())?.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.') && spec.classes.iter().all(|class| class.name != *name))
+        .collect();
+    others.sort();
+    if !others.is_empty() {
+        let (set, others, masks) = (&spec.name, others.join(", "), masks.display());
+        tracing::warn!(
+            "the data set {set:?}: folders that are no class are not looked at: {others}: {masks}"
+        );
     }
 }
 

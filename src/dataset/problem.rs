@@ -100,7 +100,9 @@ pub enum Problem {
         class: String,
     },
     /// A class that only held-out images have.
-    #[error("class {class:?} is in no image that is learned from")]
+    #[error(
+        "class {class:?} is in no image that is learned from: expected another fold or split_seed, or another list"
+    )]
     NotLearned {
         /// The class.
         class: String,

@@ -15,12 +15,14 @@ const SHOWN: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SplitError {
     /// Fewer patients than parts.
-    #[error("{groups} patients cannot make {folds} parts: expected 2 to {groups} parts")]
+    #[error("{}", too_few(*folds, *groups, if *patients { "patient" } else { "picture" }))]
     Folds {
         /// Asked for.
         folds: usize,
         /// Patients, or pictures where patients are unknown.
         groups: usize,
+        /// Whether patients are known.
+        patients: bool,
     },
     /// Names in a list that the data set does not have.
     #[error("the list names pictures that the data set does not have: {}", names.join(", "))]
@@ -56,6 +58,14 @@ pub enum SplitError {
         /// The patients.
         patients: Vec<String>,
     },
+}
+
+/// What is said where `groups` patients or pictures, one of which is `one`, cannot make `folds` parts.
+fn too_few(folds: usize, groups: usize, one: &str) -> String {
+    match groups {
+        1 => format!("one {one} cannot make {folds} parts: expected more {one}s, or folds = 0"),
+        _ => format!("{groups} {one}s cannot make {folds} parts: expected 2 to {groups} parts"),
+    }
 }
 
 /// The first few, and how many more.
@@ -113,7 +123,7 @@ pub fn folds(
         groups.entry(patient).or_default().push(at);
     }
     if folds < 2 || folds > groups.len() {
-        return Err(SplitError::Folds { folds, groups: groups.len() });
+        return Err(SplitError::Folds { folds, groups: groups.len(), patients: patient.is_some() });
     }
     let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
     groups.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));

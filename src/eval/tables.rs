@@ -24,6 +24,21 @@ pub enum Tuning {
     Full,
 }
 
+impl Tuning {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Frozen, Self::Lora, Self::Attention, Self::Full];
+
+    /// Name in configurations and in the metadata of a predictor.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::Lora => "lora",
+            Self::Attention => "attention",
+            Self::Full => "full",
+        }
+    }
+}
+
 impl fmt::Display for Tuning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -5,16 +5,22 @@ use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 
-use super::ModelSpec;
 use super::learned::{self, Learned};
 use super::load::LoadError;
 use super::manners::Manners;
+use super::{MAX_INPUT_SIZE, ModelSpec};
 use crate::weights::{
     Checkpoint, Family, FamilyError, Layered, PREPROCESS, Published, SOURCE_SHA256, WeightsError, sha256,
 };
 
 /// Metadata with the family that a predictor was trained for.
 const FAMILY: &str = "family";
+
+/// Metadata with what of the mask decoder was trained with a predictor.
+pub const DECODER: &str = "decoder";
+
+/// Metadata with the side of the network's input, in pixels, that a predictor was trained at.
+pub const INPUT_SIZE: &str = "input_size";
 
 /// Metadata with the SHA-256 of the weights that a predictor was trained with.
 pub const BASE_SHA256: &str = "base_sha256";
@@ -88,6 +94,24 @@ impl Files {
         }
     }
 
+    /// Side of the input in pixels that the predictor was trained at, if its file says so. At another it is worse without an error, of which
+    /// this warns.
+    pub(super) fn side(&self, spec: &ModelSpec) -> Result<Option<usize>, LoadError> {
+        let Some(over) = &self.over else { return Ok(None) };
+        let Some(text) = over.metadata().get(INPUT_SIZE) else { return Ok(None) };
+        let side = text.parse::<usize>().ok().filter(|&side| side <= MAX_INPUT_SIZE).ok_or_else(|| {
+            let what =
+                format!("{INPUT_SIZE} = {text:?} in the metadata; expected up to {MAX_INPUT_SIZE} pixels");
+            LoadError::Predictor { what, path: spec.ppn.as_ref().unwrap_or(&spec.weights).clone() }
+        })?;
+        if let Some(asked) = spec.input_size.filter(|&asked| asked != side) {
+            tracing::warn!(
+                "the predictor was trained with an input of {side} pixels a side, asked for are {asked}: expect worse masks"
+            );
+        }
+        Ok(Some(side))
+    }
+
     /// Whether the network's file, whose checksum is `weights_sha256`, has the weights of the file with the checksum `sum`:
     /// converted ones are the same.
     fn is_base(&self, sum: &str, weights_sha256: &str) -> bool {
@@ -99,12 +123,17 @@ impl Files {
         spec.ppn.as_deref().map(sum).transpose()
     }
 
+    /// What of the decoder was trained with the predictor, if its file says so.
+    pub(super) fn trained_decoder(&self) -> Option<String> {
+        self.over.as_ref()?.metadata().get(DECODER).cloned()
+    }
+
     /// Whether the file over the network's changes what the encoder says of a picture.
     pub(super) fn change_features(&self) -> bool {
         self.over.as_ref().is_some_and(|over| over.tensors().any(|(name, _)| changes_features(name)))
     }
 
-    /// What the metadata say of the handling of pictures and, in the file over the network's, of each data set's classes.
+    /// What the metadata say of the handling of pictures and, in the file over the network's, of the decoder and of each data set's classes.
     pub(super) fn says(&self) -> BTreeMap<String, String> {
         let mut says = BTreeMap::new();
         for file in [Some(&self.base), self.over.as_ref()].into_iter().flatten() {
@@ -113,6 +142,7 @@ impl Files {
         if let Some(over) = &self.over {
             let classes = over.metadata().iter().filter(|(key, _)| key.starts_with("classes."));
             says.extend(classes.map(|(key, names)| (key.clone(), names.clone())));
+            says.extend(over.metadata().get(DECODER).map(|found| (DECODER.to_owned(), found.clone())));
             // A file of one data set need not name it.
             if let (Some(names), [(dataset, ..)]) =
                 (over.metadata().get("classes"), &crate::nn::learnable_prompts(over, learned::PREFIX)[..])
@@ -247,6 +277,26 @@ mod tests {
         ] {
             assert_eq!(blamed(name), *path, "{name}");
         }
+    }
+
+    #[test]
+    fn a_predictor_is_used_at_the_side_that_it_was_trained_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let weights = checkpoint(dir.path(), "net.safetensors", &["image_encoder.a"], &[]);
+        let side = |says: &[(&str, &str)], asked| {
+            let ppn = Some(checkpoint(dir.path(), "ppn.safetensors", &["ppn.a"], says));
+            let spec = ModelSpec { ppn, input_size: asked, ..ModelSpec::new(weights.clone()) };
+            crate::segment::load::side(&spec, &Files::open(&spec).unwrap(), Family::Sam2HieraTiny, None)
+        };
+        assert_eq!(side(&[], None).unwrap(), None);
+        assert_eq!(side(&[(INPUT_SIZE, "512")], None).unwrap(), Some(512));
+        assert_eq!(side(&[(INPUT_SIZE, "512")], Some(256)).unwrap(), Some(256), "a person is believed");
+        let wrong = side(&[(INPUT_SIZE, "large")], None).unwrap_err().to_string();
+        assert!(
+            wrong.contains("input_size = \"large\" in the metadata; expected up to")
+                && wrong.contains("ppn.safetensors"),
+            "{wrong}"
+        );
     }
 
     #[test]

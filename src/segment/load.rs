@@ -113,7 +113,7 @@ pub(super) fn loaded(spec: &ModelSpec, device: &Resolved) -> Result<Loaded, Load
     let unfit = |reason| files.unfit(spec, reason);
     let weights_sha256 = files.sha256(spec)?;
     let published = files.published(&weights_sha256);
-    let net = nn::Sam::new(&view, family, side(spec, family, published)?).map_err(unfit)?;
+    let net = nn::Sam::new(&view, family, side(spec, &files, family, published)?).map_err(unfit)?;
     let memory = match &spec.memory {
         Some(settings) => Some((Sam2Memory::new(&view, family, net.input_size()).map_err(unfit)?, *settings)),
         None => None,
@@ -183,16 +183,19 @@ pub(super) fn loaded(spec: &ModelSpec, device: &Resolved) -> Result<Loaded, Load
     })
 }
 
-/// Side of the input in pixels: as asked for, else as the file was published for; `None` is the family's own.
+/// Side of the input in pixels: as asked for, else as the predictor was trained with, else as the file was published for; `None` is the
+/// family's own.
 ///
 /// # Errors
 /// A side that the family cannot take.
 pub(super) fn side(
     spec: &ModelSpec,
+    files: &Files,
     family: Family,
     published: Option<&Published>,
 ) -> Result<Option<i64>, LoadError> {
-    let asked = spec.input_size.or_else(|| published?.handling().map(|(_, side)| side));
+    let taught = files.side(spec)?;
+    let asked = spec.input_size.or(taught).or_else(|| published?.handling().map(|(_, side)| side));
     let side = asked.and_then(|side| i64::try_from(side).ok());
     if let Some(side) = side {
         nn::Sam::takes(family, side).map_err(|what| LoadError::Setting(format!("the input size: {what}")))?;
@@ -235,6 +238,14 @@ impl ModelSpec {
             non_overlapping: self.non_overlapping,
         }
     }
+}
+
+/// What of the mask decoder was trained with the predictor of `spec`, by its name in configurations, where its file says so.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn trained_decoder(spec: &ModelSpec) -> Result<Option<String>, LoadError> {
+    Ok(Files::open(spec)?.trained_decoder())
 }
 
 /// Names of the classes that the prompt predictor of `spec` looks for, in its order; none without a predictor.

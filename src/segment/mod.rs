@@ -41,11 +41,11 @@ use crate::weights::said;
 
 pub use device::{DeviceChoice, DeviceError, Resolved, load_cuda};
 pub use expected::compare;
-pub use files::BASE_SHA256;
+pub use files::{BASE_SHA256, DECODER, INPUT_SIZE};
 pub use fresh::Additions;
 pub use generate::{GenerateError, GeneratedPpn, expected_tensors, generate};
 pub use guidance::{Guidance, Mode, ModeError};
-pub use load::{LoadError, learned_classes, load};
+pub use load::{LoadError, learned_classes, load, trained_decoder};
 pub use manners::Manners;
 pub use memory::{MemoryCounts, MemoryEvent, MemorySettings};
 pub use network::Network;

@@ -1,6 +1,6 @@
 //! A network that can be trained, from the files that it begins with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tch::Tensor;
 
@@ -62,6 +62,8 @@ pub struct Trainable {
     pub adapted_blocks: Option<usize>,
     /// The tensors that are trained, by their full names; they share their memory with the network's.
     pub parameters: BTreeMap<String, Tensor>,
+    /// Names of those that no file had: what they hold was drawn.
+    pub drawn: BTreeSet<String>,
     /// What the file of the predictor that training began with holds beside them; on the CPU.
     pub carried: BTreeMap<String, Tensor>,
     /// What a file that is trained from this one has to say too: how pictures are handled, if not as the family's are, and the
@@ -151,7 +153,7 @@ pub fn load_trainable(
     let view = Weights::new(&source, device.device).computing_in(spec.precision.kind()).training(&trained);
     let weights_sha256 = files.sha256(spec)?;
     let published = files.published(&weights_sha256);
-    let net = nn::Sam::new(&view, family, side(spec, family, published)?).map_err(unfit)?;
+    let net = nn::Sam::new(&view, family, side(spec, &files, family, published)?).map_err(unfit)?;
     let PredictorPlan { form, tokens, datasets } = &beginning.predictor;
     let says = files.says();
     check_queries(&says, datasets)?;
@@ -188,10 +190,11 @@ pub fn load_trainable(
         device: device.name(),
     };
     let parameters = view.trained();
+    let drawn = parameters.keys().filter(|name| base.shape(name).is_none()).cloned().collect();
     let carried = files.carried(|name| !parameters.contains_key(name)).map_err(unfit)?;
     let network = Network::new(net, Some((predictor, *form)), manners, device.device);
     let sam = Sam::new(network, spec.cleanup(), info);
-    Ok(Trainable { sam, family, queries, adapted_blocks, parameters, carried, says })
+    Ok(Trainable { sam, family, queries, adapted_blocks, parameters, drawn, carried, says })
 }
 
 #[cfg(test)]

@@ -37,6 +37,14 @@ pub enum TrainError {
     /// libtorch refused.
     #[error("libtorch: {}", said(.0))]
     Torch(TchError),
+    /// A stage to come that was tried and failed.
+    #[error("the stage {stage:?}, tried before training: {why}")]
+    Rehearsal {
+        /// Its name.
+        stage: String,
+        /// What failed.
+        why: Box<Self>,
+    },
     /// Features on disk that cannot be used.
     #[error("features cannot be used, remove the file and start again: {what}: {}", file.display())]
     Cache {
@@ -85,6 +93,11 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// What failed when `stage` was tried.
+    pub(super) fn rehearsal(stage: &str, why: Self) -> Self {
+        Self::Rehearsal { stage: stage.to_owned(), why: Box::new(why) }
+    }
+
     pub(super) fn write(file: &Path, reason: io::Error) -> Self {
         Self::Write { file: file.to_owned(), reason }
     }

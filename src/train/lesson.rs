@@ -59,12 +59,12 @@ impl<'a> Lesson<'a> {
         let material = Material::open(spec, checked)?;
         let classes = |set: &Dataset| set.classes.iter().map(|class| class.name.clone()).collect();
         let datasets = material.datasets.iter().map(|set| (set.name.clone(), classes(set)));
-        let trained = |name: &str| tuning::is_trained(name, spec.decoder, spec.object_score);
+        let trained = |name: &str| tuning::is_trained(name, spec.decoder, spec.learns_presence());
         let beginning = Beginning {
             predictor: PredictorPlan { form: spec.form, tokens: spec.tokens, datasets: datasets.collect() },
             additions: Additions {
                 lora: if let DecoderTuning::Lora { rank } = spec.decoder { Some(rank) } else { None },
-                object_score: spec.object_score,
+                object_score: spec.learns_presence(),
             },
             encoder: spec.encoder,
             seed: spec.seed,
@@ -143,7 +143,7 @@ impl<'a> Lesson<'a> {
             classes.extend(batch.iter().map(|asked| asked.class));
             masks.push(decoded.masks);
             // SAM 2's decoder says it whether or not it is to learn it.
-            scores.extend(decoded.object_score.filter(|_| self.spec.object_score));
+            scores.extend(decoded.object_score.filter(|_| self.spec.learns_presence()));
         }
         let masks = Tensor::f_cat(&masks, 0)?;
         let scores = if scores.is_empty() { None } else { Some(Tensor::f_cat(&scores, 0)?) };
@@ -166,16 +166,16 @@ impl<'a> Lesson<'a> {
     }
 
     /// Masks of the held-out pictures without any prompt, against the truth, at the size of the picture. A class that is there
-    /// and has an empty mask counts 0; where it is not there it is not looked at. `None` where no picture has any class: then there is
-    /// nothing to measure, as where nothing is held out.
+    /// and has an empty mask counts 0; where it is not there it is not looked at. `Some(None)` where no picture has any class: then
+    /// there is nothing to measure, as where nothing is held out. `None` if `progress` said to end before the last picture.
     ///
     /// # Errors
     /// As [`Lesson::terms`].
     pub fn measure(
         &mut self,
         pyramid: bool,
-        mut progress: impl FnMut(usize, usize),
-    ) -> Result<Option<Validation>, TrainError> {
+        mut progress: impl FnMut(usize, usize) -> bool,
+    ) -> Result<Option<Option<Validation>>, TrainError> {
         let mut scores: BTreeMap<String, (f64, f64, f64)> = BTreeMap::new();
         let total = self.material.validation.len();
         for at in 0..total {
@@ -210,14 +210,16 @@ impl<'a> Lesson<'a> {
                     sum.2 + 1.0,
                 );
             }
-            progress(at + 1, total);
+            if !progress(at + 1, total) && at + 1 < total {
+                return Ok(None);
+            }
         }
         let dice: BTreeMap<String, f64> = scores.iter().map(|(k, s)| (k.clone(), s.0 / s.2)).collect();
         let iou = scores.iter().map(|(k, s)| (k.clone(), s.1 / s.2)).collect();
         if dice.is_empty() {
-            return Ok(None);
+            return Ok(Some(None));
         }
         let mean_dice = dice.values().sum::<f64>() / dice.len() as f64;
-        Ok(Some(Validation { dice, iou, mean_dice }))
+        Ok(Some(Some(Validation { dice, iou, mean_dice })))
     }
 }

@@ -12,7 +12,7 @@ use super::features::FeatureCache;
 use super::random::seeded;
 use super::target::Target;
 use super::twins::Twins;
-use super::{TrainError, TrainSpec};
+use super::{Split, TrainError, TrainSpec};
 use crate::dataset::{Augment, Damage, DataError, Dataset, Problem, Sample, View};
 use crate::frame::Rgb;
 use crate::mask::Mask;
@@ -86,7 +86,7 @@ impl Material {
             let before = parts.clone();
             limit(&mut parts, data.limit, spec.seed);
             hash.update(format!("{} {:?}", set.name, set.classes));
-            // Said only where it changes something, so that runs go on that were begun before it could be said.
+            // Said only where it changes something.
             if set.bits < 16 {
                 hash.update(format!("{} bits", set.bits));
             }
@@ -114,6 +114,7 @@ impl Material {
         if train.is_empty() {
             return Err(TrainError::Setting("no picture is left to learn from".into()));
         }
+        say_how_divided(spec, &train, &validation);
         warn_of_absent_classes(&datasets, &train, &validation);
         let hash = hex(&hash.finalize());
         let noise = spec.datasets.iter().map(|data| data.noise).collect();
@@ -289,21 +290,50 @@ fn digest(file: &Path) -> Result<[u8; 32], TrainError> {
     Ok(Sha256::digest(&bytes).into())
 }
 
+/// Says how many pictures of each data set are learned from and held out, and warns where far more are held out than a part should have: where
+/// one patient has most of them.
+fn say_how_divided(spec: &TrainSpec, train: &[Item], validation: &[Item]) {
+    for (dataset, data) in spec.datasets.iter().enumerate() {
+        let count = |items: &[Item]| items.iter().filter(|item| item.dataset == dataset).count();
+        let (learned, held, name) = (count(train), count(validation), &data.set.name);
+        tracing::info!("the data set {name:?}: {learned} pictures to learn from, {held} held out");
+        if let Split::Folds { folds, fold, .. } = data.split
+            && data.limit.is_none()
+            && held * folds > 2 * (learned + held)
+        {
+            tracing::warn!(
+                "the data set {name:?}: part {fold} of {folds} has {held} of {} pictures, as one patient has most of them: expected another fold",
+                learned + held
+            );
+        }
+    }
+}
+
 /// Says what can be meant and seldom is: classes that the drawn pictures lack, and nothing to measure.
 fn warn_of_absent_classes(datasets: &[Dataset], train: &[Item], validation: &[Item]) {
     let shows = |items: &[Item], dataset: usize, class: usize| {
         items.iter().any(|item| item.dataset == dataset && item.sample.shows(class))
     };
     let mut measured = false;
+    let mut unmeasured = Vec::new();
     for (dataset, set) in datasets.iter().enumerate() {
+        let holds_out = validation.iter().any(|item| item.dataset == dataset);
         for (at, class) in set.classes.iter().enumerate() {
-            measured |= shows(validation, dataset, at);
+            let is_held_out = shows(validation, dataset, at);
+            measured |= is_held_out;
+            if holds_out && !is_held_out {
+                unmeasured.push(format!("{:?} of the data set {:?}", class.name, set.name));
+            }
             if !shows(train, dataset, at) {
                 // Of a limit: the draw has none, and another draw may.
                 let (set, class) = (&set.name, &class.name);
                 tracing::warn!("the data set {set:?}: the pictures that were drawn do not show {class:?}");
             }
         }
+    }
+    if measured && !unmeasured.is_empty() {
+        let classes = unmeasured.join(", ");
+        tracing::warn!("no held-out picture shows {classes}: the best epoch is that of the other classes");
     }
     if !validation.is_empty() && !measured {
         tracing::warn!(

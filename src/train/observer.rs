@@ -1,6 +1,7 @@
 //! What a run tells whoever looks on, and what it comes to.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::journal::Epoch;
 
@@ -10,8 +11,10 @@ pub trait Observer {
     fn checked(&mut self, done: usize, total: usize);
     /// So many of so many views were encoded.
     fn encoded(&mut self, done: usize, total: usize);
-    /// A step of an epoch was made: steps done and steps of the epoch, and of the whole run.
-    fn stepped(&mut self, epoch: (u64, u64), run: (u64, u64), total_loss: f64);
+    /// The stage after the first `stage` of `stages` is tried with some pictures.
+    fn rehearsed(&mut self, stage: usize, stages: usize);
+    /// A step of an epoch was made: steps done and steps of the epoch, and of the whole run, and how long that will still take.
+    fn stepped(&mut self, epoch: (u64, u64), run: (u64, u64), total_loss: f64, left: Duration);
     /// So many of so many held-out pictures were measured.
     fn measured(&mut self, done: usize, total: usize);
     /// An epoch ended.

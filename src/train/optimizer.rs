@@ -149,20 +149,20 @@ impl Optimizer {
                 gradients.push((slot, gradient.f_to_kind(Kind::Float)?));
             }
         }
-        if gradients.is_empty() {
-            return Ok(0.0);
-        }
         let square = |(_, g): &(&mut Slot, Tensor)| g.f_square()?.f_sum(Kind::Float);
         let squares = gradients.iter().map(square).collect::<Result<Vec<_>, TchError>>()?;
+        if squares.is_empty() {
+            return Ok(0.0);
+        }
         let squares = Vec::<f64>::try_from(Tensor::f_stack(&squares, 0)?.f_to_kind(Kind::Double)?)?;
         let norm = squares.iter().sum::<f64>().sqrt();
-        if !norm.is_finite() {
+        // Whether gradients are zero or were never there must not matter: which it is depends on when the run began.
+        if norm == 0.0 || !norm.is_finite() {
             return Ok(norm);
         }
         self.steps += 1;
         let scale = if self.clip > 0.0 { (self.clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
         for ((slot, gradient), square) in gradients.into_iter().zip(squares) {
-            // Whether a gradient is zero or was never there must not matter: which it is depends on when the run began.
             if square > 0.0 {
                 let gradient = if scale < 1.0 { gradient.f_mul_scalar(scale)? } else { gradient };
                 slot.advance(&gradient, rate(slot.group), self.weight_decay)?;
@@ -179,6 +179,11 @@ impl Optimizer {
             }
         }
         Ok(norm)
+    }
+
+    /// Whether no step has reached the tensor `name`.
+    pub fn is_untouched(&self, name: &str) -> bool {
+        self.slots.get(name).is_some_and(|slot| slot.steps == 0)
     }
 
     /// Exchanges the network's weights and their running means; again to exchange them back. Without means nothing changes.
@@ -299,4 +304,28 @@ fn copy(tensor: &Tensor) -> Result<Tensor, TchError> {
     let mut own = tensor.f_empty_like()?;
     own.f_copy_(tensor)?;
     Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gradient_of_zero_is_as_none() -> Result<(), TchError> {
+        let weights = Tensor::f_ones([3], (Kind::Float, tch::Device::Cpu))?;
+        let mut optimizer =
+            Optimizer::new(&BTreeMap::from([("ppn.a".to_owned(), weights.shallow_clone())]), 0.1, 1.0, 0.5)?;
+        optimizer.set_trained(Group::Predictor, true)?;
+        assert_eq!(optimizer.step(|_| 0.1)?, 0.0, "nothing asked for a gradient");
+        let parameter = weights.set_requires_grad(true);
+        (&parameter * 0.0).sum(Kind::Float).f_backward()?;
+        assert!(parameter.grad().defined());
+        assert_eq!(optimizer.step(|_| 0.1)?, 0.0);
+        assert_eq!((optimizer.steps(), optimizer.is_untouched("ppn.a")), (0, true));
+        assert_eq!(Vec::<f32>::try_from(parameter.f_detach()?)?, [1.0; 3], "not even decayed");
+        (&parameter * 2.0).sum(Kind::Float).f_backward()?;
+        assert!(optimizer.step(|_| 0.1)? > 0.0);
+        assert_eq!((optimizer.steps(), optimizer.is_untouched("ppn.a")), (1, false));
+        Ok(())
+    }
 }

@@ -192,6 +192,17 @@ fn repeats(meant: usize, used: usize) -> u64 {
 }
 
 impl TrainSpec {
+    /// Whether any stage teaches the decoder.
+    pub fn teaches_decoder(&self) -> bool {
+        self.stages.iter().any(|stage| stage.decoder > 0.0 && !stage.pyramid)
+    }
+
+    /// Whether anything teaches the decoder to tell whether a class is there. Where nothing does, a decoder that cannot tell gets no head for
+    /// it: what was drawn would empty masks by chance.
+    pub fn learns_presence(&self) -> bool {
+        self.object_score && self.loss.presence > 0.0 && self.teaches_decoder()
+    }
+
     /// How often its epochs are repeated for `learned` pictures: more than once if they are the usual ones and the pictures few.
     pub fn repeats(&self, learned: usize) -> u64 {
         if self.usual { repeats(USUAL_PICTURES, learned) } else { 1 }

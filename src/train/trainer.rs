@@ -1,32 +1,30 @@
 //! A training run: epochs of steps, measurements between them, and what is written down.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rand::seq::SliceRandom as _;
-use sha2::{Digest as _, Sha256};
-use tch::Kind;
 
+use super::fingerprint::{difference, fingerprint};
 use super::folder::{BEST, Folder, LAST, STATE, forget, held_out_list, is_begun, keeps_inputs};
 use super::journal::{Epoch, Journal};
 use super::lesson::Lesson;
 use super::material::held_out;
 use super::observer::{Ending, Observer, Outcome};
 use super::optimizer::{Group, Optimizer};
-use super::output::{halved, write_tensors};
+use super::pace::Pace;
+use super::predictor::Predictor;
 use super::random::generator;
 use super::state::{self, Position, Saved};
 use super::tuning::{largest, rate};
-use super::{StageSpec, TrainError, TrainSpec};
-use crate::segment::{BASE_SHA256, ModelSpec, Resolved, Segmenter as _};
-use crate::weights::hex;
+use super::{StageSpec, Terms, TrainError, TrainSpec};
+use crate::segment::Resolved;
 
 /// Time between two states within an epoch: what a kill costs at most, beside the step it interrupts.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
-/// Raised whenever a step computes something else: what was begun before is then not gone on with.
-const RECIPE: u32 = 1;
+/// Pictures that a stage is rehearsed with, and the time after which no other is taken.
+const REHEARSED: usize = 4;
+const LONG_REHEARSAL: Duration = Duration::from_secs(5);
 
 /// A run in progress.
 #[derive(Debug)]
@@ -72,7 +70,8 @@ pub fn train(
     let saved = if resume {
         let saved = Saved::open(&state)?;
         if saved.position.fingerprint != fingerprint {
-            let what = "the run was begun with other settings, weights or pictures".to_owned();
+            let other = difference(&saved.position.fingerprint, &fingerprint);
+            let what = format!("the run was begun with other {other}");
             return Err(TrainError::Resume { file: state, what });
         }
         Some(saved)
@@ -83,29 +82,39 @@ pub fn train(
     // An earlier run is forgotten when everything that can go wrong beforehand has gone right. Where there is none, a run that is
     // killed while it encodes can be gone on with.
     let replaces = !resume && is_begun(&spec.out);
-    let begin = |optimizer: &Optimizer| {
+    let begin = |position: &Position, optimizer: &Optimizer| {
         forget(spec)?;
-        state::save(&state, &position, optimizer)
+        state::save(&state, position, optimizer)
     };
     if !resume && !replaces {
-        begin(&optimizer)?;
+        begin(&position, &optimizer)?;
     }
     // Before the run's own weights are in the network: features that are missing are to be those of the encoder as it was.
     let going = lesson.encode(|done, total| {
         observer.encoded(done, total);
         !observer.stopped()
     })?;
-    if replaces {
-        if !going {
-            return Err(TrainError::Unbegun(spec.out.clone()));
-        }
-        begin(&optimizer)?;
-    }
     if let Some(saved) = saved {
         saved.restore(&mut optimizer)?;
         position = saved.position;
     }
     let mut run = Trainer { spec, settings, lesson, optimizer, position };
+    let takes = if going {
+        run.rehearse(observer).inspect_err(|_| {
+            if !resume && !replaces {
+                // It learned nothing: with other settings the folder is as good as new. What can't be removed is told by the next run.
+                let _ = forget(spec);
+            }
+        })?
+    } else {
+        Vec::new()
+    };
+    if replaces {
+        if !going || observer.stopped() {
+            return Err(TrainError::Unbegun(spec.out.clone()));
+        }
+        begin(&run.position, &run.optimizer)?;
+    }
     if !going {
         // Nothing but features, which are kept: the run can still be gone on with.
         return Ok(run.outcome(Ending::Stopped));
@@ -118,29 +127,7 @@ pub fn train(
         crate::whole::write(&file, list.as_bytes()).map_err(|e| TrainError::write(&file, e))?;
     }
     let mut journal = Journal::open(&spec.out, resume.then_some(run.position.epoch))?;
-    run.epochs(&mut journal, observer)
-}
-
-/// Of everything that a step depends on, so that a run is not gone on with as another one.
-fn fingerprint(spec: &TrainSpec, lesson: &Lesson<'_>) -> String {
-    // Where files lie changes nothing, and what they hold is hashed.
-    let mut noise: String = format!("{:?}", spec.datasets.iter().map(|data| data.noise).collect::<Vec<_>>());
-    if spec.datasets.iter().any(|data| data.noise > 0.0) {
-        // Which masks are damaged was drawn otherwise before; what is not damaged goes on.
-        noise += " each";
-    }
-    if !spec.object_score && lesson.net.family.is_sam2() {
-        // SAM 2's decoder learned it before, whatever was asked.
-        noise += " unscored";
-    }
-    let nowhere = PathBuf::new();
-    let model = ModelSpec { weights: nowhere.clone(), ppn: None, ..spec.model.clone() };
-    let spec =
-        TrainSpec { model, cache: nowhere.clone(), out: nowhere, datasets: Vec::new(), ..spec.clone() };
-    let info = lesson.net.sam.info();
-    let ppn = info.ppn.as_ref().and_then(|ppn| ppn.sha256.as_deref()).unwrap_or_default();
-    let text = format!("{RECIPE} {spec:?} {noise} {} {ppn} {}", info.weights_sha256, lesson.material.hash);
-    hex(&Sha256::digest(text))
+    run.epochs(&takes, &mut journal, observer)
 }
 
 impl Trainer<'_> {
@@ -148,27 +135,85 @@ impl Trainer<'_> {
         (self.lesson.material.train.len() as u64).div_ceil(self.spec.batch.max(1) as u64)
     }
 
-    fn epochs(&mut self, journal: &mut Journal, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+    /// From now on what `stage` trains is asked for gradients, and pictures are looked at as it does.
+    fn enter(&mut self, stage: &StageSpec) -> Result<(), TrainError> {
+        for group in Group::ALL {
+            self.optimizer.set_trained(group, largest(stage, group) > 0.0)?;
+        }
+        self.lesson.moved |= stage.encoder > 0.0;
+        Ok(())
+    }
+
+    /// Tries every stage after the one in hand with some pictures, and learns nothing of them. What is too large for the machine, or can't be
+    /// computed, is told before hours were spent on the stages before it. Returns the seconds that each of these stages takes, without
+    /// measurements, and zero for the others.
+    fn rehearse(&mut self, observer: &mut dyn Observer) -> Result<Vec<f64>, TrainError> {
+        let (count, mut first) = (self.spec.stages.len(), 0);
+        let mut takes = vec![0.0; count];
+        for (i, (stage, takes)) in self.spec.stages.iter().zip(&mut takes).enumerate() {
+            self.enter(stage)?;
+            if first > self.position.epoch && stage.epochs > 0 && !observer.stopped() {
+                observer.rehearsed(i, count);
+                let picture = self
+                    .rehearse_stage(i as u64, stage)
+                    .map_err(|e| TrainError::rehearsal(&stage.name, e))?;
+                *takes = picture * (self.lesson.material.train.len() as u64 * stage.epochs) as f64;
+            }
+            first += stage.epochs;
+        }
+        self.optimizer.zero_grad();
+        self.lesson.moved = false;
+        Ok(takes)
+    }
+
+    /// Seconds that a picture takes: the mean of some from all over the data, with views and prompts drawn as they are drawn in training.
+    fn rehearse_stage(&mut self, number: u64, stage: &StageSpec) -> Result<f64, TrainError> {
+        let (began, pictures) = (Instant::now(), self.lesson.material.train.len());
+        let (mut taken, mut counted) = (0.0, 0.0);
+        for i in 0..REHEARSED {
+            let alone = Instant::now();
+            let terms = self.learn(i * pictures / REHEARSED, [number, i as u64], stage.pyramid, 1)?;
+            // A GPU has computed it when its value is there.
+            f64::try_from(&terms.total)?;
+            if i <= 1 {
+                // The first sets up what the others have: it counts where there is no other.
+                (taken, counted) = (0.0, 0.0);
+            }
+            taken += alone.elapsed().as_secs_f64();
+            counted += 1.0;
+            if began.elapsed() > LONG_REHEARSAL {
+                break;
+            }
+        }
+        Ok(taken / counted)
+    }
+
+    /// The run from where it is; `takes` says how many seconds each stage that it has not come to takes.
+    fn epochs(
+        &mut self,
+        takes: &[f64],
+        journal: &mut Journal,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, TrainError> {
         let mut first = 0;
-        for stage in &self.spec.stages {
+        for (i, stage) in self.spec.stages.iter().enumerate() {
             let after = first + stage.epochs;
+            let mut pace = Pace::new(takes.iter().skip(i + 1).sum());
             if self.position.epoch == first && self.position.step == 0 {
                 // What the stage before came to is not its fault.
                 self.position.stale = 0;
             }
-            for group in Group::ALL {
-                self.optimizer.set_trained(group, largest(stage, group) > 0.0)?;
-            }
-            self.lesson.moved |= stage.encoder > 0.0;
+            self.enter(stage)?;
             while self.position.epoch < after {
                 if self.is_stale() {
                     return Ok(self.outcome(Ending::Early));
                 }
-                if !self.epoch(stage, first, observer)? {
+                if !self.epoch(stage, first, &mut pace, observer)?
+                    || !self.finish_epoch(stage, first, journal, observer)?
+                {
                     state::save(&self.spec.out.join(STATE), &self.position, &self.optimizer)?;
                     return Ok(self.outcome(Ending::Stopped));
                 }
-                self.finish_epoch(stage, first, journal, observer)?;
             }
             first = after;
         }
@@ -184,6 +229,7 @@ impl Trainer<'_> {
         &mut self,
         stage: &StageSpec,
         first: u64,
+        pace: &mut Pace,
         observer: &mut dyn Observer,
     ) -> Result<bool, TrainError> {
         let number = self.position.epoch;
@@ -205,13 +251,30 @@ impl Trainer<'_> {
             self.position.steps += 1;
             let seconds = before + began.elapsed().as_secs_f64();
             self.position.seconds.insert("train".into(), seconds);
-            observer.stepped((self.position.step, steps), (self.position.steps, all), total);
+            let left = pace.step(stage.epochs * steps - place - 1);
+            observer.stepped((self.position.step, steps), (self.position.steps, all), total, left);
             if saved.elapsed() >= SAVE_EVERY {
                 state::save(&self.spec.out.join(STATE), &self.position, &self.optimizer)?;
                 saved = Instant::now();
             }
         }
         Ok(true)
+    }
+
+    /// The loss of a picture, whose gradients are added to those of the others among `pictures` that a step is made of.
+    fn learn(
+        &mut self,
+        at: usize,
+        place: [u64; 2],
+        pyramid: bool,
+        pictures: usize,
+    ) -> Result<Terms, TrainError> {
+        let terms = self.lesson.terms(at, place, pyramid)?;
+        // Of a person's prompts alone a frozen decoder learns nothing.
+        if terms.total.requires_grad() {
+            terms.total.f_div_scalar(pictures as f64)?.f_backward()?;
+        }
+        Ok(terms)
     }
 
     /// One step of the optimiser: the loss is the mean over the pictures of each picture's.
@@ -225,11 +288,7 @@ impl Trainer<'_> {
         self.optimizer.zero_grad();
         let mut sum = 0.0;
         for (i, &at) in chunk.iter().enumerate() {
-            let terms = self.lesson.terms(at, [self.position.steps, i as u64], pyramid)?;
-            // Of a person's prompts alone a frozen decoder learns nothing.
-            if terms.total.requires_grad() {
-                terms.total.f_div_scalar(chunk.len() as f64)?.f_backward()?;
-            }
+            let terms = self.learn(at, [self.position.steps, i as u64], pyramid, chunk.len())?;
             let parts =
                 [&terms.mask, &terms.interim, &terms.bbox, &terms.presence, &terms.total].map(f64::try_from);
             for (name, value) in ["mask", "interim", "box", "presence", "total"].into_iter().zip(parts) {
@@ -251,14 +310,14 @@ impl Trainer<'_> {
         Ok(sum / chunk.len().max(1) as f64)
     }
 
-    /// Ends an epoch: measures, writes down, keeps.
+    /// Ends an epoch: measures, writes down, keeps; `false` if somebody asked to end meanwhile, and it is to be measured again.
     fn finish_epoch(
         &mut self,
         stage: &StageSpec,
         first: u64,
         journal: &mut Journal,
         observer: &mut dyn Observer,
-    ) -> Result<(), TrainError> {
+    ) -> Result<bool, TrainError> {
         let spec = self.spec;
         let number = self.position.epoch + 1;
         let last = number == spec.stages.iter().map(|s| s.epochs).sum::<u64>();
@@ -267,10 +326,14 @@ impl Trainer<'_> {
         let validation = if due && !self.lesson.material.validation.is_empty() {
             self.optimizer.swap()?;
             let found = tch::no_grad(|| {
-                self.lesson.measure(stage.pyramid, |done, total| observer.measured(done, total))
+                self.lesson.measure(stage.pyramid, |done, total| {
+                    observer.measured(done, total);
+                    !observer.stopped()
+                })
             });
             self.optimizer.swap()?;
-            found?
+            let Some(found) = found? else { return Ok(false) };
+            found
         } else {
             None
         };
@@ -307,52 +370,14 @@ impl Trainer<'_> {
         position.seconds.clear();
         // Where nothing is held out the last is the best that is known.
         let is_best = better || self.lesson.material.validation.is_empty();
-        self.write(if is_best { &[LAST, BEST] } else { &[LAST] }, &epoch)?;
+        let written =
+            Predictor { spec, settings: self.settings, lesson: &self.lesson, optimizer: &self.optimizer };
+        written.write(if is_best { &[LAST, BEST] } else { &[LAST] }, &epoch)?;
         journal.write(&epoch)?;
         // Last: what was written for this epoch is written again, equally, if the run is killed before.
         state::save(&spec.out.join(STATE), &self.position, &self.optimizer)?;
         observer.ended(&epoch, better);
-        Ok(())
-    }
-
-    /// Writes the predictor with whatever was trained beside it.
-    fn write(&self, names: &[&str], epoch: &Epoch) -> Result<(), TrainError> {
-        let mut tensors = self.optimizer.weights()?;
-        for (name, tensor) in &self.lesson.net.carried {
-            tensors.insert(name.clone(), tensor.shallow_clone());
-        }
-        let text = |value: serde_json::Value| value.to_string();
-        let mut metadata = HashMap::from([
-            ("family".to_owned(), self.lesson.net.family.name().to_owned()),
-            ("decoder".to_owned(), self.spec.decoder.name().to_owned()),
-            (BASE_SHA256.to_owned(), self.lesson.net.sam.info().weights_sha256.clone()),
-            ("data_sha256".to_owned(), self.lesson.material.hash.clone()),
-            ("config".to_owned(), self.settings.to_owned()),
-            ("seed".to_owned(), self.spec.seed.to_string()),
-            ("epoch".to_owned(), epoch.epoch.to_string()),
-            ("metrics".to_owned(), text(serde_json::json!(epoch.validation))),
-        ]);
-        // How pictures are to be handled, and the classes of data sets that are carried along; the run's own come after.
-        metadata.extend(self.lesson.net.says.clone());
-        for set in &self.lesson.material.datasets {
-            let classes: Vec<&str> = set.classes.iter().map(|class| class.name.as_str()).collect();
-            metadata.insert(format!("classes.{}", set.name), text(serde_json::json!(classes)));
-        }
-        if self.spec.half {
-            for (name, tensor) in &mut tensors {
-                *tensor = halved(tensor)?.ok_or_else(|| {
-                    let what = format!("{name} has values that 16 bits cannot hold: expected half = false");
-                    TrainError::Setting(what)
-                })?;
-            }
-        } else {
-            for tensor in tensors.values_mut() {
-                *tensor = tensor.f_to_kind(Kind::Float)?;
-            }
-        }
-        names.iter().try_for_each(|name| {
-            write_tensors(&self.spec.out.join(name), &tensors, metadata.clone(), /* on disk */ true)
-        })
+        Ok(true)
     }
 
     fn outcome(&self, ending: Ending) -> Outcome {

@@ -11,12 +11,10 @@ pub fn is_trained(name: &str, tuning: DecoderTuning, object_score: bool) -> bool
         return true;
     }
     // Of SAM 2 it is `sam_mask_decoder`.
-    let Some(part) = name.strip_prefix("sam_").unwrap_or(name).strip_prefix("mask_decoder.") else {
-        return false;
-    };
+    let Some(part) = decoder_part(name) else { return false };
     let begins = |parts: &[&str]| parts.iter().any(|begin| part.starts_with(begin));
     // A frozen decoder still has to learn whether a class is there: nobody taught it that for these classes.
-    if begins(&["obj_score_token.", "pred_obj_score_head."]) {
+    if scores_presence(name) {
         return object_score;
     }
     let mask = ["mask_tokens.", "output_upscaling.", "output_hypernetworks_mlps.0."];
@@ -29,6 +27,17 @@ pub fn is_trained(name: &str, tuning: DecoderTuning, object_score: bool) -> bool
             begins(&mask) || begins(&["transformer.", "iou_token."]) && !left_out
         }
     }
+}
+
+/// The name of a tensor within the mask decoder.
+fn decoder_part(name: &str) -> Option<&str> {
+    name.strip_prefix("sam_").unwrap_or(name).strip_prefix("mask_decoder.")
+}
+
+/// Whether the tensor `name` is of what says whether a class is there.
+pub fn scores_presence(name: &str) -> bool {
+    decoder_part(name)
+        .is_some_and(|part| part.starts_with("obj_score_token.") || part.starts_with("pred_obj_score_head."))
 }
 
 /// The largest learning rate of a group in a stage.

@@ -185,6 +185,38 @@ fn settings_that_cannot_be_meant_are_refused_with_their_place() {
         let said = ended(&train(&config, &out, &["--set", set]).output().unwrap(), 2);
         assert!(said.contains(expected), "{set}: {said}");
     }
+    for (keys, expected) in [
+        (["autonomous", "assisted", "manual"], "prompts.autonomous, assisted and manual are all 0"),
+        (["boxes", "points", "masks"], "prompts.boxes, points and masks are all 0"),
+    ] {
+        let sets = keys.map(|key| format!("prompts.{key}=0"));
+        let more: Vec<&str> = sets.iter().flat_map(|set| ["--set", set.as_str()]).collect();
+        let said = ended(&train(&config, &out, &more).output().unwrap(), 2);
+        assert!(said.contains(expected), "{said}");
+    }
+    for (more, expected) in [
+        (&["folds", "--draws", "2"][..], "the study folds has one run for each part"),
+        (&["noise", "--shots", "2"], "--shots: this study goes through no numbers"),
+        (
+            &[
+                "few-shot",
+                "--set",
+                "datasets=[{ data = \"data\", classes = [\"bright\"], folds = 5, limit = 2 }]",
+            ],
+            "expected no limit",
+        ),
+        (
+            &[
+                "noise",
+                "--set",
+                "datasets=[{ data = \"data\", classes = [\"bright\"], folds = 5, noise = 0.5 }]",
+            ],
+            "expected no noise",
+        ),
+    ] {
+        let said = ended(&train(&config, &out, &[&["--study"], more].concat()).output().unwrap(), 2);
+        assert!(said.contains(expected), "{said}");
+    }
     let said = ended(&train(&config, &out, &["--set", "predictor.form=single-scale"]).output().unwrap(), 2);
     assert!(said.contains("has no pyramid"), "{said}");
     let shown = train(&config, &out, &["--print-config"]).output().unwrap();

@@ -1,18 +1,18 @@
 //! Runs that are killed or stopped and gone on with: they come to the end that they would have come to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sonomask::segment::DeviceChoice;
-use sonomask::train::{Ending, Epoch, Observer, TrainError, can_resume, train as train_run};
+use sonomask::train::{Ending, Epoch, Observer, TrainError, TrainSpec, can_resume, train as train_run};
 use sonomask::weights::Checkpoint;
 
 use super::timeless;
 use crate::training_support::{
     TURN, configure, ended, folder, lines, pictures, read_into, rewrite, run, sonomask, tensors, train,
-    try_run,
+    try_run, try_watched,
 };
 
 /// Longest wait for a step of a run on a busy machine.
@@ -125,10 +125,10 @@ fn a_run_that_is_stopped_within_an_epoch_comes_to_the_same_end() {
     let config = configure(root.path(), &data);
     let (whole, stopped) = (read_into(&config, "whole"), read_into(&config, "stopped"));
     assert_eq!(run(&whole, false, u64::MAX).ending, Ending::Done);
-    // Two steps an epoch: in the first stage's first, and in the second stage's last.
+    // Two steps an epoch: in the first stage's first, and in the second stage's last. Both try the second stage first, of which nothing stays.
     for (resume, stop) in [(false, 1), (true, 7)] {
-        let outcome = run(&stopped, resume, stop);
-        assert_eq!((outcome.ending, outcome.epochs), (Ending::Stopped, stop / 2));
+        let (outcome, rehearsed) = try_watched(&stopped, resume, stop).unwrap();
+        assert_eq!((outcome.ending, outcome.epochs, rehearsed), (Ending::Stopped, stop / 2, vec![(1, 2)]));
     }
     let mut otherwise = stopped.clone();
     otherwise.datasets[0].set.bits = 12;
@@ -136,7 +136,10 @@ fn a_run_that_is_stopped_within_an_epoch_comes_to_the_same_end() {
         matches!(try_run(&otherwise, true, u64::MAX), Err(TrainError::Resume { .. })),
         "it would see other pictures"
     );
-    assert_eq!(run(&stopped, true, u64::MAX).ending, Ending::Done);
+    // What is measured and written may be another thing.
+    let stopped = TrainSpec { patience: 100, ..stopped };
+    let (outcome, rehearsed) = try_watched(&stopped, true, u64::MAX).unwrap();
+    assert_eq!((outcome.ending, rehearsed), (Ending::Done, vec![]), "a stage in hand is tried by being run");
     assert_eq!(timeless(lines(&whole.out)), timeless(lines(&stopped.out)));
     for file in ["state.safetensors", "last.safetensors"] {
         assert!(
@@ -167,7 +170,8 @@ impl Observer for Killer {
     fn encoded(&mut self, _: usize, _: usize) {
         self.can_resume = Some(can_resume(&self.out));
     }
-    fn stepped(&mut self, _: (u64, u64), _: (u64, u64), _: f64) {}
+    fn rehearsed(&mut self, _: usize, _: usize) {}
+    fn stepped(&mut self, _: (u64, u64), _: (u64, u64), _: f64, _: Duration) {}
     fn measured(&mut self, _: usize, _: usize) {}
     fn ended(&mut self, _: &Epoch, _: bool) {}
     fn stopped(&self) -> bool {
@@ -188,6 +192,79 @@ fn a_run_that_is_killed_while_it_encodes_can_be_gone_on_with() {
     };
     assert_eq!((outcome.ending, killer.can_resume), (Ending::Stopped, Some(true)));
     assert_eq!(run(&spec, true, 1).ending, Ending::Stopped);
+}
+
+/// Ends a run at the first held-out picture that it measures.
+struct Impatient {
+    asked: bool,
+}
+
+impl Observer for Impatient {
+    fn checked(&mut self, _: usize, _: usize) {}
+    fn encoded(&mut self, _: usize, _: usize) {}
+    fn rehearsed(&mut self, _: usize, _: usize) {}
+    fn stepped(&mut self, _: (u64, u64), _: (u64, u64), _: f64, _: Duration) {}
+    fn measured(&mut self, done: usize, total: usize) {
+        assert!(total > 1 && done == 1, "it went on measuring: {done} of {total}");
+        self.asked = true;
+    }
+    fn ended(&mut self, _: &Epoch, _: bool) {}
+    fn stopped(&self) -> bool {
+        self.asked
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_while_it_measures_measures_again() {
+    let root = folder();
+    let data = pictures(root.path());
+    let config = configure(root.path(), &data);
+    rewrite(&config, |text| text.replace("folds = 5", "folds = 2"));
+    let (mut whole, mut stopped) = (read_into(&config, "whole"), read_into(&config, "stopped"));
+    for spec in [&mut whole, &mut stopped] {
+        spec.stages.truncate(1);
+        spec.stages[0].epochs = 1;
+    }
+    run(&whole, false, u64::MAX);
+    let device = DeviceChoice::Cpu.resolve().unwrap();
+    let outcome = {
+        let _turn = TURN.lock();
+        train_run(&stopped, &device, "", false, &mut Impatient { asked: false }).unwrap()
+    };
+    assert_eq!((outcome.ending, outcome.epochs), (Ending::Stopped, 0));
+    assert_eq!(run(&stopped, true, u64::MAX).ending, Ending::Done);
+    assert_eq!(timeless(lines(&whole.out)), timeless(lines(&stopped.out)));
+    assert!(tensors(&whole.out.join("state.safetensors")) == tensors(&stopped.out.join("state.safetensors")));
+}
+
+#[test]
+fn of_a_rehearsal_nothing_stays() {
+    let root = folder();
+    let data = pictures(root.path());
+    let config = configure(root.path(), &data);
+    rewrite(&config, |text| {
+        text.replace("[decoder]", "[encoder]\ntuning = \"lora\"\nrank = 4\n[decoder]")
+            .replace("predictor = 3e-4", "predictor = 3e-4\nencoder = 1e-3")
+    });
+    let (alone, mut first) = (read_into(&config, "alone"), read_into(&config, "first"));
+    // The second stage, which adapts the encoder and the decoder, is rehearsed in one of them.
+    first.stages.truncate(1);
+    let steps = 2 * first.stages[0].epochs;
+    let (outcome, rehearsed) = try_watched(&alone, false, steps).unwrap();
+    assert_eq!((outcome.ending, rehearsed), (Ending::Stopped, vec![(1, 2)]));
+    let (outcome, rehearsed) = try_watched(&first, false, u64::MAX).unwrap();
+    assert_eq!((outcome.ending, rehearsed), (Ending::Done, vec![]));
+    let state = |out: &Path| tensors(&out.join("state.safetensors"));
+    assert!(state(&alone.out) == state(&first.out), "what was rehearsed was learned from");
+    // Nothing has learned to tell whether a class is there: that is not in the file, and empties no mask by chance.
+    let names: Vec<String> = tensors(&first.out.join("last.safetensors")).into_keys().collect();
+    assert!(names.iter().any(|name| name.starts_with("ppn.pyramid.")), "{names:?}");
+    let tells = |out: &Path| {
+        tensors(&out.join("last.safetensors")).into_keys().filter(|name| name.contains("obj_score")).count()
+    };
+    assert_eq!((tells(&first.out), tells(&alone.out)), (0, 0));
+    run(&alone, true, u64::MAX);
+    assert_eq!(tells(&alone.out), 7, "a token and three layers");
 }
 
 #[test]
@@ -214,7 +291,7 @@ fn a_mask_that_moves_to_another_class_is_another_truth() {
     let [from, to] = ["bright", "dark"].map(|class| data.join("classes").join(class).join("p4.png"));
     std::fs::rename(&from, &to).unwrap();
     let told = try_run(&spec, true, 1).unwrap_err().to_string();
-    assert!(told.contains("other settings, weights or pictures"), "{told}");
+    assert!(told.contains("begun with other pictures, masks or another division of them"), "{told}");
     std::fs::rename(to, from).unwrap();
     run(&spec, true, 2);
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use image::{GrayImage, Luma};
 use parking_lot::Mutex;
@@ -144,9 +145,20 @@ pub static TURN: Mutex<()> = Mutex::new(());
 
 /// A run within this process, which is asked to end after so many steps.
 pub fn try_run(spec: &TrainSpec, resume: bool, stop: u64) -> Result<Outcome, TrainError> {
+    try_watched(spec, resume, stop).map(|(outcome, _)| outcome)
+}
+
+/// The same, and which of how many stages it rehearsed.
+pub fn try_watched(
+    spec: &TrainSpec,
+    resume: bool,
+    stop: u64,
+) -> Result<(Outcome, Vec<(usize, usize)>), TrainError> {
     let _turn = TURN.lock();
     let device = DeviceChoice::Cpu.resolve().unwrap();
-    train_run(spec, &device, "", resume, &mut StopAfter(stop))
+    let mut observer = StopAfter { stop, rehearsed: Vec::new() };
+    let outcome = train_run(spec, &device, "", resume, &mut observer)?;
+    Ok((outcome, observer.rehearsed))
 }
 
 pub fn run(spec: &TrainSpec, resume: bool, stop: u64) -> Outcome {
@@ -154,17 +166,23 @@ pub fn run(spec: &TrainSpec, resume: bool, stop: u64) -> Outcome {
 }
 
 /// Asks a run to end after so many steps.
-pub struct StopAfter(pub u64);
+struct StopAfter {
+    stop: u64,
+    rehearsed: Vec<(usize, usize)>,
+}
 
 impl Observer for StopAfter {
     fn checked(&mut self, _: usize, _: usize) {}
     fn encoded(&mut self, _: usize, _: usize) {}
-    fn stepped(&mut self, _: (u64, u64), (done, _): (u64, u64), _: f64) {
-        self.0 = if done >= self.0 { 0 } else { self.0 };
+    fn rehearsed(&mut self, stage: usize, stages: usize) {
+        self.rehearsed.push((stage, stages));
+    }
+    fn stepped(&mut self, _: (u64, u64), (done, _): (u64, u64), _: f64, _: Duration) {
+        self.stop = if done >= self.stop { 0 } else { self.stop };
     }
     fn measured(&mut self, _: usize, _: usize) {}
     fn ended(&mut self, _: &Epoch, _: bool) {}
     fn stopped(&self) -> bool {
-        self.0 == 0
+        self.stop == 0
     }
 }

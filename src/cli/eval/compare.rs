@@ -18,9 +18,16 @@ pub fn run(masks: &Path, truth: &Path, json: bool) -> Result<Exit> {
         (Ok(found), Ok(expected)) => (found, expected),
         (Err(e), _) | (_, Err(e)) => return usage(&format!("{e:#}")),
     };
-    // Classes that nobody looked for are not missed.
-    let classes: Vec<String> =
-        found.keys().map(|(_, class)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+    // Classes that nobody looked for are not missed, and of what has no truth nothing is known.
+    let of = |masks: &Masks| masks.keys().map(|(_, class)| class.clone()).collect::<BTreeSet<String>>();
+    let (drawn, true_ones) = (of(&found), of(&expected));
+    for (one, other, lack) in [(&true_ones, &drawn, "masks"), (&drawn, &true_ones, "truth")] {
+        let left_out: Vec<&str> = one.difference(other).map(String::as_str).collect();
+        if !left_out.is_empty() {
+            tracing::warn!("left out, without {lack}: {}", left_out.join(", "));
+        }
+    }
+    let classes: Vec<String> = drawn.intersection(&true_ones).cloned().collect();
     let mut cases = Vec::new();
     let mut frames = BTreeSet::new();
     for ((frame, class), file) in &expected {

@@ -131,9 +131,8 @@ pub fn run(args: &Args) -> Result<Exit> {
         spacing: args.data.spacing,
         augmented: args.augmented.into(),
     };
-    let evaluations = measure(args, ready.model.as_mut(), &material, &ready.modes)?;
     let model = ready.model.info().clone();
-    let report = Report {
+    let mut report = Report {
         dataset: ready.data.name.clone(),
         n: chosen.len(),
         names: names(&ready.data),
@@ -143,11 +142,18 @@ pub fn run(args: &Args) -> Result<Exit> {
         patient: args.data.patient.clone(),
         augmented_views: args.augmented.into(),
         settings: std::mem::take(&mut ready.settings),
-        evaluations,
+        evaluations: Vec::with_capacity(ready.modes.len()),
     };
+    for &mode in &ready.modes {
+        let mut count = Count::new(format!("{} {mode}", material.data.name), material.chosen.len());
+        let cases = evaluate(ready.model.as_mut(), &material, mode, |done| count.update(done))?;
+        report.evaluations.push(Evaluation::new(mode, &report.names, cases, args.data.patient.as_deref()));
+        if let Some(dir) = &args.out {
+            // After each mode: what the next one fails at, or somebody ends, takes nothing from the figures. Nor does a picture below.
+            write_figures(dir, &report)?;
+        }
+    }
     if let Some(dir) = &args.out {
-        // The figures first: a picture that cannot be drawn takes nothing from them.
-        write_figures(dir, &report)?;
         let mut pictures = Vec::with_capacity(report.evaluations.len());
         for evaluation in &report.evaluations {
             pictures.push(evaluation.pictures(ready.model.as_mut(), &material)?);
@@ -239,23 +245,6 @@ fn modes(asked: &[Asked], data: &Dataset, learned: &[String]) -> Result<Vec<Prom
         able(mode)?;
     }
     Ok(modes)
-}
-
-/// Does the work.
-fn measure(
-    args: &Args,
-    model: &mut dyn Segmenter,
-    material: &Material<'_>,
-    modes: &[Prompting],
-) -> Result<Vec<Evaluation>> {
-    let names = names(material.data);
-    let mut evaluations = Vec::with_capacity(modes.len());
-    for &mode in modes {
-        let mut count = Count::new(format!("{} {mode}", material.data.name), material.chosen.len());
-        let cases = evaluate(model, material, mode, |done| count.update(done))?;
-        evaluations.push(Evaluation::new(mode, &names, cases, args.data.patient.as_deref()));
-    }
-    Ok(evaluations)
 }
 
 fn names(data: &Dataset) -> Vec<String> {

@@ -9,8 +9,8 @@ use crate::cli::progress::Count;
 use crate::cli::{Exit, print, print_json, say, usage, write_all};
 use crate::config::TablesConfig;
 use crate::dataset::{Dataset, Sample};
-use crate::eval::{Cell, Material, Prompting, Row, Summary, Tables, evaluate, places};
-use crate::segment::{self, ModelSpec, Resolved, learned_classes};
+use crate::eval::{Cell, Material, Prompting, Row, Summary, Tables, Tuning, evaluate, places};
+use crate::segment::{self, ModelSpec, Resolved, learned_classes, trained_decoder};
 
 /// A data set, open.
 struct Column {
@@ -95,6 +95,13 @@ fn job(
     others: &[Prompting],
 ) -> Result<(ModelSpec, Resolved, Vec<Prompting>)> {
     let (spec, device) = args.model.over(spec, segment::DeviceChoice::Auto).map_err(anyhow::Error::msg)?;
+    let said = row.decoder.name();
+    let known = |trained: &String| Tuning::ALL.iter().any(|tuning| tuning.name() == trained);
+    if let Some(trained) = trained_decoder(&spec)?.filter(|trained| known(trained) && trained != said) {
+        bail!(
+            "decoder = {said:?}, and the predictor was trained with another: expected decoder = {trained:?}"
+        );
+    }
     let learned = learned_classes(&spec)?;
     row.learned |= !learned.is_empty();
     let here = Row { learned: !learned.is_empty(), ..row.clone() };

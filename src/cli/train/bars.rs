@@ -1,10 +1,10 @@
 //! What a person sees while a training run goes on.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::progress::{QUIET, left};
+use crate::cli::progress::{QUIET, in_words};
 use crate::cli::{say, signal};
 use crate::train::{Epoch, Observer};
 
@@ -12,6 +12,8 @@ use crate::train::{Epoch, Observer};
 pub struct Bars {
     bar: ProgressBar,
     what: &'static str,
+    /// How long it will still take, as it was said last.
+    left: String,
     logged: Instant,
 }
 
@@ -19,14 +21,15 @@ impl Bars {
     /// Nothing is shown yet.
     pub fn new() -> Self {
         let bar = ProgressBar::new(0);
-        let template = "{prefix:9} {bar:28} {pos}/{len} {msg} {eta} left";
         bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            ProgressStyle::with_template("{prefix:10} {bar:28} {pos}/{len} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
-        Self { bar, what: "", logged: Instant::now() }
+        Self { bar, what: "", left: String::new(), logged: Instant::now() }
     }
 
-    fn at(&mut self, what: &'static str, done: u64, total: u64, message: String) {
+    /// `left` is how long it will take where that is known better than by how it went so far.
+    fn at(&mut self, what: &'static str, done: u64, total: u64, message: &str, left: Option<Duration>) {
         let begun = self.what != what;
         if begun {
             self.what = what;
@@ -35,14 +38,15 @@ impl Bars {
         }
         self.bar.set_length(total);
         self.bar.set_position(done);
-        self.bar.set_message(message);
         if begun {
-            // What a run that goes on had done before took none of this run's time.
+            // Views that were kept already took none of this run's time.
             self.bar.reset_eta();
         }
+        self.left = in_words(left.unwrap_or_else(|| self.bar.eta()));
+        self.bar.set_message(format!("{message}{}", self.left));
         if self.bar.is_hidden() && self.logged.elapsed() >= QUIET {
             self.logged = Instant::now();
-            tracing::info!("{what} {done}/{total} {}{}", self.bar.message(), left(&self.bar));
+            tracing::info!("{what} {done}/{total} {}", self.bar.message());
         }
     }
 
@@ -54,21 +58,26 @@ impl Bars {
 
 impl Observer for Bars {
     fn checked(&mut self, done: usize, total: usize) {
-        self.at("checking", done as u64, total as u64, String::new());
+        self.at("checking", done as u64, total as u64, "pictures", None);
     }
 
     fn encoded(&mut self, done: usize, total: usize) {
-        self.at("encoding", done as u64, total as u64, "views".into());
+        self.at("encoding", done as u64, total as u64, "views", None);
     }
 
-    fn stepped(&mut self, (step, of): (u64, u64), (done, total): (u64, u64), loss: f64) {
+    fn rehearsed(&mut self, stage: usize, stages: usize) {
+        self.at("rehearsing", stage as u64, stages as u64, "stages, with some pictures each", None);
+    }
+
+    fn stepped(&mut self, (step, of): (u64, u64), (done, total): (u64, u64), loss: f64, left: Duration) {
         let epoch = (done - 1) / of.max(1) + 1;
-        self.at("training", done, total, format!("epoch {epoch} step {step}/{of} loss {loss:.4}"));
+        let message = format!("epoch {epoch} step {step}/{of} loss {loss:.4}");
+        self.at("training", done, total, &message, Some(left));
     }
 
     fn measured(&mut self, done: usize, total: usize) {
         if !self.bar.is_hidden() {
-            self.bar.set_message(format!("measuring {done}/{total}"));
+            self.bar.set_message(format!("measuring {done}/{total}{}", self.left));
         }
     }
 

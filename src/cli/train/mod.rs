@@ -36,12 +36,12 @@ pub struct Args {
     /// with how few pictures) or noise (how good with how many damaged masks). What is done already is not done again
     #[arg(long, value_name = "STUDY", conflicts_with_all = ["resume", "overwrite"])]
     study: Option<Study>,
-    /// Numbers of pictures that few-shot goes through; all is the last
-    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [5, 10, 20, 50], requires = "study")]
+    /// Numbers of pictures that few-shot goes through, 5,10,20,50 if not given; all is the last
+    #[arg(long, value_name = "N", value_delimiter = ',', requires = "study")]
     shots: Vec<usize>,
-    /// Draws of pictures for each number, or seeds
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100), requires = "study")]
-    draws: u64,
+    /// Draws of pictures for each number (few-shot) or seeds (noise); 3 if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100), requires = "study")]
+    draws: Option<u64>,
     /// What a study asks of held-out pictures
     #[arg(long, value_name = "MODE", default_values_t = [Prompting::Auto, Prompting::Box, Prompting::AutoBox], requires = "study")]
     mode: Vec<Prompting>,
@@ -141,6 +141,9 @@ pub fn run(args: &Args) -> Result<Exit> {
 
 /// Whether the request was wrong, and not the work.
 fn is_wrong(e: &TrainError) -> bool {
+    if let TrainError::Rehearsal { why, .. } = e {
+        return is_wrong(why);
+    }
     matches!(
         e,
         TrainError::Data(_)

@@ -17,6 +17,9 @@ use crate::whole;
 
 /// Shares of damaged masks.
 const NOISE: [f64; 4] = [0.0, 0.25, 0.5, 0.75];
+/// Numbers of pictures that few-shot goes through, and how often each is drawn, unless somebody says.
+const SHOTS: [usize; 4] = [5, 10, 20, 50];
+const DRAWS: u64 = 3;
 /// What marks a run that is done, with everything that the table needs.
 const RESULT: &str = "result.json";
 
@@ -99,13 +102,29 @@ fn runs(args: &Args, study: Study, spec: &TrainSpec) -> Result<Vec<Run>> {
     if spec.datasets.iter().any(|data| data.split == Split::Nothing) {
         bail!("a study measures held-out pictures: expected folds or validation in every data set");
     }
+    if study == Study::Folds && args.draws.is_some() {
+        bail!("--draws: the study folds has one run for each part: expected few-shot or noise");
+    }
+    if study != Study::FewShot && !args.shots.is_empty() {
+        bail!("--shots: this study goes through no numbers of pictures: expected few-shot");
+    }
+    if study == Study::FewShot && spec.datasets.iter().any(|data| data.limit.is_some()) {
+        bail!("the study few-shot draws few pictures itself: expected no limit in the data sets");
+    }
+    if study == Study::Noise && spec.datasets.iter().any(|data| data.noise > 0.0) {
+        bail!("the study noise damages masks itself: expected no noise in the data sets");
+    }
+    if spec.patience > 0 {
+        tracing::info!("run.patience is not looked at: a study judges by pictures that may choose nothing");
+    }
+    let asked: &[usize] = if args.shots.is_empty() { &SHOTS } else { &args.shots };
     let mut runs = Vec::new();
     let mut add = |name: String, group: &str, change: &dyn Fn(&mut TrainSpec)| {
         let mut spec = TrainSpec { out: spec.out.join(&name), ..spec.clone() };
         change(&mut spec);
         runs.push(Run { name, group: group.to_owned(), spec });
     };
-    let draws = |of: String| (0..args.draws).map(move |draw| (format!("{of}-{draw}"), draw));
+    let draws = |of: String| (0..args.draws.unwrap_or(DRAWS)).map(move |draw| (format!("{of}-{draw}"), draw));
     match study {
         Study::Folds => {
             let folds = |split: &Split| match split {
@@ -128,12 +147,11 @@ fn runs(args: &Args, study: Study, spec: &TrainSpec) -> Result<Vec<Run>> {
             }
         }
         Study::FewShot => {
-            if args.shots.contains(&0) || args.shots.iter().collect::<BTreeSet<_>>().len() < args.shots.len()
-            {
+            if asked.contains(&0) || asked.iter().collect::<BTreeSet<_>>().len() < asked.len() {
                 bail!("--shots: expected different numbers above 0");
             }
             let learned = train::learned_from(spec)?;
-            for shot in shots(&args.shots, &learned) {
+            for shot in shots(asked, &learned) {
                 let group = shot.map_or_else(|| "all".to_owned(), |n| n.to_string());
                 for (name, draw) in draws(format!("shots-{group}")) {
                     add(name, &group, &|spec| {
@@ -212,9 +230,12 @@ fn one(run: &Run, modes: &[Prompting], device: &Resolved, settings: &str) -> Res
     if outcome.ending == Ending::Stopped {
         return Ok(None);
     }
+    // What run it was, and what of the settings only judges it.
+    let judged =
+        format!("{} threshold={} half={}", outcome.fingerprint, spec.model.presence_threshold, spec.half);
     if let Ok(text) = std::fs::read_to_string(&file)
         && let Ok((fingerprint, known, found)) = serde_json::from_str::<Kept>(&text)
-        && fingerprint == outcome.fingerprint
+        && fingerprint == judged
         && known.iter().eq(modes.iter().map(|mode| mode.name()))
     {
         return Ok(Some(found));
@@ -249,7 +270,7 @@ fn one(run: &Run, modes: &[Prompting], device: &Resolved, settings: &str) -> Res
         }
     }
     let names: Vec<&str> = modes.iter().map(|mode| mode.name()).collect();
-    let text = serde_json::to_string(&(&outcome.fingerprint, names, &found))?;
+    let text = serde_json::to_string(&(&judged, names, &found))?;
     whole::write(&file, text.as_bytes()).with_context(|| format!("cannot write: {}", file.display()))?;
     Ok(Some(found))
 }

@@ -262,7 +262,8 @@ fn read_axes(
 
 /// The axes that a model may have of its own.
 fn model_axes(s: &mut Section<'_>, shared: &Axes, mistakes: &mut Mistakes) -> Axes {
-    let sides = format!("a list of sides in pixels, 0 (the family's own) to {MAX_INPUT_SIZE}");
+    let sides =
+        format!("a list of sides in pixels, 0 (the predictor's or the family's own) to {MAX_INPUT_SIZE}");
     let precisions = "a list of \"fp32\", \"bf16\" and \"fp16\"";
     let devices = "a list of \"auto\", \"cpu\" and \"cuda:N\"";
     Axes {
