@@ -246,25 +246,30 @@ fn of_a_rehearsal_nothing_stays() {
         text.replace("[decoder]", "[encoder]\ntuning = \"lora\"\nrank = 4\n[decoder]")
             .replace("predictor = 3e-4", "predictor = 3e-4\nencoder = 1e-3")
     });
-    let (alone, mut first) = (read_into(&config, "alone"), read_into(&config, "first"));
+    let (both, mut first) = (read_into(&config, "both"), read_into(&config, "first"));
     // The second stage, which adapts the encoder and the decoder, is rehearsed in one of them.
     first.stages.truncate(1);
     let steps = 2 * first.stages[0].epochs;
-    let (outcome, rehearsed) = try_watched(&alone, false, steps).unwrap();
+    let (outcome, rehearsed) = try_watched(&both, false, steps).unwrap();
     assert_eq!((outcome.ending, rehearsed), (Ending::Stopped, vec![(1, 2)]));
     let (outcome, rehearsed) = try_watched(&first, false, u64::MAX).unwrap();
     assert_eq!((outcome.ending, rehearsed), (Ending::Done, vec![]));
-    let state = |out: &Path| tensors(&out.join("state.safetensors"));
-    assert!(state(&alone.out) == state(&first.out), "what was rehearsed was learned from");
+    // By itself the first stage teaches no decoder, which has no head for presence then.
+    let state = |out: &Path| {
+        let mut state = tensors(&out.join("state.safetensors"));
+        state.retain(|name, _| !name.contains("obj_score"));
+        state
+    };
+    assert!(state(&both.out) == state(&first.out), "what was rehearsed was learned from");
     // Nothing has learned to tell whether a class is there: that is not in the file, and empties no mask by chance.
     let names: Vec<String> = tensors(&first.out.join("last.safetensors")).into_keys().collect();
     assert!(names.iter().any(|name| name.starts_with("ppn.pyramid.")), "{names:?}");
     let tells = |out: &Path| {
         tensors(&out.join("last.safetensors")).into_keys().filter(|name| name.contains("obj_score")).count()
     };
-    assert_eq!((tells(&first.out), tells(&alone.out)), (0, 0));
-    run(&alone, true, u64::MAX);
-    assert_eq!(tells(&alone.out), 7, "a token and three layers");
+    assert_eq!((tells(&first.out), tells(&both.out)), (0, 0));
+    run(&both, true, u64::MAX);
+    assert_eq!(tells(&both.out), 7, "a token and three layers");
 }
 
 #[test]
