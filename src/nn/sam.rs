@@ -6,7 +6,7 @@ use super::hiera::STRIDE as SAM2_STRIDE;
 use super::mask_decoder::{Decoded, MaskDecoder, MaskSelection};
 use super::ppn::{PpnConfig, PpnForm};
 use super::prompt_encoder::PromptEncoder;
-use super::sam1::{Sam1, Sam1Config, Sam1Features};
+use super::sam1::{Sam1, Sam1Config, Sam1EncoderConfig, Sam1Features};
 use super::sam2::{Sam2, Sam2Features};
 #[cfg(doc)]
 use super::tail::LastBlocks;
@@ -14,6 +14,8 @@ use crate::weights::{Family, Weights, WeightsError};
 
 /// Side of SAM 2's input that its published weights were trained at.
 const SAM2_INPUT_SIZE: i64 = 1024;
+/// What other sides TinyViT takes: multiples that all of its strides divide, and the predictor's pyramid of the embedding.
+const TINY_VIT_MULTIPLE: i64 = 32;
 
 /// SAM, MobileSAM, MedSAM, LiteMedSAM or SAM 2.
 #[derive(Debug)]
@@ -57,6 +59,9 @@ impl Sam {
         };
         if let Some(asked) = input_size {
             Self::takes(family, asked).map_err(TchError::Shape)?;
+            if let Sam1EncoderConfig::TinyVit(encoder) = &mut config.encoder {
+                encoder.img_size = asked;
+            }
         }
         // Sam2Rad adds SAM 2's object score to the decoders of the first generation.
         config.mask_decoder.object_score = w.shape("mask_decoder.obj_score_token.weight").is_some();
@@ -68,20 +73,25 @@ impl Sam {
     /// # Errors
     /// What it takes instead.
     pub fn takes(family: Family, side: i64) -> Result<(), String> {
-        let Some(config) = Sam1Config::of(family) else {
-            return if side > 0 && side % SAM2_STRIDE == 0 {
-                Ok(())
-            } else {
-                Err(format!(
-                    "{family} takes a multiple of {SAM2_STRIDE} pixels a side, asked for were {side}"
-                ))
-            };
+        let config = Sam1Config::of(family);
+        let multiple = match config.as_ref().map(|config| &config.encoder) {
+            None => SAM2_STRIDE,
+            Some(Sam1EncoderConfig::TinyVit(_)) => TINY_VIT_MULTIPLE,
+            Some(Sam1EncoderConfig::Vit(config)) => {
+                let own = config.img_size;
+                return if side == own {
+                    Ok(())
+                } else {
+                    Err(format!(
+                        "{family} takes {own} pixels a side and no other size, asked for were {side}"
+                    ))
+                };
+            }
         };
-        let own = config.input_size();
-        if side == own {
+        if side > 0 && side % multiple == 0 {
             Ok(())
         } else {
-            Err(format!("{family} takes {own} pixels a side and no other size, asked for were {side}"))
+            Err(format!("{family} takes a multiple of {multiple} pixels a side, asked for were {side}"))
         }
     }
 

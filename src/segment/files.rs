@@ -9,6 +9,7 @@ use super::learned::{self, Learned};
 use super::load::LoadError;
 use super::manners::Manners;
 use super::{MAX_INPUT_SIZE, ModelSpec};
+use crate::nn::in_mask_decoder;
 use crate::weights::{
     Checkpoint, Family, FamilyError, Layered, PREPROCESS, Published, SOURCE_SHA256, WeightsError, sha256,
 };
@@ -102,7 +103,7 @@ impl Files {
         let side = text.parse::<usize>().ok().filter(|&side| side <= MAX_INPUT_SIZE).ok_or_else(|| {
             let what =
                 format!("{INPUT_SIZE} = {text:?} in the metadata; expected up to {MAX_INPUT_SIZE} pixels");
-            LoadError::Predictor { what, path: spec.ppn.as_ref().unwrap_or(&spec.weights).clone() }
+            LoadError::Predictor { what, path: spec.trained_file().clone() }
         })?;
         if let Some(asked) = spec.input_size.filter(|&asked| asked != side) {
             tracing::warn!(
@@ -185,7 +186,7 @@ impl Files {
         let own = Manners::of(family);
         let says = |file: &Checkpoint| file.metadata().get(PREPROCESS).cloned();
         let (found, path) = match (self.over.as_ref().and_then(says), says(&self.base)) {
-            (Some(found), _) => (found, spec.ppn.as_ref().unwrap_or(&spec.weights)),
+            (Some(found), _) => (found, spec.trained_file()),
             (None, Some(found)) => (found, &spec.weights),
             (None, None) => match published.and_then(Published::handling) {
                 Some((name, _)) => (name.to_owned(), &spec.weights),
@@ -202,8 +203,7 @@ fn changes_features(name: &str) -> bool {
     if name.strip_prefix(learned::PREFIX).is_some_and(|rest| rest.starts_with('.')) {
         return false;
     }
-    let decoder = name.strip_prefix("sam_").unwrap_or(name).strip_prefix("mask_decoder.");
-    decoder.is_none_or(|part| part.starts_with("conv_s"))
+    in_mask_decoder(name).is_none_or(|part| part.starts_with("conv_s"))
 }
 
 fn sum(path: &Path) -> Result<String, LoadError> {

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
 use super::learned::PREFIX;
-use crate::nn::is_factor;
+use crate::nn::{in_mask_decoder, is_factor, scores_presence};
 use crate::weights::{Source, WeightsError, fnv1a};
 
 /// What is added to a network that does not have it.
@@ -44,7 +44,6 @@ impl Adapted<'_> {
 #[derive(Debug)]
 pub(super) struct Fresh<'a> {
     base: &'a dyn Source,
-    decoder: &'static str,
     encoder: Adapted<'a>,
     additions: Additions,
     seed: u64,
@@ -52,15 +51,9 @@ pub(super) struct Fresh<'a> {
 }
 
 impl<'a> Fresh<'a> {
-    /// `decoder` is the name under which the network has its mask decoder, `encoder` what is adapted of its encoder.
-    pub(super) fn new(
-        base: &'a dyn Source,
-        decoder: &'static str,
-        encoder: Adapted<'a>,
-        additions: Additions,
-        seed: u64,
-    ) -> Self {
-        Self { base, decoder, encoder, additions, seed, made: RefCell::default() }
+    /// `encoder` is what is adapted of the encoder.
+    pub(super) fn new(base: &'a dyn Source, encoder: Adapted<'a>, additions: Additions, seed: u64) -> Self {
+        Self { base, encoder, additions, seed, made: RefCell::default() }
     }
 
     /// The rank of new factors of the layer that the factor `name` lies beside, if it may have some.
@@ -68,22 +61,18 @@ impl<'a> Fresh<'a> {
         if self.encoder.has(name) {
             return Some(self.encoder.rank);
         }
-        let of_decoder = name.strip_prefix(self.decoder).and_then(|rest| rest.strip_prefix(".transformer."));
+        let transformer = in_mask_decoder(name).is_some_and(|part| part.starts_with("transformer."));
         let projection = ["q_proj.", "v_proj."].iter().any(|p| name.contains(p));
-        self.additions.lora.filter(|_| of_decoder.is_some() && projection)
+        self.additions.lora.filter(|_| transformer && projection)
     }
 
     /// Whether `name` may be made.
     fn may_make(&self, name: &str) -> bool {
-        let of_decoder = name.strip_prefix(self.decoder).and_then(|rest| rest.strip_prefix('.'));
         if is_factor(name) {
             return self.rank(name).is_some();
         }
-        let score = of_decoder.is_some_and(|rest| {
-            rest.starts_with("obj_score_token.") || rest.starts_with("pred_obj_score_head.")
-        });
         let predictor = name.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with('.'));
-        predictor || score && self.additions.object_score
+        predictor || scores_presence(name) && self.additions.object_score
     }
 }
 
@@ -149,7 +138,7 @@ mod tests {
         let fresh = |lora| {
             let additions = Additions { lora, object_score: true };
             let encoder = Adapted { rank: 2, blocks: &blocks };
-            Fresh::new(&nothing, "mask_decoder", encoder, additions, 1)
+            Fresh::new(&nothing, encoder, additions, 1)
         };
         let q = "mask_decoder.transformer.layers.0.self_attn.q_proj.w_a.weight";
         assert_eq!(fresh(None).shape(q), None);

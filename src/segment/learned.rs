@@ -54,10 +54,7 @@ impl Learned {
         source: &dyn Source,
         metadata: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, LoadError> {
-        let wrong = |what: String| LoadError::Predictor {
-            what,
-            path: spec.ppn.as_ref().unwrap_or(&spec.weights).clone(),
-        };
+        let wrong = |what: String| LoadError::Predictor { what, path: spec.trained_file().clone() };
         let found = learnable_prompts(source, PREFIX);
         let all = || found.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>().join(", ");
         let chosen = match (&spec.dataset, &found[..]) {

@@ -129,6 +129,11 @@ impl ModelSpec {
         }
     }
 
+    /// The file that was trained last: the predictor's, else the network's.
+    pub(super) fn trained_file(&self) -> &PathBuf {
+        self.ppn.as_ref().unwrap_or(&self.weights)
+    }
+
     /// Whether every number is one that can be meant.
     ///
     /// # Errors

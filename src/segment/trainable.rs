@@ -71,11 +71,6 @@ pub struct Trainable {
     pub says: BTreeMap<String, String>,
 }
 
-/// The name under which a network of `family` has its mask decoder.
-fn decoder_name(family: Family) -> &'static str {
-    if family.is_sam2() { "sam_mask_decoder" } else { "mask_decoder" }
-}
-
 /// Of a predictor that is gone on with each class keeps its queries: they are found by its place. `says` are the file's metadata.
 fn check_queries(
     says: &BTreeMap<String, String>,
@@ -143,12 +138,9 @@ pub fn load_trainable(
             )));
         }
     }
-    let source = Fresh::new(&base, decoder_name(family), encoder, beginning.additions, beginning.seed);
+    let source = Fresh::new(&base, encoder, beginning.additions, beginning.seed);
     let unfit = |reason: WeightsError| LoadError::Weights { reason, path: spec.weights.clone() };
-    let unfit_ppn = |reason: WeightsError| {
-        let path = spec.ppn.as_ref().unwrap_or(&spec.weights).clone();
-        LoadError::Weights { reason, path }
-    };
+    let unfit_ppn = |reason: WeightsError| LoadError::Weights { reason, path: spec.trained_file().clone() };
     let trained = |name: &str| (beginning.trained)(name) || encoder.has(name);
     let view = Weights::new(&source, device.device).computing_in(spec.precision.kind()).training(&trained);
     let weights_sha256 = files.sha256(spec)?;

@@ -21,6 +21,17 @@ use crate::segment::preprocess::Placement;
 use crate::segment::{Additions, Beginning, Mode, PredictorPlan, Resolved, Trainable, load_trainable};
 use crate::stage::StageTimes;
 
+/// What measuring came to.
+#[derive(Debug)]
+pub enum Measured {
+    /// Somebody asked to end before the last picture.
+    Stopped,
+    /// No held-out picture has any class.
+    Nothing,
+    /// These.
+    Found(Validation),
+}
+
 /// The network and the pictures that it learns from.
 #[derive(Debug)]
 pub struct Lesson<'a> {
@@ -166,8 +177,7 @@ impl<'a> Lesson<'a> {
     }
 
     /// Masks of the held-out pictures without any prompt, against the truth, at the size of the picture. A class that is there
-    /// and has an empty mask counts 0; where it is not there it is not looked at. `Some(None)` where no picture has any class: then
-    /// there is nothing to measure, as where nothing is held out. `None` if `progress` said to end before the last picture.
+    /// and has an empty mask counts 0; where it is not there it is not looked at. `progress` says whether to go on.
     ///
     /// # Errors
     /// As [`Lesson::terms`].
@@ -175,7 +185,7 @@ impl<'a> Lesson<'a> {
         &mut self,
         pyramid: bool,
         mut progress: impl FnMut(usize, usize) -> bool,
-    ) -> Result<Option<Option<Validation>>, TrainError> {
+    ) -> Result<Measured, TrainError> {
         let mut scores: BTreeMap<String, (f64, f64, f64)> = BTreeMap::new();
         let total = self.material.validation.len();
         for at in 0..total {
@@ -211,15 +221,15 @@ impl<'a> Lesson<'a> {
                 );
             }
             if !progress(at + 1, total) && at + 1 < total {
-                return Ok(None);
+                return Ok(Measured::Stopped);
             }
         }
         let dice: BTreeMap<String, f64> = scores.iter().map(|(k, s)| (k.clone(), s.0 / s.2)).collect();
         let iou = scores.iter().map(|(k, s)| (k.clone(), s.1 / s.2)).collect();
         if dice.is_empty() {
-            return Ok(Some(None));
+            return Ok(Measured::Nothing);
         }
         let mean_dice = dice.values().sum::<f64>() / dice.len() as f64;
-        Ok(Some(Some(Validation { dice, iou, mean_dice })))
+        Ok(Measured::Found(Validation { dice, iou, mean_dice }))
     }
 }

@@ -8,8 +8,8 @@ use super::journal::Epoch;
 use super::lesson::Lesson;
 use super::optimizer::Optimizer;
 use super::output::{halved, write_tensors};
-use super::tuning::scores_presence;
 use super::{DecoderTuning, TrainError, TrainSpec};
+use crate::nn::scores_presence;
 use crate::segment::{BASE_SHA256, DECODER, INPUT_SIZE, Segmenter as _};
 
 /// What a run has come to.

@@ -7,7 +7,7 @@ use rand::seq::SliceRandom as _;
 use super::fingerprint::{difference, fingerprint};
 use super::folder::{BEST, Folder, LAST, STATE, forget, held_out_list, is_begun, keeps_inputs};
 use super::journal::{Epoch, Journal};
-use super::lesson::Lesson;
+use super::lesson::{Lesson, Measured};
 use super::material::held_out;
 use super::observer::{Ending, Observer, Outcome};
 use super::optimizer::{Group, Optimizer};
@@ -332,8 +332,11 @@ impl Trainer<'_> {
                 })
             });
             self.optimizer.swap()?;
-            let Some(found) = found? else { return Ok(false) };
-            found
+            match found? {
+                Measured::Found(validation) => Some(validation),
+                Measured::Nothing => None,
+                Measured::Stopped => return Ok(false),
+            }
         } else {
             None
         };

@@ -2,7 +2,7 @@
 
 use super::optimizer::Group;
 use super::{DecoderTuning, StageSpec};
-use crate::nn::is_factor;
+use crate::nn::{in_mask_decoder, is_factor, scores_presence};
 
 /// Whether the tensor `name` is trained: the predictor always, of the decoder what its tuning says, and what says whether a class is
 /// there with `object_score`. What is trained of the encoder is chosen where it is adapted (`segment::EncoderLora`).
@@ -10,8 +10,7 @@ pub fn is_trained(name: &str, tuning: DecoderTuning, object_score: bool) -> bool
     if name.starts_with("ppn.") {
         return true;
     }
-    // Of SAM 2 it is `sam_mask_decoder`.
-    let Some(part) = decoder_part(name) else { return false };
+    let Some(part) = in_mask_decoder(name) else { return false };
     let begins = |parts: &[&str]| parts.iter().any(|begin| part.starts_with(begin));
     // A frozen decoder still has to learn whether a class is there: nobody taught it that for these classes.
     if scores_presence(name) {
@@ -27,17 +26,6 @@ pub fn is_trained(name: &str, tuning: DecoderTuning, object_score: bool) -> bool
             begins(&mask) || begins(&["transformer.", "iou_token."]) && !left_out
         }
     }
-}
-
-/// The name of a tensor within the mask decoder.
-fn decoder_part(name: &str) -> Option<&str> {
-    name.strip_prefix("sam_").unwrap_or(name).strip_prefix("mask_decoder.")
-}
-
-/// Whether the tensor `name` is of what says whether a class is there.
-pub fn scores_presence(name: &str) -> bool {
-    decoder_part(name)
-        .is_some_and(|part| part.starts_with("obj_score_token.") || part.starts_with("pred_obj_score_head."))
 }
 
 /// The largest learning rate of a group in a stage.

@@ -45,8 +45,10 @@ fn weights_path() -> PathBuf {
     path
 }
 
-/// Side of the network's input.
+/// Side of the input that the network was published for.
 const SIDE: usize = 256;
+/// Another, of which there are answers too.
+const OTHER_SIDE: usize = 192;
 
 fn network() -> nn::Sam1 {
     network_in(Kind::Float)
@@ -83,8 +85,11 @@ fn placement(image: &Rgb) -> Placement {
 
 /// The network's input made from the reference's own resized picture, so that only the network is compared.
 fn reference_input(file: &Checkpoint) -> Tensor {
-    let image = rgb(file, "image");
-    input_tensor(&rgb(file, "resized").data, &placement(&image)).unwrap()
+    resized_input(file, &placement(&rgb(file, "image")))
+}
+
+fn resized_input(file: &Checkpoint, placement: &Placement) -> Tensor {
+    input_tensor(&rgb(file, "resized").data, placement).unwrap()
 }
 
 fn relative_error(what: &str, ours: &Tensor, theirs: &Tensor) -> f64 {
@@ -125,7 +130,7 @@ fn box_of(file: &Checkpoint) -> [f32; 4] {
     Vec::<f32>::try_from(get(file, "prompt_box")).unwrap().try_into().unwrap()
 }
 
-/// Every second pixel: what the files keep of `[256, 256]`.
+/// Every second pixel: what the files keep of `[S, S]`.
 fn cut(logits: &Tensor) -> Tensor {
     logits.slice(0, None, None, 2).slice(1, None, None, 2)
 }

@@ -8,7 +8,7 @@ use image::Luma;
 use sonomask::segment::{EncoderLora, Precision};
 use sonomask::train::{Ending, TrainSpec};
 
-use crate::training_support::{configure, ended, folder, pictures, read_into, rewrite, run, sonomask};
+use crate::training_support::{SIDE, configure, ended, folder, pictures, read_into, rewrite, run, sonomask};
 
 #[test]
 fn features_are_encoded_again_where_what_they_come_from_is_another_thing() {
@@ -23,8 +23,8 @@ fn features_are_encoded_again_where_what_they_come_from_is_another_thing() {
     });
     let config = configure(root.path(), &data);
     let own = format!("weights = \"{}/weights/lite_medsam.pth\"", env!("CARGO_MANIFEST_DIR"));
-    let given = format!("weights = {:?}\ninput_size = 128", weights[0]);
-    rewrite(&config, |text| text.replace(&own, &given));
+    let given = format!("weights = {:?}", weights[0]);
+    rewrite(&config, |text| text.replace(&own, &given).replace(SIDE, "input_size = 128"));
     let spec = read_into(&config, "out");
 
     let pattern = root.path().join("features/*/*.safetensors").to_string_lossy().into_owned();

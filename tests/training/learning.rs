@@ -12,7 +12,7 @@ use tch::Kind;
 
 use super::{divided, timeless};
 use crate::training_support::{
-    configure, ended, folder, lines, pictures, read, read_into, rewrite, run, sonomask, tensors, train,
+    SIDE, configure, ended, folder, lines, pictures, read, read_into, rewrite, run, sonomask, tensors, train,
     try_run,
 };
 
@@ -88,7 +88,8 @@ fn sam2_is_taught_as_well() {
     let own = format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"));
     // The smallest input that leaves the pyramid its grid. The encoder's last stage is adapted too.
     rewrite(&config, |text| {
-        text.replace(&format!("weights = \"{own}\""), &format!("weights = {weights:?}\ninput_size = 128"))
+        text.replace(&format!("weights = \"{own}\""), &format!("weights = {weights:?}"))
+            .replace(SIDE, "input_size = 128")
             .replace("[decoder]", "[encoder]\ntuning = \"lora\"\n[decoder]")
             .replace("decoder = 1e-4", "decoder = 1e-4\nencoder = 1e-3")
     });
