@@ -95,8 +95,17 @@ impl Files {
         }
     }
 
-    /// Side of the input in pixels that the predictor was trained at, if its file says so. At another it is worse without an error, of which
-    /// this warns.
+    /// A predictor is worse at another side of the input than the one that it was trained at, too.
+    pub(super) fn warn_of_another_side(&self, used: i64) {
+        let trained_at = self.over.as_ref().and_then(|over| over.metadata().get(INPUT_SIZE));
+        if let Some(side) = trained_at.filter(|side| side.parse() != Ok(used)) {
+            tracing::warn!(
+                "the predictor was trained with an input of {side} pixels a side, asked for are {used}: expect worse masks"
+            );
+        }
+    }
+
+    /// Side of the input in pixels that the predictor was trained at, if its file says so.
     pub(super) fn side(&self, spec: &ModelSpec) -> Result<Option<usize>, LoadError> {
         let Some(over) = &self.over else { return Ok(None) };
         let Some(text) = over.metadata().get(INPUT_SIZE) else { return Ok(None) };
@@ -105,11 +114,6 @@ impl Files {
                 format!("{INPUT_SIZE} = {text:?} in the metadata; expected up to {MAX_INPUT_SIZE} pixels");
             LoadError::Predictor { what, path: spec.trained_file().clone() }
         })?;
-        if let Some(asked) = spec.input_size.filter(|&asked| asked != side) {
-            tracing::warn!(
-                "the predictor was trained with an input of {side} pixels a side, asked for are {asked}: expect worse masks"
-            );
-        }
         Ok(Some(side))
     }
 

@@ -121,6 +121,7 @@ pub(super) fn loaded(spec: &ModelSpec, device: &Resolved) -> Result<Loaded, Load
     let learned = files.learned(spec)?;
     let manners = files.manners(spec, family, published)?;
     files.warn_of_another_base(&weights_sha256);
+    files.warn_of_another_side(net.input_size());
     let mut ppn = None;
     if let Some(learned) = &learned {
         let w = view.pp(learned::PREFIX);
