@@ -14,7 +14,7 @@ use crate::weights::{Family, Weights, WeightsError};
 
 /// Side of SAM 2's input that its published weights were trained at.
 const SAM2_INPUT_SIZE: i64 = 1024;
-/// What other sides TinyViT takes: multiples that all of its strides divide, and the predictor's pyramid of the embedding.
+/// What other sides TinyViT takes: multiples of this, as of SAM 2's.
 const TINY_VIT_MULTIPLE: i64 = 32;
 
 /// SAM, MobileSAM, MedSAM, LiteMedSAM or SAM 2.
