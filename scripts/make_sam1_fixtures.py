@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Writes the answers that the parity tests of SAM ViT-L, ViT-H and MedSAM compare with.
+"""Writes the answers that the parity tests of SAM ViT-L, ViT-H, MedSAM and, for an input of 128 pixels a side, MobileSAM compare with.
 
-They come from Meta's package segment-anything 1.0 (Apache-2.0) on the CPU in fp32, with weights made from a rule
-(`reference_answers.py`), so no checkpoint is needed. Made in Python 3.11 with
+They come from Meta's package segment-anything 1.0 and from MobileSAM's (both Apache-2.0) on the CPU in fp32, with weights made from
+a rule (`reference_answers.py`), so no checkpoint is needed. Made in Python 3.11 with
 
     python3 -m venv venv
     venv/bin/pip install torch==2.11.0 torchvision==0.26.0 segment-anything==1.0 numpy==2.4.6 pillow==13.0.0 \\
-        safetensors==0.8.0 scikit-image==0.26.0 scipy==1.17.1
-    venv/bin/python scripts/make_sam1_fixtures.py --out tests/fixtures vit_l vit_h medsam
+        safetensors==0.8.0 scikit-image==0.26.0 scipy==1.17.1 timm==1.0.22 mobilesam-mirror==1.0.0
+    venv/bin/python scripts/make_sam1_fixtures.py --out tests/fixtures vit_l vit_h medsam vit_t_128
 
 The picture and its boxes are those of `preprocess.safetensors` in the same folder. ViT-H needs 7 GiB of memory.
 """
@@ -29,9 +29,64 @@ SIDE = 1024
 
 
 def build(kind):
+    if kind == "vit_t_128":
+        return answers.fill(mobile_sam(128))
     from segment_anything import sam_model_registry
 
     return answers.fill(sam_model_registry[kind]())
+
+
+def mobile_sam(side):
+    """MobileSAM's modules put together for another side of the input. The encoder takes 64 x 64 cells for granted where it gives the
+    neck its grid."""
+    from mobile_sam.modeling import MaskDecoder, PromptEncoder, Sam, TinyViT, TwoWayTransformer
+
+    cells = side // 16
+
+    class Encoder(TinyViT):
+        def forward_features(self, x):
+            for step in [self.patch_embed, *self.layers]:
+                x = step(x)
+            return self.neck(x.transpose(1, 2).reshape(len(x), -1, cells, cells))
+
+    return Sam(
+        image_encoder=Encoder(
+            img_size=side,
+            in_chans=3,
+            num_classes=1000,
+            embed_dims=[64, 128, 160, 320],
+            depths=[2, 2, 6, 2],
+            num_heads=[2, 4, 5, 10],
+            window_sizes=[7, 7, 14, 7],
+            mlp_ratio=4.0,
+            drop_rate=0.0,
+            drop_path_rate=0.0,
+            use_checkpoint=False,
+            mbconv_expand_ratio=4.0,
+            local_conv_size=3,
+            layer_lr_decay=0.8,
+        ),
+        prompt_encoder=PromptEncoder(256, (cells, cells), (side, side), mask_in_chans=16),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8),
+            transformer_dim=256,
+            iou_head_depth=3,
+            iou_head_hidden_dim=256,
+        ),
+    )
+
+
+def taps(encoder):
+    """What each module's output is called."""
+    yield "enc.patch_embed", encoder.patch_embed
+    if hasattr(encoder, "layers"):
+        for i, layer in enumerate(encoder.layers):
+            yield from ((f"enc.layer{i}.block{k}", block) for k, block in enumerate(layer.blocks))
+            if layer.downsample is not None:
+                yield f"enc.layer{i}.downsample", layer.downsample
+    else:
+        yield from ((f"enc.block{i}", block) for i, block in enumerate(encoder.blocks))
 
 
 def encode(model, x, file):
@@ -41,9 +96,7 @@ def encode(model, x, file):
         return lambda _module, _inputs, output: file.add(key, output, k=1024)
 
     encoder = model.image_encoder
-    taps = {"enc.patch_embed": encoder.patch_embed}
-    taps |= {f"enc.block{i}": block for i, block in enumerate(encoder.blocks)}
-    handles = [module.register_forward_hook(keep(key)) for key, module in taps.items()]
+    handles = [module.register_forward_hook(keep(key)) for key, module in taps(encoder)]
     start = time.monotonic()
     embedding = encoder(x)
     print(f"encoder {time.monotonic() - start:.1f} s")
@@ -59,8 +112,11 @@ def sam(kind, picture, boxes):
 
     model, file = build(kind), answers.Answers()
     size = picture.shape[:2]
-    longest = ResizeLongestSide(SIDE)
+    longest = ResizeLongestSide(model.image_encoder.img_size)
     resized = longest.apply_image(picture)
+    if kind == "vit_t_128":
+        # Pillow's bytes, of which libtorch's resize makes one in five hundred larger or smaller by one.
+        file.raw("resized", resized)
     x = model.preprocess(torch.from_numpy(resized).permute(2, 0, 1).float()[None])
     file.add("input", x)
     embedding = encode(model, x, file)
@@ -122,7 +178,7 @@ def medsam(picture, boxes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("kinds", nargs="+", choices=["vit_l", "vit_h", "medsam"])
+    parser.add_argument("kinds", nargs="+", choices=["vit_l", "vit_h", "medsam", "vit_t_128"])
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     stored = safetensors.numpy.load_file(arguments.out / "preprocess.safetensors")

@@ -1,6 +1,6 @@
 //! SAM ViT-B, ViT-L and ViT-H, MedSAM and MobileSAM against Meta's and MobileSAM's packages, tensor by tensor.
 //!
-//! Weights are made from a rule, so no checkpoint is needed. The answers for ViT-L, ViT-H and MedSAM are made by
+//! Weights are made from a rule, so no checkpoint is needed. The answers for ViT-L, ViT-H, MedSAM and MobileSAM at 128 pixels are made by
 //! `scripts/make_sam1_fixtures.py`. Every test prints the errors it found; run with `--nocapture` to see them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fixture_support::{ENCODER, Fixture, LOGITS};
 use sonomask::nn::{
-    Decoded, EncoderStep, ImageEncoderVit, MaskSelection, Sam1, Sam1Config, Sam1Encoder, VitConfig,
+    Decoded, EncoderStep, ImageEncoderVit, MaskSelection, Sam, Sam1, Sam1Config, Sam1Encoder, VitConfig,
 };
 use sonomask::weights::{DEFAULT_SEED, Family, Generated, Weights};
 use tch::{Device, Kind, Tensor};
@@ -25,7 +25,15 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn network(file: &Fixture, family: Family) -> Sam1 {
-    Sam1::new(&Weights::new(&file.generated(), DEVICE), &Sam1Config::of(family).unwrap()).unwrap()
+    network_at(file, family, None)
+}
+
+/// `side`: of the input, in pixels, if not the family's own.
+fn network_at(file: &Fixture, family: Family, side: Option<i64>) -> Sam1 {
+    match Sam::new(&Weights::new(&file.generated(), DEVICE), family, side).unwrap() {
+        Sam::One(net) => *net,
+        Sam::Two { .. } => panic!("{family} is of the first generation"),
+    }
 }
 
 /// The stored picture as `[1, 3, h, w]`, `u8`.
@@ -35,11 +43,16 @@ fn picture(file: &Fixture) -> Tensor {
 
 /// The picture as SAM's input: longest side to 1024, normalised, then padded with zeros.
 fn input(file: &Fixture) -> Tensor {
-    let resized = picture(file).internal_upsample_bilinear2d_aa([768, 1024], false, None, None);
+    normalised(&picture(file).internal_upsample_bilinear2d_aa([768, 1024], false, None, None))
+}
+
+/// A resized picture `[1, 3, h, w]` of which the width is the input's side.
+fn normalised(resized: &Tensor) -> Tensor {
+    let (.., height, side) = resized.size4().unwrap();
     let channel = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
     let x = (resized.to_kind(Kind::Float) - channel([123.675, 116.28, 103.53]))
         / channel([58.395, 57.12, 57.375]);
-    x.constant_pad_nd([0, 0, 0, 256])
+    x.constant_pad_nd([0, 0, 0, side - height])
 }
 
 /// Name and layout of a step in the fixture of a ViT.
@@ -158,7 +171,8 @@ fn check_masks(file: &Fixture, net: &Sam1, embedding: &Tensor, cases: &[&str]) {
         file.check_logits(&format!("e2e.{case}.masks"), &all.masks);
         file.check_raw(&format!("e2e.{case}.iou"), &all.iou, LOGITS);
         // To the input's size, without the padding, to the picture's size.
-        let large = all.masks.upsample_bilinear2d([1024, 1024], false, None, None).narrow(2, 0, 768);
+        let side = net.input_size() as i64;
+        let large = all.masks.upsample_bilinear2d([side, side], false, None, None).narrow(2, 0, side * 3 / 4);
         let up = large.upsample_bilinear2d([480, 640], false, None, None);
         file.check_logits(&format!("e2e.{case}.up"), &up);
         // Fewer masks are the same masks.
@@ -212,6 +226,18 @@ fn parity_mobile_sam() {
     let embedding = check_encoder(&file, &net.image_encoder, &input(&file), tiny_vit_step);
     check_prompts(&file, &net);
     check_masks(&file, &net, &embedding, &CASES);
+}
+
+/// At a side where all windows of a stage are padded: the published weights know nothing of a side.
+#[test]
+fn parity_mobile_sam_at_another_side() {
+    let (_alone, _guard) = (alone(), tch::no_grad_guard());
+    let file = Fixture::open("sam1_vit_t_128");
+    let net = network_at(&file, Family::MobileSam, Some(128));
+    assert_eq!(net.input_size(), 128);
+    let input = normalised(&file.raw("resized").permute([2, 0, 1]).unsqueeze(0));
+    let embedding = check_encoder(&file, &net.image_encoder, &input, tiny_vit_step);
+    check_masks(&file, &net, &embedding, &["box0", "pt"]);
 }
 
 #[test]

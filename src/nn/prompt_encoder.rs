@@ -113,6 +113,11 @@ impl PromptEncoder {
         self.input_image_size
     }
 
+    /// Size `[h, w]` of the image embedding, in cells.
+    pub fn image_embedding_size(&self) -> [i64; 2] {
+        self.image_embedding_size
+    }
+
     /// Where the weights are.
     pub fn device(&self) -> Device {
         self.label_embed.device()

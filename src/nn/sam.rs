@@ -2,7 +2,6 @@
 
 use tch::{TchError, Tensor};
 
-use super::hiera::STRIDE as SAM2_STRIDE;
 use super::mask_decoder::{Decoded, MaskDecoder, MaskSelection};
 use super::ppn::{PpnConfig, PpnForm};
 use super::prompt_encoder::PromptEncoder;
@@ -14,8 +13,8 @@ use crate::weights::{Family, Weights, WeightsError};
 
 /// Side of SAM 2's input that its published weights were trained at.
 const SAM2_INPUT_SIZE: i64 = 1024;
-/// What other sides TinyViT takes: multiples of this, as of SAM 2's.
-const TINY_VIT_MULTIPLE: i64 = 32;
+/// What sides TinyViT and SAM 2's encoder take: multiples of this.
+const MULTIPLE: i64 = super::hiera::STRIDE;
 
 /// SAM, MobileSAM, MedSAM, LiteMedSAM or SAM 2.
 #[derive(Debug)]
@@ -53,15 +52,15 @@ impl Sam {
     /// # Errors
     /// Keys or shapes that do not fit, a size that the family cannot take.
     pub fn new(w: &Weights<'_>, family: Family, input_size: Option<i64>) -> Result<Self, WeightsError> {
+        if let Some(asked) = input_size {
+            Self::takes(family, asked).map_err(TchError::Shape)?;
+        }
         let Some(mut config) = Sam1Config::of(family) else {
             let input_size = input_size.unwrap_or(SAM2_INPUT_SIZE);
             return Ok(Self::Two { net: Box::new(Sam2::new(w, family, input_size)?), input_size });
         };
-        if let Some(asked) = input_size {
-            Self::takes(family, asked).map_err(TchError::Shape)?;
-            if let Sam1EncoderConfig::TinyVit(encoder) = &mut config.encoder {
-                encoder.img_size = asked;
-            }
+        if let (Sam1EncoderConfig::TinyVit(encoder), Some(asked)) = (&mut config.encoder, input_size) {
+            encoder.img_size = asked;
         }
         // Sam2Rad adds SAM 2's object score to the decoders of the first generation.
         config.mask_decoder.object_score = w.shape("mask_decoder.obj_score_token.weight").is_some();
@@ -73,25 +72,15 @@ impl Sam {
     /// # Errors
     /// What it takes instead.
     pub fn takes(family: Family, side: i64) -> Result<(), String> {
-        let config = Sam1Config::of(family);
-        let multiple = match config.as_ref().map(|config| &config.encoder) {
-            None => SAM2_STRIDE,
-            Some(Sam1EncoderConfig::TinyVit(_)) => TINY_VIT_MULTIPLE,
-            Some(Sam1EncoderConfig::Vit(config)) => {
-                let own = config.img_size;
-                return if side == own {
-                    Ok(())
-                } else {
-                    Err(format!(
-                        "{family} takes {own} pixels a side and no other size, asked for were {side}"
-                    ))
-                };
+        match Sam1Config::of(family).and_then(|config| config.only_side()) {
+            Some(own) if side == own => Ok(()),
+            Some(own) => {
+                Err(format!("{family} takes {own} pixels a side and no other size, asked for were {side}"))
             }
-        };
-        if side > 0 && side % multiple == 0 {
-            Ok(())
-        } else {
-            Err(format!("{family} takes a multiple of {multiple} pixels a side, asked for were {side}"))
+            None if side > 0 && side % MULTIPLE == 0 => Ok(()),
+            None => {
+                Err(format!("{family} takes a multiple of {MULTIPLE} pixels a side, asked for were {side}"))
+            }
         }
     }
 
@@ -101,6 +90,12 @@ impl Sam {
             Self::One(net) => net.input_size() as i64,
             Self::Two { input_size, .. } => *input_size,
         }
+    }
+
+    /// Side of the image embedding in cells.
+    pub fn grid(&self) -> i64 {
+        let [h, w] = self.prompt_encoder().image_embedding_size();
+        h.min(w)
     }
 
     /// SAM 2 itself, for whoever follows objects through a video.

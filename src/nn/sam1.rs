@@ -50,6 +50,14 @@ impl Sam1Config {
         }
     }
 
+    /// Side of the only input that the network can take; `None` where there are others than its own.
+    pub fn only_side(&self) -> Option<i64> {
+        match &self.encoder {
+            Sam1EncoderConfig::Vit(config) => Some(config.img_size),
+            Sam1EncoderConfig::TinyVit(_) => None,
+        }
+    }
+
     /// Side of the image embedding; logits and mask prompts have four times as much.
     pub fn embedding_size(&self) -> i64 {
         match &self.encoder {
@@ -87,13 +95,13 @@ pub enum Sam1Encoder {
 /// What a prompt predictor gets to see of a picture.
 #[derive(Debug)]
 pub struct Sam1Features {
-    /// The image embedding, `[B, 256, 64, 64]`.
+    /// The image embedding, `[B, 256, h, w]`: 64 x 64 cells of an input of the network's own side.
     pub embedding: Tensor,
-    /// Outputs of the last two blocks, the last one last, `[B, C, 64, 64]` each.
+    /// Outputs of the last two blocks, the last one last, `[B, C, h, w]` each.
     pub levels: [Tensor; 2],
-    /// What TinyViT's third layer gets, `[B, C, 64, 64]`: texture that the layers behind it have forgotten.
+    /// What TinyViT's third layer gets, `[B, C, h, w]`: texture that the layers behind it have forgotten.
     pub early: Option<Tensor>,
-    /// What the blocks get that [`Sam1Encoder::finish`] is to run, where asked for, `[B, C, 64, 64]`.
+    /// What the blocks get that [`Sam1Encoder::finish`] is to run, where asked for, `[B, C, h, w]`.
     pub cut: Option<Tensor>,
 }
 
@@ -109,7 +117,7 @@ impl Sam1Encoder {
         })
     }
 
-    /// A normalised picture `[B, 3, S, S]` to its embedding `[B, 256, 64, 64]`.
+    /// A normalised picture `[B, 3, S, S]` to its embedding `[B, 256, h, w]`.
     ///
     /// # Errors
     /// A picture of another size; else libtorch's.

@@ -9,7 +9,7 @@ use super::learned::{self, Learned};
 use super::load::LoadError;
 use super::manners::Manners;
 use super::{MAX_INPUT_SIZE, ModelSpec};
-use crate::nn::in_mask_decoder;
+use crate::nn::{Sam, in_mask_decoder};
 use crate::weights::{
     Checkpoint, Family, FamilyError, Layered, PREPROCESS, Published, SOURCE_SHA256, WeightsError, sha256,
 };
@@ -95,25 +95,20 @@ impl Files {
         }
     }
 
-    /// A predictor is worse at another side of the input than the one that it was trained at, too.
-    pub(super) fn warn_of_another_side(&self, used: i64) {
-        let trained_at = self.over.as_ref().and_then(|over| over.metadata().get(INPUT_SIZE));
-        if let Some(side) = trained_at.filter(|side| side.parse() != Ok(used)) {
-            tracing::warn!(
-                "the predictor was trained with an input of {side} pixels a side, asked for are {used}: expect worse masks"
-            );
-        }
-    }
-
     /// Side of the input in pixels that the predictor was trained at, if its file says so.
-    pub(super) fn side(&self, spec: &ModelSpec) -> Result<Option<usize>, LoadError> {
-        let Some(over) = &self.over else { return Ok(None) };
-        let Some(text) = over.metadata().get(INPUT_SIZE) else { return Ok(None) };
-        let side = text.parse::<usize>().ok().filter(|&side| side <= MAX_INPUT_SIZE).ok_or_else(|| {
-            let what =
-                format!("{INPUT_SIZE} = {text:?} in the metadata; expected up to {MAX_INPUT_SIZE} pixels");
+    ///
+    /// # Errors
+    /// Something else than a side that `family` can take.
+    pub(super) fn taught_side(&self, spec: &ModelSpec, family: Family) -> Result<Option<i64>, LoadError> {
+        let Some(text) = self.metadata(INPUT_SIZE) else { return Ok(None) };
+        let wrong = |why: String| {
+            let what = format!("{INPUT_SIZE} = {text:?} in the metadata; {why}");
             LoadError::Predictor { what, path: spec.trained_file().clone() }
-        })?;
+        };
+        let range = 1..=MAX_INPUT_SIZE as i64;
+        let side = text.parse().ok().filter(|side| range.contains(side));
+        let side = side.ok_or_else(|| wrong(format!("expected 1 to {MAX_INPUT_SIZE} pixels")))?;
+        Sam::takes(family, side).map_err(wrong)?;
         Ok(Some(side))
     }
 
@@ -243,7 +238,7 @@ mod tests {
         for published in Published::ALL.iter().filter(|p| p.handling().is_some()) {
             let (name, side) = published.handling().unwrap();
             assert!(Manners::of(published.family).trained_with(name).is_some(), "{name}");
-            crate::nn::Sam::takes(published.family, side as i64).unwrap();
+            Sam::takes(published.family, side as i64).unwrap();
         }
         let medsam2 = Published::named("medsam2").unwrap();
         assert_eq!(medsam2.handling(), Some(("sam2-video", 512)));
@@ -290,17 +285,36 @@ mod tests {
         let side = |says: &[(&str, &str)], asked| {
             let ppn = Some(checkpoint(dir.path(), "ppn.safetensors", &["ppn.a"], says));
             let spec = ModelSpec { ppn, input_size: asked, ..ModelSpec::new(weights.clone()) };
-            crate::segment::load::side(&spec, &Files::open(&spec).unwrap(), Family::Sam2HieraTiny, None)
+            let taught = Files::open(&spec).unwrap().taught_side(&spec, Family::Sam2HieraTiny)?;
+            crate::segment::load::side(&spec, taught, Family::Sam2HieraTiny, None)
         };
         assert_eq!(side(&[], None).unwrap(), None);
         assert_eq!(side(&[(INPUT_SIZE, "512")], None).unwrap(), Some(512));
         assert_eq!(side(&[(INPUT_SIZE, "512")], Some(256)).unwrap(), Some(256), "a person is believed");
-        let wrong = side(&[(INPUT_SIZE, "large")], None).unwrap_err().to_string();
-        assert!(
-            wrong.contains("input_size = \"large\" in the metadata; expected up to")
-                && wrong.contains("ppn.safetensors"),
-            "{wrong}"
-        );
+        for (says, expected) in [
+            ("large", "expected 1 to 4096 pixels"),
+            ("0", "expected 1 to 4096 pixels"),
+            ("8192", "expected 1 to 4096 pixels"),
+            ("500", "takes a multiple of 32 pixels a side"),
+        ] {
+            let wrong = side(&[(INPUT_SIZE, says)], None).unwrap_err().to_string();
+            let named = format!("input_size = {says:?} in the metadata; ");
+            for part in [named.as_str(), expected, "ppn.safetensors"] {
+                assert!(wrong.contains(part), "{part}: {wrong}");
+            }
+        }
+        let asked = side(&[], Some(500)).unwrap_err().to_string();
+        assert!(asked.contains("the input size: ") && !asked.contains("ppn.safetensors"), "{asked}");
+    }
+
+    #[test]
+    fn the_side_stands_in_a_file_that_has_both_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let weights =
+            checkpoint(dir.path(), "net.safetensors", &["image_encoder.a", "ppn.a"], &[(INPUT_SIZE, "128")]);
+        let spec = ModelSpec::new(weights);
+        let found = Files::open(&spec).unwrap().taught_side(&spec, Family::LiteMedSam).unwrap();
+        assert_eq!(found, Some(128));
     }
 
     #[test]

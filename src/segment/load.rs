@@ -13,7 +13,7 @@ use super::network::Network;
 use super::sam::{Cleanup, Sam};
 use super::video::VideoSam;
 use super::{ModelInfo, ModelSpec, PpnInfo, Precision, Segmenter};
-use crate::nn::{self, MergedLora, PromptPredictor, Sam2Memory};
+use crate::nn::{self, MergedLora, PpnForm, PromptPredictor, Sam2Memory};
 use crate::weights::{CheckpointError, Family, FamilyError, PREPROCESS, Published, Weights, WeightsError};
 
 /// Why there is no segmenter.
@@ -113,7 +113,8 @@ pub(super) fn loaded(spec: &ModelSpec, device: &Resolved) -> Result<Loaded, Load
     let unfit = |reason| files.unfit(spec, reason);
     let weights_sha256 = files.sha256(spec)?;
     let published = files.published(&weights_sha256);
-    let net = nn::Sam::new(&view, family, side(spec, &files, family, published)?).map_err(unfit)?;
+    let taught = files.taught_side(spec, family)?;
+    let net = nn::Sam::new(&view, family, side(spec, taught, family, published)?).map_err(unfit)?;
     let memory = match &spec.memory {
         Some(settings) => Some((Sam2Memory::new(&view, family, net.input_size()).map_err(unfit)?, *settings)),
         None => None,
@@ -121,10 +122,16 @@ pub(super) fn loaded(spec: &ModelSpec, device: &Resolved) -> Result<Loaded, Load
     let learned = files.learned(spec)?;
     let manners = files.manners(spec, family, published)?;
     files.warn_of_another_base(&weights_sha256);
-    files.warn_of_another_side(net.input_size());
+    if let Some(taught) = taught.filter(|&taught| taught != net.input_size()) {
+        let used = net.input_size();
+        tracing::warn!(
+            "the predictor was trained with an input of {taught} pixels a side, asked for are {used}: expect worse masks"
+        );
+    }
     let mut ppn = None;
     if let Some(learned) = &learned {
         let w = view.pp(learned::PREFIX);
+        check_cells(&net, learned.form)?;
         let mut predictor = PromptPredictor::new(&w, &learned.config(&net)).map_err(unfit)?;
         let chosen = learned.select(predictor.learnable_prompts()).map_err(|e| unfit(e.into()))?;
         predictor.set_learnable_prompts(chosen);
@@ -184,24 +191,40 @@ pub(super) fn loaded(spec: &ModelSpec, device: &Resolved) -> Result<Loaded, Load
     })
 }
 
-/// Side of the input in pixels: as asked for, else as the predictor was trained with, else as the file was published for; `None` is the
-/// family's own.
+/// Side of the input in pixels: as asked for, else as the predictor was trained with (`taught`), else as the file was published for;
+/// `None` is the family's own.
 ///
 /// # Errors
 /// A side that the family cannot take.
 pub(super) fn side(
     spec: &ModelSpec,
-    files: &Files,
+    taught: Option<i64>,
     family: Family,
     published: Option<&Published>,
 ) -> Result<Option<i64>, LoadError> {
-    let taught = files.side(spec)?;
-    let asked = spec.input_size.or(taught).or_else(|| published?.handling().map(|(_, side)| side));
-    let side = asked.and_then(|side| i64::try_from(side).ok());
-    if let Some(side) = side {
-        nn::Sam::takes(family, side).map_err(|what| LoadError::Setting(format!("the input size: {what}")))?;
+    let pixels = |side: usize| i64::try_from(side).ok();
+    let Some(asked) = spec.input_size.and_then(pixels) else {
+        return Ok(taught.or_else(|| published?.handling().and_then(|(_, side)| pixels(side))));
+    };
+    nn::Sam::takes(family, asked).map_err(|what| LoadError::Setting(format!("the input size: {what}")))?;
+    Ok(Some(asked))
+}
+
+/// Whether the embedding of `net` has as many cells as a predictor of this `form` needs.
+///
+/// # Errors
+/// What it would need.
+pub(super) fn check_cells(net: &nn::Sam, form: PpnForm) -> Result<(), LoadError> {
+    let (found, least) = (net.grid(), form.least_cells());
+    if found >= least {
+        return Ok(());
     }
-    Ok(side)
+    let (side, name) = (net.input_size(), form.name());
+    Err(LoadError::Setting(format!(
+        "the input size: of {side} pixels a side the network makes {found} cells, of which a predictor of the form {name} needs at \
+         least {least}: expected at least {} pixels",
+        side / found.max(1) * least
+    )))
 }
 
 /// What records graphs on `device`; without it everything is queued kernel by kernel, which is as right.

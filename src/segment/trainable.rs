@@ -8,7 +8,7 @@ use super::device::Resolved;
 use super::files::Files;
 use super::fresh::{Adapted, Additions, Fresh};
 use super::learned::PREFIX;
-use super::load::{LoadError, side};
+use super::load::{LoadError, check_cells, side};
 use super::network::Network;
 use super::sam::Sam;
 use super::{ModelInfo, ModelSpec, PpnInfo};
@@ -145,8 +145,10 @@ pub fn load_trainable(
     let view = Weights::new(&source, device.device).computing_in(spec.precision.kind()).training(&trained);
     let weights_sha256 = files.sha256(spec)?;
     let published = files.published(&weights_sha256);
-    let net = nn::Sam::new(&view, family, side(spec, &files, family, published)?).map_err(unfit)?;
+    let taught = files.taught_side(spec, family)?;
+    let net = nn::Sam::new(&view, family, side(spec, taught, family, published)?).map_err(unfit)?;
     let PredictorPlan { form, tokens, datasets } = &beginning.predictor;
+    check_cells(&net, *form)?;
     let says = files.says();
     check_queries(&says, datasets)?;
     // All of it in `f32`, its mask classifier too: small steps need the digits.

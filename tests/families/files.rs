@@ -34,10 +34,10 @@ fn the_readme_says_what_the_networks_are() {
             "{family}: {side}, {millions}; {cells:?}"
         );
         assert_eq!(cells[3].parse::<f64>().ok(), gflop[family.name()].as_f64(), "{family}");
-        let other =
-            [512, 768].map(|side| Sam::new(&Weights::new(&Blank, Device::Cpu), family, Some(side)).is_ok());
+        let other = [32, 512, 40]
+            .map(|side| Sam::new(&Weights::new(&Blank, Device::Cpu), family, Some(side)).is_ok());
         let any = family.is_sam2() || matches!(family, Family::LiteMedSam | Family::MobileSam);
-        assert_eq!(other, [any; 2], "{family}: sizes other than its own");
+        assert_eq!(other, [any, any, false], "{family}: sizes other than its own");
         megabytes.push((family, format!("{:.0}", view.bytes() as f64 / 1e6), cells[4]));
         assert_eq!(cells[1].ends_with("multiples of 32"), any, "{family}");
     }
@@ -101,6 +101,49 @@ fn the_handling_of_pictures_is_what_the_file_says() {
     assert_ne!(code, 0);
     for part in ["preprocess = \"sideways\"", "sam2rad, sam2rad-square or sam2-video", unknown.as_str()] {
         assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+}
+
+#[test]
+fn a_predictor_is_used_at_the_side_that_its_file_names_and_warns_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = generated(dir.path(), "lite-medsam", "pyramid");
+    let taught = with_metadata(&file, |m| drop(m.insert("input_size".into(), "192".into())));
+    let used = |more: &[&str]| {
+        let args = [&["segment", PICTURE, "--json", "--out", utf8(dir.path()), "--weights", &taught], more];
+        let (code, stdout, stderr) = sonomask(&args.concat());
+        assert_eq!(code, 0, "{stderr}");
+        let result: Value = serde_json::from_str(&stdout).unwrap();
+        (result["model"]["input_size"].as_u64(), stderr)
+    };
+    let (side, said) = used(&[]);
+    assert_eq!(side, Some(192));
+    assert!(!said.contains("pixels a side"), "{said}");
+    let (side, said) = used(&["--input-size", "128"]);
+    assert_eq!(side, Some(128));
+    let warning = "trained with an input of 192 pixels a side, asked for are 128: expect worse masks";
+    assert!(said.contains(warning), "{said}");
+}
+
+#[test]
+fn an_input_of_too_few_cells_for_a_pyramid_is_refused_when_loading() {
+    let dir = tempfile::tempdir().unwrap();
+    for (family, least) in [("mobile-sam", 128), ("sam2.1-hiera-tiny", 128), ("lite-medsam", 32)] {
+        let weights = generated(dir.path(), family, "pyramid");
+        let out = dir.path().join("out");
+        let used = |side: u64| {
+            let side = side.to_string();
+            sonomask(&["segment", PICTURE, "--out", utf8(&out), "--weights", &weights, "--input-size", &side])
+        };
+        let (code, _, stderr) = used(least);
+        assert_eq!(code, 0, "{family} at {least}: {stderr}");
+        if least > 32 {
+            let (code, _, stderr) = used(least - 32);
+            assert_ne!(code, 0, "{family}");
+            let expected = format!("the input size: of {} pixels a side", least - 32);
+            let at_least = format!("expected at least {least} pixels");
+            assert!(stderr.contains(&expected) && stderr.contains(&at_least), "{family}: {stderr}");
+        }
     }
 }
 

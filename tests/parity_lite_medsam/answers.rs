@@ -9,12 +9,12 @@ use sonomask::nn::{EncoderStep, Sam, Sam1, Sam1Encoder};
 use sonomask::segment::preprocess::Placement;
 use sonomask::segment::{DeviceChoice, Guidance, ModelSpec, Prompt, load};
 use sonomask::stage::{Stage, StageTimes};
-use sonomask::weights::{Checkpoint, Family, Weights};
-use tch::{Device, Kind, Tensor};
+use sonomask::weights::{Checkpoint, Family};
+use tch::{Kind, Tensor};
 
 use super::{
     IMAGES, MASK_IOU, OTHER_SIDE, PROMPTS, RELATIVE, box_of, bytes, cut, decode, fixture, get, network,
-    network_in, placement, prompt, reference_input, relative_error, resized_input, rgb, weights_path,
+    network_with, placement, prompt, reference_input, relative_error, resized_input, rgb, weights_path,
 };
 
 /// Ends of the stem, of the four stages and of the neck.
@@ -64,19 +64,14 @@ fn parity_lite_medsam_encoder_stages() {
 fn parity_lite_medsam_at_another_side() {
     let _guard = tch::no_grad_guard();
     let image = rgb(&fixture("echo"), "image");
-    let (name, side) = ("echo-192", OTHER_SIDE);
-    let file = fixture(name);
-    let placement = Placement::new(image.width, image.height, side);
-    let checkpoint = Checkpoint::open(&weights_path()).unwrap();
-    let weights = Weights::new(&checkpoint, Device::Cpu);
-    let Sam::One(net) = Sam::new(&weights, Family::LiteMedSam, Some(side as i64)).unwrap() else {
-        panic!("this family is of the first generation");
-    };
-    weights.finish().unwrap();
-    assert_eq!(net.input_size(), side);
-    let embedding = encoded(&net.image_encoder, name, &file, &placement);
+    let name = format!("echo-{OTHER_SIDE}");
+    let file = fixture(&name);
+    let placement = Placement::new(image.width, image.height, OTHER_SIDE);
+    let net = network_with(Some(OTHER_SIDE), Kind::Float);
+    assert_eq!(net.input_size(), OTHER_SIDE);
+    let embedding = encoded(&net.image_encoder, &name, &file, &placement);
     for key in PROMPTS {
-        agree(&net, &embedding, name, key, &file, (&image, box_of(&file)), &placement);
+        agree(&net, &embedding, &name, key, &file, &image, &placement);
     }
     for wrong in [0, -32, 31, 200] {
         let told = Sam::takes(Family::LiteMedSam, wrong).unwrap_err();
@@ -92,10 +87,10 @@ fn agree(
     name: &str,
     key: &str,
     file: &Checkpoint,
-    (image, bbox): (&Rgb, [f32; 4]),
+    image: &Rgb,
     placement: &Placement,
 ) {
-    let (logits, iou) = decode(net, embedding, &prompt(key, bbox, image), placement);
+    let (logits, iou) = decode(net, embedding, &prompt(key, box_of(file), image), placement);
     let theirs = get(file, &format!("{key}.logits"));
     let ours = cut(&logits.squeeze());
     let error = relative_error(&format!("{name} {key} logits"), &ours, &theirs);
@@ -119,7 +114,7 @@ fn parity_lite_medsam_logits_and_masks() {
         let image = rgb(&file, "image");
         let embedding = net.image_encoder.forward(&reference_input(&file)).unwrap();
         for key in PROMPTS {
-            agree(&net, &embedding, name, key, &file, (&image, box_of(&file)), &placement(&image));
+            agree(&net, &embedding, name, key, &file, &image, &placement(&image));
         }
     }
 }
@@ -248,7 +243,7 @@ fn distance(ours: &Tensor, theirs: &Tensor) -> f64 {
 #[test]
 fn parity_lite_medsam_in_bf16_is_no_further_than_the_official_autocast() {
     let _guard = tch::no_grad_guard();
-    let net = network_in(Kind::BFloat16);
+    let net = network_with(None, Kind::BFloat16);
     let official = Checkpoint::open(
         &PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/precision.safetensors"),
     )

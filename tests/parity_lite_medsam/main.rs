@@ -50,17 +50,18 @@ const SIDE: usize = 256;
 /// Another, of which there are answers too.
 const OTHER_SIDE: usize = 192;
 
-fn network() -> nn::Sam1 {
-    network_in(Kind::Float)
+fn network() -> Box<nn::Sam1> {
+    let net = network_with(None, Kind::Float);
+    assert_eq!(net.input_size(), SIDE);
+    net
 }
 
-fn network_in(kind: Kind) -> nn::Sam1 {
+fn network_with(side: Option<usize>, kind: Kind) -> Box<nn::Sam1> {
     let checkpoint = Checkpoint::open(&weights_path()).unwrap();
-    let config = nn::Sam1Config::of(Family::LiteMedSam).unwrap();
     let weights = Weights::new(&checkpoint, Device::Cpu).computing_in(kind);
-    let net = nn::Sam1::new(&weights, &config).unwrap();
+    let net = nn::Sam::new(&weights, Family::LiteMedSam, side.map(|side| side as i64)).unwrap();
     weights.finish().unwrap();
-    assert_eq!(net.input_size(), SIDE);
+    let nn::Sam::One(net) = net else { panic!("this family is of the first generation") };
     net
 }
 

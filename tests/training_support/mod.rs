@@ -91,7 +91,9 @@ cache = "{}"
 /// Changes the text of a configuration.
 pub fn rewrite(config: &Path, change: impl Fn(&str) -> String) {
     let text = std::fs::read_to_string(config).unwrap();
-    std::fs::write(config, change(&text)).unwrap();
+    let changed = change(&text);
+    assert_ne!(changed, text, "what was to be replaced is not there");
+    std::fs::write(config, changed).unwrap();
 }
 
 pub fn read(config: &Path, flags: &[(&str, toml::Value, &str)]) -> TrainSpec {

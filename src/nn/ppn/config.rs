@@ -3,6 +3,7 @@
 use tch::TchError;
 
 use super::DIM;
+use super::pyramid::LEAST_CELLS;
 use crate::weights::{Source, WeightsError};
 
 /// The forms of the prompt predictor.
@@ -28,6 +29,14 @@ impl PpnForm {
             Self::SingleScale => "single-scale",
             Self::HighRes => "high-res",
             Self::Pyramid => "pyramid",
+        }
+    }
+
+    /// Cells that the image embedding needs a side.
+    pub fn least_cells(self) -> i64 {
+        match self {
+            Self::SingleScale | Self::HighRes => 1,
+            Self::Pyramid => LEAST_CELLS,
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::weights::{Weights, WeightsError};
 const WIDTH: i64 = 64;
 /// Halvings of the grid.
 const DEPTH: usize = 3;
+/// Side in cells of the smallest grid that can be halved so often.
+pub(super) const LEAST_CELLS: i64 = 1 << DEPTH;
 /// Groups of a norm, and the constant that keeps it finite: PyTorch's default.
 const GROUPS: i64 = 8;
 const EPS: f64 = 1e-5;
@@ -95,10 +97,9 @@ impl Pyramid {
             return Err(TchError::Shape("a pyramid needs an image embedding".into()));
         };
         let (b, _, h, w) = embedding.size4()?;
-        if h.min(w) >> DEPTH == 0 {
+        if h.min(w) < LEAST_CELLS {
             return Err(TchError::Shape(format!(
-                "a pyramid needs at least {} cells a side, not {w} x {h}",
-                1 << DEPTH
+                "a pyramid needs at least {LEAST_CELLS} cells a side, not {w} x {h}"
             )));
         }
         let mut parts = Vec::with_capacity(features.len() + 1);

@@ -47,7 +47,7 @@ pub struct TinyVitConfig {
 }
 
 impl TinyVitConfig {
-    /// 256x256 in, 64x64 out: no reduction in the stem and none before the last stage.
+    /// At its own side 256x256 in, 64x64 out: no reduction in the stem and none before the last stage.
     pub fn lite_medsam() -> Self {
         Self {
             img_size: 256,
@@ -61,7 +61,7 @@ impl TinyVitConfig {
         }
     }
 
-    /// 1024x1024 in, 64x64 out.
+    /// At its own side 1024x1024 in, 64x64 out.
     pub fn mobile_sam() -> Self {
         Self { img_size: 1024, stem: TinyVitStem::Strided, ..Self::lite_medsam() }
     }
