@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the answers that the parity tests of SAM ViT-L, ViT-H, MedSAM and, for an input of 128 pixels a side, MobileSAM compare with.
 
-They come from Meta's package segment-anything 1.0 and from MobileSAM's (both Apache-2.0) on the CPU in fp32, with weights made from
+They come from Meta's package segment-anything 1.0 and from MobileSAM's mirror mobilesam-mirror 1.0.0 (both Apache-2.0) on the CPU in fp32, with weights made from
 a rule (`reference_answers.py`), so no checkpoint is needed. Made in Python 3.11 with
 
     python3 -m venv venv

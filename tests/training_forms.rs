@@ -103,6 +103,20 @@ fn sam2_in_the_authors_form() {
     taught(root.path(), &way, "");
 }
 
+#[test]
+fn an_input_of_too_few_cells_for_a_pyramid_is_refused_before_anything_is_encoded() {
+    let root = folder();
+    let config = configure(root.path(), &pictures(root.path()));
+    let weights = root.path().join("made.safetensors");
+    ended(&sonomask().args(["weights", "generate", "mobile-sam"]).arg(&weights).output().unwrap(), 0);
+    let own = format!("{}/weights/lite_medsam.pth", env!("CARGO_MANIFEST_DIR"));
+    rewrite(&config, |text| text.replace(&own, &weights.to_string_lossy()));
+    let done = train(&config, &root.path().join("out"), &["--set", "model.input_size=96"]).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success() && said.contains("expected at least 128 pixels"), "{said}");
+    assert!(!root.path().join("features").exists(), "pictures were encoded");
+}
+
 /// In bfloat16, of two data sets with classes of their own, one of them with a mask for each class.
 #[test]
 fn two_data_sets_are_learned_together() {

@@ -66,7 +66,8 @@ pub struct ModelConfig {
     pub views: usize,
     /// Arithmetic of the network.
     pub precision: Precision,
-    /// Side of the network's input in pixels; `None`: the predictor's or the family's own.
+    /// Side of the network's input in pixels; `None`: that which the predictor was taught at or its file was published
+    /// for, else the family's own.
     pub input_size: Option<usize>,
     /// Holes up to this many pixels of the low-resolution mask are filled.
     pub max_hole_area: usize,

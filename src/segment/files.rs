@@ -9,7 +9,7 @@ use super::learned::{self, Learned};
 use super::load::LoadError;
 use super::manners::Manners;
 use super::{MAX_INPUT_SIZE, ModelSpec};
-use crate::nn::{Sam, in_mask_decoder};
+use crate::nn::{self, Sam, in_mask_decoder};
 use crate::weights::{
     Checkpoint, Family, FamilyError, Layered, PREPROCESS, Published, SOURCE_SHA256, WeightsError, sha256,
 };
@@ -98,9 +98,11 @@ impl Files {
     /// Side of the input in pixels that the predictor was trained at, if its file says so.
     ///
     /// # Errors
-    /// Something else than a side that `family` can take.
+    /// Something else than a side that `family` can take, even where another one is asked for: such a file is damaged.
     pub(super) fn taught_side(&self, spec: &ModelSpec, family: Family) -> Result<Option<i64>, LoadError> {
-        let Some(text) = self.metadata(INPUT_SIZE) else { return Ok(None) };
+        // Without a predictor it is somebody else's word.
+        let learned = self.over.is_some() || self.base.tensors().any(|(name, _)| in_predictor(name));
+        let Some(text) = self.metadata(INPUT_SIZE).filter(|_| learned) else { return Ok(None) };
         let wrong = |why: String| {
             let what = format!("{INPUT_SIZE} = {text:?} in the metadata; {why}");
             LoadError::Predictor { what, path: spec.trained_file().clone() }
@@ -145,7 +147,7 @@ impl Files {
             says.extend(over.metadata().get(DECODER).map(|found| (DECODER.to_owned(), found.clone())));
             // A file of one data set need not name it.
             if let (Some(names), [(dataset, ..)]) =
-                (over.metadata().get("classes"), &crate::nn::learnable_prompts(over, learned::PREFIX)[..])
+                (over.metadata().get("classes"), &nn::learnable_prompts(over, learned::PREFIX)[..])
             {
                 says.insert(format!("classes.{dataset}"), names.clone());
             }
@@ -196,10 +198,15 @@ impl Files {
     }
 }
 
+/// Whether the tensor `name` is a prompt predictor's.
+fn in_predictor(name: &str) -> bool {
+    name.strip_prefix(learned::PREFIX).is_some_and(|rest| rest.starts_with('.'))
+}
+
 /// Whether another value of the tensor `name` changes the features of a picture. The predictor and the decoder only read them, but
 /// for SAM 2's two convolutions of the finer levels, which lie in its decoder.
 fn changes_features(name: &str) -> bool {
-    if name.strip_prefix(learned::PREFIX).is_some_and(|rest| rest.starts_with('.')) {
+    if in_predictor(name) {
         return false;
     }
     in_mask_decoder(name).is_none_or(|part| part.starts_with("conv_s"))
@@ -310,11 +317,13 @@ mod tests {
     #[test]
     fn the_side_stands_in_a_file_that_has_both_too() {
         let dir = tempfile::tempdir().unwrap();
-        let weights =
-            checkpoint(dir.path(), "net.safetensors", &["image_encoder.a", "ppn.a"], &[(INPUT_SIZE, "128")]);
-        let spec = ModelSpec::new(weights);
-        let found = Files::open(&spec).unwrap().taught_side(&spec, Family::LiteMedSam).unwrap();
-        assert_eq!(found, Some(128));
+        let side = |names: &[&str], says| {
+            let spec =
+                ModelSpec::new(checkpoint(dir.path(), "net.safetensors", names, &[(INPUT_SIZE, says)]));
+            Files::open(&spec).unwrap().taught_side(&spec, Family::LiteMedSam).unwrap()
+        };
+        assert_eq!(side(&["image_encoder.a", "ppn.learnable_prompts.arm"], "128"), Some(128));
+        assert_eq!(side(&["image_encoder.a"], "large"), None, "there is no predictor");
     }
 
     #[test]

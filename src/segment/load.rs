@@ -210,7 +210,8 @@ pub(super) fn side(
     Ok(Some(asked))
 }
 
-/// Whether the embedding of `net` has as many cells as a predictor of this `form` needs.
+/// Whether the embedding of `net` has as many cells as a predictor of this `form` needs, in whatever mode it is used: another mode may
+/// be chosen from one frame to the next.
 ///
 /// # Errors
 /// What it would need.

@@ -83,7 +83,8 @@ pub struct ModelSpec {
     pub only: Vec<String>,
     /// Arithmetic.
     pub precision: Precision,
-    /// Side of the square input in pixels; `None` takes the one that the predictor was trained at, or the family's own.
+    /// Side of the square input in pixels; `None` takes the one that the predictor was trained at, that its file was
+    /// published for, or the family's own.
     pub input_size: Option<usize>,
     /// Certainty below which a class is not there, 0 to 1.
     pub presence_threshold: f32,
