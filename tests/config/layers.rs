@@ -207,7 +207,7 @@ fn the_training_configurations_load_and_the_annotated_one_has_the_defaults() {
         assert!(!config.portable().contains(env!("CARGO_MANIFEST_DIR")), "{}", config.portable());
     }
     // The recipes behind benches/results/training.md.
-    for (name, stages) in [("frozen", 2), ("two-blocks", 3), ("kept-views", 3)] {
+    for (name, stages) in [("frozen", 2), ("two-blocks", 3), ("kept-views", 3), ("new-views", 3)] {
         let config = read(&here.join(format!("../benches/training/{name}.toml")), &[]);
         assert!(config.spec.stages.len() == stages && config.spec.datasets.len() == 1, "{name}");
     }
