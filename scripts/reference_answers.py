@@ -102,6 +102,18 @@ def fill(module, seed=SEED):
     return module.eval()
 
 
+def of_cells(tiny_vit, cells):
+    """MobileSAM's or LiteMedSAM's class TinyViT for an embedding of `cells` a side, of which both take for granted that they are 64."""
+
+    class Encoder(tiny_vit):
+        def forward_features(self, x):
+            for step in [self.patch_embed, *self.layers]:
+                x = step(x)
+            return self.neck(x.transpose(1, 2).reshape(len(x), -1, cells, cells))
+
+    return Encoder
+
+
 def sub_index(n, k):
     """The `k` flat indices at which a tensor of `n` elements is kept."""
     j = np.arange(k, dtype=np.uint64)
